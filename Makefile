@@ -1,0 +1,33 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types benchmarks clean
+
+# constraints.txt pins what must be pinned; the marker is newer than both only after an install.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+benchmarks: $(VENV)/.installed
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/shipped_model.py
+	$(BIN)/python benchmarks/siren_vs_eof.py
+
+clean:
+	rm -rf $(VENV) out runs dist build

@@ -1,0 +1,54 @@
+"""What the benchmark scripts share: data, machine, result files."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def climate(name: str) -> Path:
+    """A file of the data folder named by COINPP_DATA."""
+    if "COINPP_DATA" not in os.environ:
+        sys.exit("set COINPP_DATA to the folder with the climate data")
+    return Path(os.environ["COINPP_DATA"]) / "climate" / name
+
+
+def open_variable(path: Path, name: str = "t2m") -> xr.DataArray:
+    with xr.open_dataset(path, engine="netcdf4") as ds:
+        return ds[name].load()
+
+
+def weighted_rmse(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
+    """Root of the weighted mean square over all globes; weights sum to one."""
+    squared = (a.astype(np.float64) - b.astype(np.float64)) ** 2
+    return float(np.sqrt((squared.reshape(len(a), -1) @ weights.ravel()).mean()))
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "torch", "zarr", "xarray", "constriction")},
+        "date": date.today().isoformat(),
+    }
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    """Write ``results/NAME.json`` and print it."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"machine": machine(), **result}, indent=1)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)

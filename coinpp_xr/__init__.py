@@ -1,0 +1,72 @@
+"""COIN++ neural compression for gridded climate data.
+
+A field on the sphere is fitted by a shared network (a SIREN) through a few latent modulations;
+only the quantized, entropy-coded modulations are stored::
+
+    import xarray as xr
+    from coinpp_xr import COINppCodec
+
+    ds.to_zarr("out.zarr", encoding={"t2m": {"compressor": COINppCodec(bits=8)}})
+    result = ds.coinpp.compress(bits=8)   # result.report: bytes, ratio, RMSE in °C, ...
+
+Importing the package is cheap: it imports neither torch, zarr nor dask.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from coinpp_xr.errors import CompressionWarning, CorruptPayloadError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from coinpp_xr.building import train
+    from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
+    from coinpp_xr.models import Model, load_model
+    from coinpp_xr.settings import config
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "COINppArrayCodec": "coinpp_xr.codecs.sphere",
+    "COINppCodec": "coinpp_xr.codecs.sphere",
+    "Model": "coinpp_xr.models",
+    "config": "coinpp_xr.settings",
+    "load_model": "coinpp_xr.models",
+    "train": "coinpp_xr.building",
+}
+
+__all__ = [
+    "COINppArrayCodec",
+    "COINppCodec",
+    "CompressionWarning",
+    "CorruptPayloadError",
+    "Model",
+    "ModelNotFoundError",
+    "config",
+    "load_model",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'coinpp_xr' has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])
+
+
+try:
+    import xarray as _xarray  # noqa: F401
+except ModuleNotFoundError:  # a bare training machine: there is nothing to register with
+    pass
+else:
+    from coinpp_xr import accessor, xarray_encoding
+
+    accessor.register()
+    xarray_encoding.install()

@@ -1,0 +1,271 @@
+"""The container around one chunk: magic, version, shape, dtype, streams, CRC-32.
+
+Layout (little-endian; ``varint`` is unsigned LEB128)::
+
+    "CNPP"  version u8  kind u8  dtype u8 [length u8, name]  ndim u8  shape ndim × varint
+    kind 1 only:  model fingerprint 8 bytes, layout u8 [coordinates CRC-32 u32], bits u8
+    sections until the CRC:  tag u8, length varint, bytes
+    CRC-32 u32 of everything before it
+
+Reading checks every length against what is there before any memory is taken.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numcodecs.zstd import compress as zstd_compress
+from numcodecs.zstd import decompress as zstd_decompress
+
+from coinpp_xr.errors import CorruptPayloadError
+
+MAGIC = b"CNPP"
+VERSION = 0
+# The layout byte of a payload whose coordinates stand in the codec's configuration.
+EXPLICIT_COORDINATES = 255
+
+_DTYPES = (
+    "<f4",
+    "<f8",
+    "<f2",
+    ">f4",
+    ">f8",
+    ">f2",
+    "|b1",
+    "|i1",
+    "|u1",
+    "<i2",
+    "<i4",
+    "<i8",
+    "<u2",
+    "<u4",
+    "<u8",
+    ">i2",
+    ">i4",
+    ">i8",
+    ">u2",
+    ">u4",
+    ">u8",
+)
+_NAMED_DTYPE = 255
+_MAX_DIMENSIONS = 32
+
+
+class Kind(IntEnum):
+    """How a chunk is stored."""
+
+    LOSSLESS = 0
+    LATENTS = 1
+
+
+class Tag(IntEnum):
+    """What a section holds."""
+
+    RAW = 1
+    LATENTS = 2
+    MASK = 3
+    SPECIAL_VALUES = 4
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The parsed container of one chunk."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    sections: dict[Tag, bytes]
+    fingerprint: str = ""
+    layout: int = 0
+    coordinates_crc: int = 0
+    bits: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array that this payload decodes to."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def pack(self) -> bytes:
+        parts = [MAGIC, bytes([VERSION, self.kind]), _pack_dtype(self.dtype)]
+        parts += [bytes([len(self.shape)]), *map(_varint, self.shape)]
+        if self.kind == Kind.LATENTS:
+            parts += [bytes.fromhex(self.fingerprint), bytes([self.layout])]
+            if self.layout == EXPLICIT_COORDINATES:
+                parts.append(self.coordinates_crc.to_bytes(4, "little"))
+            parts.append(bytes([self.bits]))
+        for tag, section in self.sections.items():
+            parts += [bytes([tag]), _varint(len(section)), section]
+        body = b"".join(parts)
+        return body + zlib.crc32(body).to_bytes(4, "little")
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Payload:
+        """Parse and check a container.
+
+        Raises
+        ------
+        CorruptPayloadError
+            If anything in it does not add up.
+        """
+        if len(data) < 12 or data[:4] != MAGIC:
+            raise CorruptPayloadError(
+                "not a coinpp payload: it is too short or does not start with CNPP"
+            )
+        if data[4] != VERSION:
+            raise CorruptPayloadError(
+                f"payload of format {data[4]}, this version of coinpp-xr reads format {VERSION}; "
+                "install the version that wrote it"
+            )
+        if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+            raise CorruptPayloadError("payload is damaged: its checksum does not match its content")
+        reader = _Reader(data[:-4], position=5)
+        try:
+            kind = Kind(reader.byte())
+            dtype = _read_dtype(reader)
+            n_dims = reader.byte()
+            if n_dims > _MAX_DIMENSIONS:
+                raise CorruptPayloadError(f"payload claims {n_dims} dimensions")
+            header: dict[str, Any] = {"shape": tuple(reader.varint() for _ in range(n_dims))}
+            if kind == Kind.LATENTS:
+                header["fingerprint"] = reader.take(8).hex()
+                header["layout"] = reader.byte()
+                if header["layout"] == EXPLICIT_COORDINATES:
+                    header["coordinates_crc"] = int.from_bytes(reader.take(4), "little")
+                header["bits"] = reader.byte()
+            sections: dict[Tag, bytes] = {}
+            while not reader.at_end:
+                tag = Tag(reader.byte())
+                if tag in sections:
+                    raise CorruptPayloadError(f"payload holds its section {tag.name} twice")
+                sections[tag] = reader.take(reader.varint())
+        except CorruptPayloadError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise CorruptPayloadError(f"payload is damaged: {error}") from error
+        return cls(kind=kind, dtype=dtype, sections=sections, **header)
+
+    def section(self, tag: Tag) -> bytes:
+        """The bytes of a section that must be there."""
+        if tag not in self.sections:
+            raise CorruptPayloadError(f"payload lacks its section {tag.name}")
+        return self.sections[tag]
+
+
+@dataclass
+class _Reader:
+    data: bytes
+    position: int = field(default=0)
+
+    @property
+    def at_end(self) -> bool:
+        return self.position == len(self.data)
+
+    def take(self, count: int) -> bytes:
+        if count > len(self.data) - self.position:
+            raise CorruptPayloadError("payload is cut short")
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise CorruptPayloadError("payload holds a number of more than 63 bits")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _pack_dtype(dtype: np.dtype[Any]) -> bytes:
+    if dtype.hasobject or dtype.fields is not None:
+        raise TypeError(f"cannot store values of dtype {dtype}: only plain fixed-size types")
+    if dtype.str in _DTYPES:
+        return bytes([_DTYPES.index(dtype.str)])
+    name = dtype.str.encode("ascii")
+    return bytes([_NAMED_DTYPE, len(name)]) + name
+
+
+def _read_dtype(reader: _Reader) -> np.dtype[Any]:
+    code = reader.byte()
+    if code == _NAMED_DTYPE:
+        dtype = np.dtype(reader.take(reader.byte()).decode("ascii"))
+        if dtype.hasobject or dtype.fields is not None or dtype.subdtype is not None:
+            raise CorruptPayloadError("payload claims a dtype that it cannot hold")
+        return dtype
+    if code >= len(_DTYPES):
+        raise CorruptPayloadError(f"payload claims an unknown dtype code {code}")
+    return np.dtype(_DTYPES[code])
+
+
+# ---- plain bytes and masks, without loss --------------------------------------------------
+
+
+def pack_bytes(values: npt.NDArray[Any]) -> bytes:
+    """Values as zstd over byte planes, bit for bit."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    planes = flat.view(np.uint8).reshape(flat.size, -1).T if flat.size else flat.view(np.uint8)
+    return bytes(zstd_compress(np.ascontiguousarray(planes), 9))
+
+
+def unpack_bytes(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """``count`` values of ``dtype`` from :func:`pack_bytes`; never allocates more than those."""
+    if count == 0 or dtype.itemsize == 0:
+        return np.empty(count, dtype=dtype)
+    planes = np.zeros((dtype.itemsize, count), dtype=np.uint8)
+    try:
+        zstd_decompress(data, planes)  # refuses what would not fit
+    except (RuntimeError, ValueError) as error:
+        raise CorruptPayloadError(f"stored values are damaged: {error}") from error
+    return np.ascontiguousarray(planes.T).reshape(-1).view(dtype)
+
+
+def pack_mask(mask: npt.NDArray[np.bool_]) -> bytes:
+    """A boolean array (items, cells); one that is the same for all items is stored once."""
+    constant = len(mask) > 1 and bool((mask == mask[:1]).all())
+    bits = np.packbits(mask[:1] if constant else mask)
+    return bytes([constant]) + pack_bytes(bits)
+
+
+def unpack_mask(data: bytes, items: int, cells: int) -> npt.NDArray[np.bool_]:
+    if not data or data[0] > 1:
+        raise CorruptPayloadError("the mask of missing values is damaged")
+    rows = 1 if data[0] else items
+    n_bits = rows * cells
+    packed = unpack_bytes(data[1:], -(-n_bits // 8), np.dtype(np.uint8))
+    mask = np.unpackbits(packed, count=n_bits).reshape(rows, cells).astype(np.bool_)
+    return np.broadcast_to(mask, (items, cells))
+
+
+def pack_special_values(values: npt.NDArray[Any]) -> bytes:
+    """Values that are kept bit for bit; one bit pattern for all is stored once."""
+    patterns = _bit_patterns(values)
+    if bool((patterns == patterns[:1]).all()):
+        return values[:1].tobytes()
+    return pack_bytes(values)
+
+
+def unpack_special_values(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if len(data) == dtype.itemsize:
+        return np.broadcast_to(np.frombuffer(data, dtype=dtype), (count,))
+    return unpack_bytes(data, count, dtype)
+
+
+def _bit_patterns(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")

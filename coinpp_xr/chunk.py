@@ -1,0 +1,299 @@
+"""One array chunk ↔ one payload: mask, normalise, fit, quantize, code, and the way back."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr import entropy
+from coinpp_xr.bitstream import (
+    EXPLICIT_COORDINATES,
+    Kind,
+    Payload,
+    Tag,
+    pack_bytes,
+    pack_mask,
+    pack_special_values,
+    unpack_bytes,
+    unpack_mask,
+    unpack_special_values,
+)
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.devices import fit, predict
+from coinpp_xr.errors import CompressionWarning, CorruptPayloadError
+from coinpp_xr.models import Model
+from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.quantization import BITS
+from coinpp_xr.settings import config
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+
+# Features of the training data lie in [0, 1]. Cells far outside are fill values or outliers and
+# are kept exactly; if there are many, the data is not what the model was made for.
+_PLAUSIBLE = (-1.0, 2.0)
+_MOST = 0.9
+# A grid is thinned for fitting until it has about this many points per latent: finer cells cost
+# time and add nothing to a few latents.
+_POINTS_PER_LATENT = 256
+_FEWEST_POINTS = 8192
+
+
+def encode_chunk(
+    values: npt.NDArray[Any],
+    model: Model,
+    *,
+    bits: int,
+    grid: SphereGrid | None = None,
+    effort: str = "default",
+) -> bytes:
+    """Compress one chunk.
+
+    Parameters
+    ----------
+    values : array, shape (..., n_lat, n_lon)
+        Any dtype and memory order. Whatever cannot be fitted (integers, constants, NaN only,
+        empty, implausible for the model) is stored without loss.
+    model : Model
+    bits : int
+        Bits per latent.
+    grid : SphereGrid, optional
+        Coordinates; without them the usual layout of a globe that fits best is chosen and noted.
+    effort : str
+        See :func:`coinpp_xr.devices.fit`.
+
+    Returns
+    -------
+    bytes
+        A payload for :func:`decode_chunk`.
+    """
+    if values.dtype.hasobject:
+        raise TypeError("cannot compress objects; convert to float32 first (da.astype('float32'))")
+    if values.dtype.kind != "f" or values.dtype.itemsize > 8:
+        return _lossless(values)
+    if values.ndim < 2:
+        raise ValueError(
+            f"needs at least two axes (..., latitude, longitude), got shape {values.shape}"
+        )
+    if grid is not None and values.shape[-2:] != grid.shape:
+        raise ValueError(
+            f"chunk of {values.shape[-2]} × {values.shape[-1]} cells does not match the codec's "
+            f"grid of {grid.shape[0]} × {grid.shape[1]}; chunks must hold whole globes "
+            "(chunk with lat=-1, lon=-1) and latitude/longitude must be the data's own"
+        )
+    if values.size == 0:
+        return _lossless(values)
+
+    table = values.reshape(-1, prod(values.shape[-2:]))
+    features, valid = _features(table, model)
+    if _implausible(table, valid):
+        swapped = table.view(table.dtype.newbyteorder("S"))
+        if not _implausible(swapped, _features(swapped, model)[1]):
+            raise ValueError(
+                "the chunk's bytes look big-endian but are declared little-endian: in Zarr v3 put "
+                "the codec directly after bytes(endian='little'), or use COINppArrayCodec"
+            )
+        _warn_lossless(values, model)
+        return _lossless(values)
+    if not valid.any():
+        return _lossless(values)
+
+    layout = EXPLICIT_COORDINATES
+    if grid is None:
+        layout, grid = _best_layout(features, valid, model, values.shape[-2:])
+    latents = _fit_latents(features, valid, model, grid, effort)
+    if _no_better_than_constant(features, valid, latents, model, grid):
+        _warn_lossless(values, model)
+        return _lossless(values)
+
+    symbols = model.quantizer(bits).quantize(latents)
+    sections = {Tag.LATENTS: entropy.encode(symbols, model.histogram, bits)}
+    if not valid.all():
+        sections[Tag.MASK] = pack_mask(~valid)
+        sections[Tag.SPECIAL_VALUES] = pack_special_values(table[~valid])
+    payload = Payload(
+        kind=Kind.LATENTS, shape=values.shape, dtype=values.dtype, sections=sections,
+        fingerprint=model.fingerprint, layout=layout, coordinates_crc=_coordinates_crc(grid),
+        bits=bits,
+    ).pack()  # fmt: skip
+    if 4 * len(payload) > values.nbytes:  # tiny chunks, noise under many bits
+        payload = min(payload, _lossless(values), key=len)
+    return payload
+
+
+def decode_chunk(
+    data: bytes,
+    find_model: Callable[[str], Model],
+    *,
+    grid: SphereGrid | None = None,
+    expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None,
+) -> npt.NDArray[Any]:
+    """The array of a payload, with its original shape and dtype.
+
+    Parameters
+    ----------
+    data : bytes
+    find_model : callable
+        Fingerprint → Model.
+    grid : SphereGrid, optional
+        The coordinates that the chunk was written with, if they were given then.
+    expected : (shape, dtype), optional
+        What the store says the chunk holds; anything else is refused before memory is taken.
+
+    Raises
+    ------
+    CorruptPayloadError, ModelNotFoundError
+    """
+    payload = Payload.unpack(data)
+    if expected is not None:
+        shape, dtype = expected
+        if payload.shape != shape or payload.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+            raise CorruptPayloadError(
+                f"payload holds {payload.dtype} {payload.shape}, the store expects {dtype} {shape}"
+            )
+    elif payload.nbytes > config.get("max_decode_bytes"):
+        raise CorruptPayloadError(
+            f"payload claims {payload.nbytes:,} bytes, more than config max_decode_bytes "
+            f"({config.get('max_decode_bytes'):,}); raise that setting if the data is yours"
+        )
+    if payload.kind == Kind.LOSSLESS:
+        values = unpack_bytes(payload.section(Tag.RAW), prod(payload.shape), payload.dtype)
+        return values.reshape(payload.shape)
+    return _decode_latents(payload, find_model(payload.fingerprint), grid)
+
+
+def _decode_latents(payload: Payload, model: Model, grid: SphereGrid | None) -> npt.NDArray[Any]:
+    if len(payload.shape) < 2 or payload.bits not in BITS or payload.dtype.kind != "f":
+        raise CorruptPayloadError("payload's header contradicts itself")
+    if payload.layout != EXPLICIT_COORDINATES:
+        layouts = _layouts(*payload.shape[-2:])
+        if payload.layout >= len(layouts):
+            raise CorruptPayloadError(f"payload claims an unknown grid layout {payload.layout}")
+        grid = layouts[payload.layout]
+    elif grid is None or _coordinates_crc(grid) != payload.coordinates_crc:
+        raise CorruptPayloadError(
+            "payload was written with other coordinates than the codec's; "
+            "give the codec the latitude and longitude that it was written with"
+        )
+    items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
+    if grid.shape != payload.shape[-2:]:
+        raise CorruptPayloadError("payload's shape does not match the codec's grid")
+    symbols = entropy.decode(payload.section(Tag.LATENTS), items, model.histogram, payload.bits)
+    latents = model.quantizer(payload.bits).dequantize(symbols)
+    features = predict(model.siren, grid.points, latents)[..., 0]
+    # Half precision is for storing, not for arithmetic: 300 K has steps of 0.25 K there.
+    working = np.float64 if payload.dtype.itemsize == 8 else np.float32
+    values = features.astype(working) * working(model.scale) + working(model.offset)
+    values = values.astype(payload.dtype)
+    if Tag.MASK in payload.sections:
+        mask = unpack_mask(payload.section(Tag.MASK), items, cells)
+        special = payload.section(Tag.SPECIAL_VALUES)
+        values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
+    return values.reshape(payload.shape)
+
+
+def _lossless(values: npt.NDArray[Any]) -> bytes:
+    sections = {Tag.RAW: pack_bytes(values)}
+    return Payload(Kind.LOSSLESS, values.shape, values.dtype, sections).pack()
+
+
+def _warn_lossless(values: npt.NDArray[Any], model: Model) -> None:
+    finite = values[np.isfinite(values)]
+    warnings.warn(
+        f"values {finite.min():.6g} … {finite.max():.6g} do not look like globes that model "
+        f"{model.name!r} was made for ({model.offset:.6g} … {model.offset + model.scale:.6g} "
+        f"{model.units}); they are stored without loss. Check unit, grid and chunks, or train a "
+        "model on this data",
+        CompressionWarning,
+        stacklevel=4,
+    )
+
+
+def _features(table: npt.NDArray[Any], model: Model) -> tuple[Float32, Bool]:
+    """Normalised values and which cells can be fitted, both of shape (globes, cells)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        features = (table.astype(np.float64) - model.offset) / model.scale
+        valid = (features > _PLAUSIBLE[0]) & (features < _PLAUSIBLE[1])
+    # A globe of one value is padding: it is kept as it is and never fitted.
+    first = table[:, :1]
+    valid &= ~(table == first).all(axis=1, keepdims=True)
+    return np.where(valid, features, 0).astype(np.float32), valid
+
+
+def _implausible(table: npt.NDArray[Any], valid: Bool) -> bool:
+    globes = valid.any(axis=1) | ~(table == table[:, :1]).all(axis=1)
+    finite = np.isfinite(table[globes])
+    return bool(valid[globes].sum() < _MOST * finite.sum())
+
+
+@lru_cache(maxsize=16)
+def _layouts(n_lat: int, n_lon: int) -> tuple[SphereGrid, ...]:
+    return tuple(SphereGrid.usual_layouts(n_lat, n_lon))
+
+
+def _best_layout(
+    features: Float32, valid: Bool, model: Model, shape: tuple[int, int]
+) -> tuple[int, SphereGrid]:
+    """The usual layout whose mean field looks most like the data."""
+    sample = np.linspace(0, len(features) - 1, min(4, len(features))).astype(int)
+    cells = np.arange(0, features.shape[1], max(1, features.shape[1] // 1024))
+    y, seen = features[np.ix_(sample, cells)], valid[np.ix_(sample, cells)]
+    zero = np.zeros((1, model.latent_dim), np.float32)
+
+    def error(grid: SphereGrid) -> float:
+        expected = model.siren(grid.points[cells], zero)[..., 0]
+        weights = grid.area_weights[cells] * seen
+        return float((weights * (y - expected) ** 2).sum() / max(weights.sum(), 1e-30))
+
+    errors = map_in_threads(error, _layouts(*shape))
+    # The layouts of cell centres and of poles are close: take another than the paper's only
+    # when it is clearly better.
+    best = int(np.argmin(errors))
+    best = best if errors[best] < 0.98 * errors[0] else 0
+    return best, _layouts(*shape)[best]
+
+
+def _fit_latents(
+    features: Float32, valid: Bool, model: Model, grid: SphereGrid, effort: str
+) -> Float32:
+    rows, columns = (np.arange(n) for n in grid.shape)
+    enough = max(_FEWEST_POINTS, _POINTS_PER_LATENT * model.latent_dim)
+    while len(rows) * len(columns) > 2 * enough and min(len(rows), len(columns)) > 32:
+        rows, columns = rows[::2], columns[::2]
+    cells = (rows[:, None] * grid.shape[1] + columns).ravel()
+    thinned = valid[:, cells]
+    if len(cells) < features.shape[1] and not thinned.any(axis=1).all():
+        cells, thinned = np.arange(features.shape[1]), valid  # few valid cells: miss none
+    weights = grid.area_weights[cells] * (
+        thinned[:1] if (thinned == thinned[:1]).all() else thinned
+    )
+    latents = fit(model.siren, grid.points[cells], features[:, cells, None], weights, effort=effort)
+    latents[~valid.any(axis=1)] = 0
+    return latents
+
+
+def _no_better_than_constant(
+    features: Float32, valid: Bool, latents: Float32, model: Model, grid: SphereGrid
+) -> bool:
+    """Whether a few globes of the chunk are fitted worse than by their own mean."""
+    candidates = np.flatnonzero(valid.sum(axis=1) > model.latent_dim)
+    if len(candidates) == 0:
+        return False
+    sample = candidates[np.linspace(0, len(candidates) - 1, min(4, len(candidates))).astype(int)]
+    weights = grid.area_weights * valid[sample]
+    weights /= weights.sum(axis=1, keepdims=True)
+    y = features[sample].astype(np.float64)
+    fitted = predict(model.siren, grid.points, latents[sample])[..., 0]
+    mean = (weights * y).sum(axis=1, keepdims=True)
+    return bool((weights * (y - fitted) ** 2).sum() >= (weights * (y - mean) ** 2).sum())
+
+
+def _coordinates_crc(grid: SphereGrid) -> int:
+    return zlib.crc32(grid.latitude.tobytes() + grid.longitude.tobytes())

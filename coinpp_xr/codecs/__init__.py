@@ -1,0 +1,1 @@
+"""Thin numcodecs and Zarr classes over :mod:`coinpp_xr.chunk`."""

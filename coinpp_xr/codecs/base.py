@@ -1,0 +1,218 @@
+"""What every codec of the package shares: rate controls, configuration, the two Zarr interfaces."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from numcodecs.abc import Codec
+from numcodecs.compat import ensure_bytes, ensure_ndarray_like, ndarray_copy
+from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
+
+from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.quantization import parse_bits
+
+DEFAULT_BITS = 8
+
+
+class _NumcodecsDict(dict[str, Any]):
+    """The dictionary form of a codec that also passes as a numcodecs codec.
+
+    For Zarr format 2 zarr-python turns a Zarr v3 codec into a dict and then looks for numcodecs'
+    methods on the dict's type; a plain one would be refused as an unknown codec.
+    """
+
+    codec_id = "coinpp"
+
+    def __init__(self, codec: NumcodecsCodec, form: dict[str, Any]) -> None:
+        super().__init__(form)
+        self._codec = codec
+
+    def encode(self, buf: Any) -> bytes:
+        return self._codec.encode(buf)
+
+    def decode(self, buf: Any, out: Any = None) -> npt.NDArray[Any]:
+        return self._codec.decode(buf, out)
+
+    def get_config(self) -> dict[str, Any]:
+        return self._codec.get_config()
+
+    def from_config(self, config: dict[str, Any]) -> NumcodecsCodec:
+        return self._codec.from_config(config)
+
+
+class Configured:
+    """A codec that is its configuration: plain JSON made from its public attributes."""
+
+    codec_id: ClassVar[str]
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain JSON: the constructor's arguments that are not at their default."""
+        settings = {name: v for name, v in vars(self).items() if not name.startswith("_")}
+        return {"id": self.codec_id, **{k: v for k, v in sorted(settings.items()) if v is not None}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(**{name: value for name, value in config.items() if name != "id"})
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        return cls.from_config(data.get("configuration") or {})
+
+    def to_dict(self) -> dict[str, Any]:
+        config = self.get_config()
+        return {"name": config.pop("id"), "configuration": config}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.get_config(), sort_keys=True))
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name}=<{len(value)} values>" if isinstance(value, list) else f"{name}={value!r}"
+            for name, value in self.get_config().items()
+            if name != "id"
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.get_config()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**{name: value for name, value in state.items() if name != "id"})  # type: ignore[misc]
+
+    # What a modality provides; arrays in, payloads out.
+
+    def _encode_array(self, values: npt.NDArray[Any]) -> bytes:
+        raise NotImplementedError
+
+    def _decode_payload(
+        self, data: bytes, expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+    ) -> npt.NDArray[Any]:
+        raise NotImplementedError
+
+    def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
+        raise NotImplementedError
+
+    # Zarr v3's bookkeeping, the same for both of its codec interfaces.
+
+    is_fixed_size = False
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
+        raise NotImplementedError("the size of a compressed chunk depends on its content")
+
+    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
+        chunk_shape = getattr(chunk_grid, "chunk_shape", None)
+        if chunk_shape is not None:
+            self._check_chunks(tuple(shape), tuple(chunk_shape))
+
+    async def _encode_single(self, chunk: Any, chunk_spec: Any) -> Any:
+        return await asyncio.to_thread(self._encode_sync, chunk, chunk_spec)
+
+    async def _decode_single(self, chunk: Any, chunk_spec: Any) -> Any:
+        return await asyncio.to_thread(self._decode_sync, chunk, chunk_spec)
+
+    def _encode_sync(self, chunk: Any, chunk_spec: Any) -> Any:
+        raise NotImplementedError
+
+    def _decode_sync(self, chunk: Any, chunk_spec: Any) -> Any:
+        raise NotImplementedError
+
+
+class NumcodecsCodec(Configured, Codec, BytesBytesCodec):  # type: ignore[misc]
+    """A numcodecs codec that is a bytes-to-bytes codec of Zarr v3, too.
+
+    In Zarr v3 it must directly follow ``bytes`` with little-endian order, which is what zarr
+    writes by default: it then sees the array's bytes and, in the chunk's specification, its shape.
+    """
+
+    def encode(self, buf: Any) -> Any:
+        """Compress an array to bytes; see the class for what it may hold."""
+        if _is_zarr_batch(buf):
+            return BytesBytesCodec.encode(self, buf)
+        return self._encode_array(np.asarray(ensure_ndarray_like(buf)))
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """The array of a payload, with its original dtype and shape."""
+        if _is_zarr_batch(buf):
+            return BytesBytesCodec.decode(self, buf)
+        values = self._decode_payload(ensure_bytes(buf))
+        return values if out is None else ndarray_copy(values, out)
+
+    def to_dict(self) -> dict[str, Any]:
+        return _NumcodecsDict(self, super().to_dict())
+
+    def _encode_sync(self, chunk: Any, chunk_spec: Any) -> Any:
+        dtype = _native_dtype(chunk_spec).newbyteorder("<")
+        raw = chunk.as_numpy_array().view(np.uint8).reshape(-1)
+        expected = int(np.prod(chunk_spec.shape)) * dtype.itemsize
+        if raw.nbytes != expected:
+            raise ValueError(
+                f"{self.codec_id} received {raw.nbytes} bytes where the chunk has {expected}: "
+                "it must come directly after the 'bytes' codec, with no other compressor before it"
+            )
+        payload = self._encode_array(raw.view(dtype).reshape(chunk_spec.shape))
+        return chunk_spec.prototype.buffer.from_bytes(payload)
+
+    def _decode_sync(self, chunk: Any, chunk_spec: Any) -> Any:
+        dtype = _native_dtype(chunk_spec)
+        values = self._decode_payload(
+            chunk.as_numpy_array().tobytes(), (tuple(chunk_spec.shape), dtype)
+        )
+        raw = np.ascontiguousarray(values, dtype=dtype.newbyteorder("<"))
+        return chunk_spec.prototype.buffer.from_bytes(raw.tobytes())
+
+
+class ArrayCodec(Configured, ArrayBytesCodec):
+    """A serializer of Zarr v3: it receives the array itself, whatever its byte order."""
+
+    def _encode_sync(self, chunk: Any, chunk_spec: Any) -> Any:
+        return chunk_spec.prototype.buffer.from_bytes(self._encode_array(chunk.as_numpy_array()))
+
+    def _decode_sync(self, chunk: Any, chunk_spec: Any) -> Any:
+        dtype = _native_dtype(chunk_spec)
+        values = self._decode_payload(
+            chunk.as_numpy_array().tobytes(), (tuple(chunk_spec.shape), dtype)
+        )
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(
+            np.ascontiguousarray(values, dtype=dtype)
+        )
+
+
+def parse_rate(*, bits: Any, max_error: Any, target_rmse: Any) -> int:
+    """Check the exclusive rate controls; returns the bits per latent."""
+    given = {"bits": bits, "max_error": max_error, "target_rmse": target_rmse}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(f"give one rate control, not {' and '.join(given)}")
+    for name in ("max_error", "target_rmse"):
+        if name in given:
+            raise NotImplementedError(f"{name} is not available yet; use bits=1..16")
+    if not given:
+        warnings.warn(
+            f"no rate control given: bits={DEFAULT_BITS} is used, which bounds no error. Data "
+            "unlike the model's training data comes back with whatever error the model makes; "
+            "check the report of ds.coinpp.compress(...)",
+            CompressionWarning,
+            stacklevel=3,
+        )
+        return DEFAULT_BITS
+    return parse_bits(bits)
+
+
+def _is_zarr_batch(buf: Any) -> bool:
+    """Whether Zarr v3 is calling, with pairs of chunk and specification: its method names are
+    those of numcodecs, whose arguments are buffers."""
+    return isinstance(buf, Iterator | list | tuple)
+
+
+def _native_dtype(chunk_spec: Any) -> np.dtype[Any]:
+    dtype = chunk_spec.dtype
+    return np.dtype(dtype.to_native_dtype() if hasattr(dtype, "to_native_dtype") else dtype)

@@ -1,0 +1,145 @@
+"""Codecs for fields on the sphere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.chunk import decode_chunk, encode_chunk
+from coinpp_xr.codecs.base import ArrayCodec, Configured, NumcodecsCodec, parse_rate
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.devices import EFFORTS
+from coinpp_xr.models import Model, load_model
+
+
+class _SphereSettings(Configured):
+    """The settings of a codec for globes.
+
+    Parameters
+    ----------
+    model : str or Model
+        Name of a shipped, cached or loaded model. A configuration keeps name and fingerprint.
+    bits : int, optional
+        Bits per latent, 1 to 16: the paper's rate control. Nothing else is stored, so the error
+        is whatever the model makes of the data.
+    max_error, target_rmse : float, optional
+        Reserved for the error-bounded rate controls.
+    latitude, longitude : array_like, optional
+        Coordinates in degrees. Without them a chunk is taken for a whole globe in the usual
+        layout that fits it best (90 → −90 or −90 → 90, 0 → 360 or −180 → 180, with or without
+        poles and repeated meridian), which is noted in the payload.
+    time_axis : int
+        Reserved.
+    effort : {"default", "fast", "best", "paper"}
+        How hard the encoder looks for the latents; decoding does not depend on it.
+    embed_model : bool
+        Reserved.
+    fingerprint : str, optional
+        Set by configurations; the one model that the data was written with.
+
+    Raises
+    ------
+    ModelNotFoundError, ValueError
+    """
+
+    def __init__(
+        self,
+        model: str | Model = "t2m-46x90",
+        *,
+        bits: int | None = None,
+        max_error: float | None = None,
+        target_rmse: float | None = None,
+        latitude: npt.ArrayLike | None = None,
+        longitude: npt.ArrayLike | None = None,
+        time_axis: int = 0,
+        effort: str = "default",
+        embed_model: bool = False,
+        fingerprint: str | None = None,
+    ) -> None:
+        for name, value, only in (("time_axis", time_axis, 0), ("embed_model", embed_model, False)):
+            if value != only:
+                raise NotImplementedError(f"{name}={value!r} is not available yet; leave it out")
+        if effort not in EFFORTS:
+            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+        if (latitude is None) != (longitude is None):
+            raise ValueError("give latitude and longitude together, or neither")
+        if fingerprint is None:
+            # A typo in the name should show here, not in the middle of a write.
+            found = load_model(model)
+            model, fingerprint = found.name, found.fingerprint
+        self.model = str(model)
+        self.fingerprint = fingerprint
+        self.bits = parse_rate(bits=bits, max_error=max_error, target_rmse=target_rmse)
+        self._grid = None
+        self.latitude, self.longitude = None, None
+        if latitude is not None and longitude is not None:
+            self._grid = SphereGrid(np.asarray(latitude), np.asarray(longitude))
+            self.latitude = self._grid.latitude.tolist()
+            self.longitude = self._grid.longitude.tolist()
+        self.effort = None if effort == "default" else effort
+
+    def _encode_array(self, values: npt.NDArray[Any]) -> bytes:
+        return encode_chunk(
+            values, load_model(self.model, self.fingerprint), bits=self.bits, grid=self._grid,
+            effort=self.effort or "default",
+        )  # fmt: skip
+
+    def _decode_payload(
+        self, data: bytes, expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+    ) -> npt.NDArray[Any]:
+        return decode_chunk(
+            data, lambda fingerprint: load_model(self.model, fingerprint), grid=self._grid,
+            expected=expected,
+        )  # fmt: skip
+
+    def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
+        check_whole_globes(shape, chunk_shape, self._grid)
+
+
+class COINppCodec(_SphereSettings, NumcodecsCodec):
+    __doc__ = f"""COIN++ for global fields: a numcodecs codec, and a Zarr v2 and v3 compressor.
+
+    The last two axes of a chunk are latitude and longitude of whole globes; everything before
+    them is a batch. Each globe becomes a few latents of a shared network, quantized and entropy
+    coded; NaN, ±Inf and fill values come back bit for bit.
+
+    {(_SphereSettings.__doc__ or "").split("globes.", 1)[1].strip()}
+
+    Examples
+    --------
+    >>> codec = COINppCodec(model="t2m-46x90", bits=8)  # doctest: +SKIP
+    >>> ds.to_zarr("out.zarr", encoding={{"t2m": {{"compressor": codec}}}})  # doctest: +SKIP
+    """
+
+    codec_id = "coinpp"
+
+
+class COINppArrayCodec(_SphereSettings, ArrayCodec):
+    """:class:`COINppCodec` as a serializer of Zarr v3: it sees the array, not its bytes."""
+
+    codec_id = "coinpp-array"
+
+
+def check_whole_globes(
+    shape: tuple[int, ...], chunk_shape: tuple[int, ...], grid: SphereGrid | None = None
+) -> None:
+    """Refuse chunks that cut or pad globes.
+
+    Raises
+    ------
+    ValueError
+    """
+    if len(shape) < 2:
+        raise ValueError(f"needs at least two axes (..., latitude, longitude), got shape {shape}")
+    if 0 not in shape and chunk_shape[-2:] != shape[-2:]:
+        raise ValueError(
+            f"chunks of {chunk_shape[-2]} × {chunk_shape[-1]} cells do not hold whole globes of "
+            f"{shape[-2]} × {shape[-1]}; use chunks={(*chunk_shape[:-2], *shape[-2:])}"
+        )
+    if grid is not None and shape[-2:] != grid.shape:
+        raise ValueError(
+            f"the codec was made for a grid of {grid.shape[0]} × {grid.shape[1]}, the array has "
+            f"{shape[-2]} × {shape[-1]}; make a codec with this array's latitude and longitude"
+        )

@@ -1,0 +1,387 @@
+"""Loaders: from files and xarray objects to fields on one grid, ready for training."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coordinates import SphereGrid
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from coinpp_xr.training import TrainingData
+
+_GRIB_SUFFIXES = (".grib", ".grb", ".grib2", ".grb2")
+_FIRST_BYTES = {b"CDF": "netcdf4", b"\x89HDF": "netcdf4", b"GRIB": "cfgrib", b"PK": "zarr"}
+_ZARR_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
+_USUAL_NAMES = {"latitude": ("latitude", "lat", "y"), "longitude": ("longitude", "lon", "x")}
+_REGRID = "regrid it to a regular latitude-longitude grid first (for example with cdo)"
+
+
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """Fields of one variable on one grid.
+
+    Parameters
+    ----------
+    values : array_like, shape (items, n_lat, n_lon)
+        Kept as C-contiguous float32.
+    grid : SphereGrid
+        Latitude and longitude in the order of the file.
+    name : str
+        Of the variable.
+    units : str
+        Empty when unknown.
+
+    Raises
+    ------
+    ValueError
+        If the values do not lie on the grid or there is no item.
+    """
+
+    values: npt.NDArray[np.float32]
+    grid: SphereGrid
+    name: str
+    units: str
+
+    def __post_init__(self) -> None:
+        values = np.ascontiguousarray(self.values, dtype=np.float32)
+        if values.ndim != 3 or values.shape[1:] != self.grid.shape or len(values) == 0:
+            n_lat, n_lon = self.grid.shape
+            raise ValueError(
+                f"{self.name} must have shape (items, {n_lat}, {n_lon}) and hold at least one "
+                f"item, got {values.shape}"
+            )
+        object.__setattr__(self, "values", values)
+
+    def without_missing(self) -> Fields:
+        """The items that hold neither NaN nor Inf.
+
+        Raises
+        ------
+        ValueError
+            If none is left.
+        """
+        complete = np.isfinite(self.values).all(axis=(1, 2))
+        if not complete.any():
+            raise ValueError(
+                f"every item of {self.name} holds missing values; fill them first (ds.fillna)"
+            )
+        return replace(self, values=self.values[complete])
+
+
+def load_fields(
+    source: str | Path | xr.DataArray | xr.Dataset,
+    variable: str | None = None,
+    *,
+    split: str = "train",
+) -> Fields:
+    """Read the fields of one variable.
+
+    Parameters
+    ----------
+    source : path, DataArray or Dataset
+        A path names a NetCDF, GRIB or npz file, a Zarr store (folder, zip file or URL), a folder
+        of npz files, or the prefix ``ROOT`` of the folders ``ROOT_train``, ``ROOT_val`` and
+        ``ROOT_test``. Each npz file holds ``latitude``, ``longitude`` and ``temperature`` (K) of
+        one item; files are read in sorted order (COIN++, ERA5 data).
+    variable : str, optional
+        Which variable of a file or Dataset; needed only where several float variables have
+        latitude and longitude.
+    split : str
+        Which folder a prefix stands for. Other sources are read whole.
+
+    Returns
+    -------
+    Fields
+        Axes before latitude and longitude (time, member, level, ...) are flattened in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read, or holds no such variable on a regular latitude-longitude grid.
+    """
+    import xarray as xr
+
+    if isinstance(source, xr.DataArray):
+        return _fields(source)
+    if isinstance(source, xr.Dataset):
+        return _fields(_choose([source], variable))
+    path, engine = _locate(source, split)
+    try:
+        with ExitStack() as files:
+            datasets = [files.enter_context(dataset) for dataset in _open(path, engine)]
+            return _fields(_choose(datasets, variable))
+    except ValueError as error:
+        raise ValueError(f"{path}: {_one_line(error)}") from error
+    except Exception as error:  # every reader has errors of its own
+        raise ValueError(
+            f"{path} cannot be read (damaged or incomplete?): {_one_line(error)}"
+        ) from error
+
+
+def to_training_data(
+    train: Sequence[Fields],
+    validation: Fields | None = None,
+    *,
+    validation_items: int | None = None,
+    normalisation: tuple[float, float] | None = None,
+) -> tuple[TrainingData, tuple[float, float]]:
+    """Normalise fields, and set the last items aside for validation.
+
+    Items with missing values are left out.
+
+    Parameters
+    ----------
+    train : sequence of Fields
+        All on one grid.
+    validation : Fields, optional
+        Without it, the last ``validation_items`` of ``train[0]`` are taken. That is a split by
+        time where time is the first axis; neighbouring items are never shared out at random.
+    validation_items : int, optional
+        Default: a tenth of ``train[0]``, at least 1 and at most 720.
+    normalisation : (offset, scale), optional
+        In the unit of the data. Default: minimum and range of the training values.
+
+    Returns
+    -------
+    TrainingData
+        With features (values - offset) / scale.
+    (offset, scale) : tuple of float
+
+    Raises
+    ------
+    ValueError
+        If grids differ, no complete item is left, or the arguments contradict each other.
+    """
+    from coinpp_xr.training import TrainingData
+
+    if not train:
+        raise ValueError("give at least one source of training fields")
+    grid = train[0].grid
+    for other in [*train[1:], *([validation] if validation else [])]:
+        if not _same_grid(grid, other.grid):
+            raise ValueError(
+                f"the sources lie on different grids, {_outline(grid)} and "
+                f"{_outline(other.grid)}; regrid one of them"
+            )
+    parts = [source.without_missing().values for source in train]
+    if validation is None:
+        count = validation_items
+        if count is None:
+            count = min(max(len(parts[0]) // 10, 1), 720)
+        if not 1 <= count <= len(parts[0]):
+            raise ValueError(
+                f"validation_items must be within 1 .. {len(parts[0])}, the complete items of "
+                f"the first source, got {count}"
+            )
+        parts[0], held_out = parts[0][:-count], parts[0][-count:]
+    elif validation_items is None:
+        held_out = validation.without_missing().values
+    else:
+        raise ValueError("give either validation or validation_items, not both")
+    values = np.concatenate(parts)
+    if len(values) == 0:
+        raise ValueError("no item is left for training; give more items or validation fields")
+
+    if normalisation is None:
+        low, high = float(values.min()), float(values.max())
+        normalisation = low, (high - low) or 1.0
+    offset, scale = map(float, normalisation)
+    if not scale > 0:
+        raise ValueError(f"the scale of a normalisation must be above zero, got {scale}")
+    data = TrainingData(
+        points=grid.points,
+        weights=grid.area_weights,
+        train=((values - offset) / scale).reshape(len(values), -1, 1),
+        validation=((held_out - offset) / scale).reshape(len(held_out), -1, 1),
+        scale=scale,
+    )
+    return data, (offset, scale)
+
+
+def _locate(source: str | Path, split: str) -> tuple[str | Path, str]:
+    """The path to open, and the xarray engine (or npz) that opens it."""
+    if "://" in str(source):
+        return str(source), "netcdf4" if str(source).endswith((".nc", ".nc4")) else "zarr"
+    path = Path(source)
+    split_folder = path.parent / f"{path.name}_{split}"
+    if not path.exists() and split_folder.is_dir():
+        path = split_folder
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise FileNotFoundError(f"no such file or folder: {path}{hint}")
+    if path.is_dir():
+        if any(path.glob("*.npz")):
+            return path, "npz"
+        if any((path / root).exists() for root in _ZARR_ROOTS):
+            return path, "zarr"
+        raise ValueError(f"{path} holds neither a Zarr store nor *.npz files")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes)")
+    if path.suffix == ".npz":
+        return path, "npz"
+    with path.open("rb") as file:
+        start = file.read(4)
+    for magic, engine in _FIRST_BYTES.items():
+        if start.startswith(magic):
+            return path, engine
+    if path.suffix in _GRIB_SUFFIXES:  # messages may come after a bulletin header
+        return path, "cfgrib"
+    raise ValueError(f"{path} is not NetCDF, Zarr, GRIB or npz: it starts with {start!r}")
+
+
+def _open(path: str | Path, engine: str) -> list[xr.Dataset]:
+    import xarray as xr
+
+    if engine == "npz":
+        return [_open_npz(Path(path))]
+    # Times are not needed, and not every calendar can be decoded.
+    if engine == "cfgrib":
+        from cfgrib import DatasetBuildError
+        from cfgrib.xarray_store import open_variable_datasets
+
+        # By default cfgrib skips what it cannot decode or combine, and leaves index files behind.
+        strict = {"indexpath": "", "errors": "raise"}
+        try:
+            return [xr.open_dataset(path, engine=engine, decode_times=False, backend_kwargs=strict)]
+        except DatasetBuildError:  # mixed levels or grids: one dataset for each
+            return list(open_variable_datasets(str(path), strict, decode_times=False))
+    if engine == "zarr" and isinstance(path, Path):
+        from zarr.storage import LocalStore, ZipStore
+
+        store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
+        return [xr.open_zarr(store, chunks=None, decode_times=False, consolidated=False)]
+    return [xr.open_dataset(path, engine=engine, decode_times=False)]
+
+
+def _open_npz(path: Path) -> xr.Dataset:
+    import xarray as xr
+
+    names = ("latitude", "longitude", "temperature")
+    items = []
+    for file in sorted(path.glob("*.npz")) if path.is_dir() else [path]:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                items.append([arrays[name] for name in names])
+        except Exception as error:
+            raise ValueError(
+                f"{file.name} does not hold the arrays {', '.join(names)}: {error}"
+            ) from error
+        if not all(map(np.array_equal, items[0][:2], items[-1][:2])):
+            raise ValueError(f"{file.name} is on another grid than the files before it")
+    values = np.stack([item[2] for item in items]).astype(np.float32, copy=False)
+    return xr.Dataset(
+        {"temperature": (("item", "latitude", "longitude"), values, {"units": "K"})},
+        coords={"latitude": items[0][0], "longitude": items[0][1]},
+    )
+
+
+def _choose(datasets: Sequence[xr.Dataset], variable: str | None) -> xr.DataArray:
+    arrays = [array for dataset in datasets for array in dataset.data_vars.values()]
+    if variable is not None:
+        found = [array for array in arrays if array.name == variable]
+        if not found:
+            raise ValueError(f"no variable {variable!r}; there are: {_names(arrays)}")
+    else:
+        floats = [array for array in arrays if array.dtype.kind == "f"]
+        if not floats:
+            raise ValueError(f"no float variable; there are: {_names(arrays) or 'none at all'}")
+        # Where no variable will do, the largest one says why.
+        found = [a for a in floats if _has_grid(a)] or [max(floats, key=lambda a: a.size)]
+    if len({array.name for array in found}) > 1:
+        raise ValueError(f"several variables: {_names(found)}; say which: variable='...'")
+    if len(found) > 1:
+        shapes = ", ".join(str(array.shape) for array in found)
+        raise ValueError(
+            f"{found[0].name} is stored several times, on different grids or levels (shapes "
+            f"{shapes}); select one with xarray (filter_by_keys) and pass that dataset"
+        )
+    return found[0]
+
+
+def _fields(array: xr.DataArray) -> Fields:
+    name = str(array.name or "field")
+    if array.dtype.kind != "f":
+        raise ValueError(f"{name} holds {array.dtype}, not floats; convert it first (ds.astype)")
+    latitude, longitude = _axes(array)
+    grid = SphereGrid(latitude.to_numpy(), longitude.to_numpy())
+    values = array.transpose(..., *latitude.dims, *longitude.dims).to_numpy()
+    units = str(array.attrs.get("units", ""))
+    return Fields(values.reshape(-1, *grid.shape), grid, name, units)
+
+
+def _axes(array: xr.DataArray) -> list[xr.DataArray]:
+    """The latitude and longitude coordinates, each with a dimension of its own."""
+    import cf_xarray  # noqa: F401
+
+    subject = f"{array.name or 'field'} with dimensions ({', '.join(map(str, array.dims))})"
+    by_convention = array.cf.coordinates  # type: ignore[attr-defined]
+    axes = []
+    for key, usual_names in _USUAL_NAMES.items():
+        found = [array[name] for name in by_convention.get(key, ())] or [
+            coordinate
+            for name, coordinate in array.coords.items()
+            if str(name).lower() in usual_names
+            and str(coordinate.attrs.get("units", "degrees")).startswith("degree")
+            and coordinate.attrs.get("standard_name", key) == key
+        ]
+        one_dimensional = [coordinate for coordinate in found if coordinate.ndim == 1]
+        if one_dimensional:
+            # Of several, the one that indexes its dimension.
+            axes.append(max(one_dimensional, key=lambda c: c.dims == (c.name,)))
+        elif any(coordinate.ndim > 1 for coordinate in found):
+            raise ValueError(f"{subject} has a two-dimensional {key} (curvilinear); {_REGRID}")
+        elif array.attrs.get("GRIB_gridType") == "sh":
+            raise ValueError(f"{subject} holds spherical harmonics; {_REGRID}")
+        elif found or array.ndim < 2:
+            raise ValueError(f"{subject} is no field: it needs latitude and longitude dimensions")
+        else:
+            raise ValueError(f"{subject} has no {key} coordinate; name it {key!r} or {_REGRID}")
+    if axes[0].dims == axes[1].dims:
+        raise ValueError(
+            f"{subject} has one dimension for latitude and longitude (reduced Gaussian or "
+            f"unstructured grid); {_REGRID}"
+        )
+    return axes
+
+
+def _has_grid(array: xr.DataArray) -> bool:
+    try:
+        _axes(array)
+    except ValueError:
+        return False
+    return True
+
+
+def _same_grid(one: SphereGrid, other: SphereGrid) -> bool:
+    # Files that keep float32 coordinates agree with float64 ones to within this.
+    return one.shape == other.shape and all(
+        np.allclose(a, b, rtol=0, atol=1e-3)
+        for a, b in ((one.latitude, other.latitude), (one.longitude, other.longitude))
+    )
+
+
+def _outline(grid: SphereGrid) -> str:
+    lat, lon = grid.latitude, grid.longitude
+    return f"{grid.shape} (from {lat[0]:g}N {lon[0]:g}E to {lat[-1]:g}N {lon[-1]:g}E)"
+
+
+def _names(arrays: Sequence[xr.DataArray]) -> str:
+    return ", ".join(sorted({str(array.name) for array in arrays}))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,344 @@
+"""A model: base network, normalisation, quantizer statistics, entropy tables and card in one file.
+
+Files are safetensors with JSON metadata; nothing is ever unpickled. A model is known by its
+fingerprint, a hash of everything that decoding depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as safetensors_bytes
+
+from coinpp_xr.entropy import CELLS, Histogram
+from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.files import write_atomically
+from coinpp_xr.quantization import UniformQuantizer
+from coinpp_xr.settings import config
+from coinpp_xr.siren import ModulatedSiren
+
+FORMAT = "coinpp-xr model 0"
+
+_loaded: dict[str, Model] = {}  # by fingerprint
+_loading = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Everything that turns fields into bits and back.
+
+    Parameters
+    ----------
+    name : str
+        Short name, for people and for codec configurations.
+    siren : ModulatedSiren
+        Base network with float32 numpy parameters.
+    domain : str
+        ``sphere`` for latitude-longitude grids.
+    offset, scale : float
+        Features are (value − offset) / scale, in the data's unit.
+    latent_mean, latent_std : float64 array, shape (latent_dim,)
+        Of the fitted latents of the training data.
+    histogram : uint32 array, shape (latent_dim, 512)
+        Their frequencies; see :func:`coinpp_xr.entropy.fit_histogram`.
+    card : dict
+        Description for people: data, scores, training, licence. Not part of the fingerprint.
+    """
+
+    name: str
+    siren: ModulatedSiren
+    domain: str
+    offset: float
+    scale: float
+    latent_mean: npt.NDArray[np.float64]
+    latent_std: npt.NDArray[np.float64]
+    histogram: Histogram
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parse_name(self.name)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Model {self.name}: {self.latent_dim} latents, {self.siren.depth} × "
+            f"{self.siren.width} SIREN, {self.siren.parameter_count:,} parameters, "
+            f"fingerprint {self.fingerprint}>"
+        )
+
+    @property
+    def latent_dim(self) -> int:
+        return self.siren.latent_dim
+
+    @property
+    def units(self) -> str:
+        return str(self.card.get("units", ""))
+
+    def quantizer(self, bits: int) -> UniformQuantizer:
+        return UniformQuantizer(self.latent_mean, self.latent_std, bits)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over all that decoding depends on."""
+        digest = hashlib.sha256(json.dumps(self._definition, sort_keys=True).encode())
+        for name, tensor in sorted(self._tensors.items()):
+            digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
+            digest.update(tensor.tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Size of the model's file in bytes."""
+        return len(self.to_bytes())
+
+    @property
+    def _definition(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "domain": self.domain,
+            "offset": self.offset,
+            "scale": self.scale,
+            "omega0": self.siren.omega0,
+            "depth": self.siren.depth,
+        }
+
+    @property
+    def _tensors(self) -> dict[str, npt.NDArray[Any]]:
+        layers = range(self.siren.depth + 1)
+        tensors = {
+            **{f"weight.{i}": self.siren.weights[i] for i in layers},
+            **{f"bias.{i}": self.siren.biases[i] for i in layers},
+            "shift_map": self.siren.shift_map,
+            "latent_mean": self.latent_mean,
+            "latent_std": self.latent_std,
+            "histogram": self.histogram,
+        }
+        return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+    def to_bytes(self) -> bytes:
+        """The model's file as bytes; the same model always gives the same bytes."""
+        description = {
+            **self._definition,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "card": self.card,
+        }
+        # One entry: safetensors writes several in random order.
+        metadata = {"coinpp_xr": json.dumps(description, sort_keys=True)}
+        return bytes(safetensors_bytes(self._tensors, metadata))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model to one file, whole or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, self.to_bytes())
+        return target
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Model:
+        """Read a model file.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or not a model.
+        """
+        if not Path(path).is_file():
+            raise ModelNotFoundError(f"no model file at {path}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            definition = json.loads(metadata["coinpp_xr"])
+            layers = range(definition["depth"] + 1)
+            if definition["format"] != FORMAT:
+                raise ValueError(f"it is of format {definition['format']!r}")
+            siren = ModulatedSiren(
+                tuple(tensors[f"weight.{i}"] for i in layers),
+                tuple(tensors[f"bias.{i}"] for i in layers),
+                tensors["shift_map"],
+                float(definition["omega0"]),
+            )
+            model = cls(
+                name=definition["name"],
+                siren=siren,
+                domain=definition["domain"],
+                offset=float(definition["offset"]),
+                scale=float(definition["scale"]),
+                latent_mean=tensors["latent_mean"],
+                latent_std=tensors["latent_std"],
+                histogram=tensors["histogram"],
+                card=dict(
+                    definition["card"] if "card" in definition else json.loads(metadata["card"])
+                ),
+            )
+            if model.histogram.shape != (model.latent_dim, CELLS):
+                raise ValueError(f"its tables have shape {model.histogram.shape}")
+            if definition.get("fingerprint", model.fingerprint) != model.fingerprint:
+                raise ValueError("its content does not have the fingerprint it was saved with")
+        except (SafetensorError, LookupError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{path} is not a coinpp-xr model file or is damaged: {reason}"
+            ) from error
+        return model
+
+
+def parse_name(name: Any) -> str:
+    """Check a model's name: it becomes a file name, and stands in codec configurations."""
+    if (
+        not isinstance(name, str)
+        or name.split() != [name]
+        or not name.isprintable()
+        or any(c in name for c in "/\\")
+        or name.endswith(".safetensors")
+    ):
+        raise ValueError(
+            f"a model's name is one word without slashes and file suffix, got {name!r}"
+        )
+    return name
+
+
+def load_model(model: str | Path | Model, fingerprint: str | None = None) -> Model:
+    """Find a model and keep it for this process.
+
+    Looked up in this order: models already loaded, models shipped with the package, the user's
+    cache, and a download from ``coinpp_xr.config`` ``model_url``.
+
+    Parameters
+    ----------
+    model : str, path or Model
+        A name such as ``t2m-46x90``, or the path of a model file.
+    fingerprint : str, optional
+        Accept this one only.
+
+    Raises
+    ------
+    ModelNotFoundError
+        With one line that says how to get the model.
+    """
+    with _loading:
+        found = _find(model, fingerprint)
+        if fingerprint is not None and found.fingerprint != fingerprint:
+            raise ModelNotFoundError(
+                f"model {found.name!r} is here with fingerprint {found.fingerprint}, but the data "
+                f"was written with {fingerprint}; load that version with "
+                "coinpp_xr.load_model('file.safetensors')"
+            )
+        # The same content may have come under another name, with another card.
+        _loaded[found.fingerprint] = found
+        return found
+
+
+def _find(model: str | Path | Model, fingerprint: str | None) -> Model:
+    if isinstance(model, Model):
+        return model
+    if fingerprint in _loaded:
+        return _loaded[str(fingerprint)]
+    if isinstance(model, Path) or str(model).endswith(".safetensors"):
+        return Model.from_file(model)
+    if fingerprint is None:
+        for candidate in reversed(_loaded.values()):
+            if candidate.name == model:
+                return candidate
+    tried = None
+    for path in (shipped_models().get(model), cache_folder() / f"{model}.safetensors"):
+        if path is not None and path.is_file():
+            tried = Model.from_file(path)
+            if fingerprint in (None, tried.fingerprint):
+                return tried
+    if config.get("model_url"):
+        return Model.from_file(fetch_model(model))
+    if tried is not None:
+        return tried  # the caller reports the other fingerprint
+    known = ", ".join(sorted(shipped_models())) or "none"
+    raise ModelNotFoundError(
+        f"no model {model!r}: shipped are {known}; for your own, call "
+        "coinpp_xr.load_model('file.safetensors') first or set COINPP_XR_MODEL_URL"
+    )
+
+
+def shipped_models() -> dict[str, Path]:
+    """Files of the models that come with the package, by name."""
+    return {path.stem: path for path in sorted(_shipped_folder().glob("*.safetensors"))}
+
+
+def _shipped_folder() -> Path:
+    package = Path(str(resources.files("coinpp_xr")))
+    # In a checkout (editable install) the folder stands beside the package.
+    inside, beside = package / "pretrained", package.parent / "pretrained"
+    return inside if inside.is_dir() else beside
+
+
+def cache_folder() -> Path:
+    """Where downloaded and installed models are kept; COINPP_XR_CACHE overrides it."""
+    if config.get("cache"):
+        return Path(config.get("cache"))
+    from platformdirs import user_cache_path
+
+    return user_cache_path("coinpp_xr") / "models"
+
+
+def registry() -> dict[str, str]:
+    """Known model files and their sha256, as listed in ``pretrained/registry.txt``."""
+    path = _shipped_folder() / "registry.txt"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    entries = (line.split() for line in lines if line.strip() and not line.startswith("#"))
+    return dict(entries)
+
+
+def fetch_model(name: str) -> Path:
+    """Download a model that is listed in the registry into the user's cache, hash-checked.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the name is unknown, no URL is configured, the server does not answer, or what it
+        sends has another hash.
+    """
+    import pooch
+
+    file_name = f"{name}.safetensors"
+    known = registry()
+    if file_name not in known:
+        names = ", ".join(sorted(Path(f).stem for f in known)) or "none"
+        raise ModelNotFoundError(f"no model {name!r} to download; the registry lists: {names}")
+    base = config.get("model_url")
+    if not base:
+        raise ModelNotFoundError(
+            f"no address to download {name!r} from: set COINPP_XR_MODEL_URL to a folder URL"
+        )
+    url = urljoin(str(base).rstrip("/") + "/", file_name)
+    quiet = pooch.get_logger()
+    level = quiet.level
+    quiet.setLevel("ERROR")
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = pooch.retrieve(
+            url, known_hash=f"sha256:{known[file_name]}", fname=file_name, path=folder,
+            downloader=pooch.HTTPDownloader(timeout=30, stream=False),
+        )  # fmt: skip
+    except OSError as error:  # all of requests' errors; some of them are ValueErrors, too
+        raise ModelNotFoundError(
+            f"could not download model {name!r} from {url}: {type(error).__name__}; check the "
+            f"network and COINPP_XR_MODEL_URL, or put {file_name} into {folder}"
+        ) from error
+    except ValueError as error:  # pooch deletes what has the wrong hash
+        raise ModelNotFoundError(
+            f"what {url} sent is not model {name!r}: its sha256 differs from the registry's; "
+            "check COINPP_XR_MODEL_URL or update coinpp-xr"
+        ) from error
+    finally:
+        quiet.setLevel(level)
+    return Path(path)

@@ -1,0 +1,83 @@
+"""One pool of threads for all numeric work of this process.
+
+Zarr and dask call the codec from many threads at once. Every call hands its blocks of globes to
+the same pool, which is as large as the machine, so that callers never multiply the load. The
+matrix products are small: one BLAS thread per block, several blocks at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+from coinpp_xr.settings import config
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_lock = threading.Lock()
+_active_callers = 0
+_release_blas: Callable[[], None] = int  # replaced by the first caller
+_in_pool = threading.local()
+
+
+def thread_count() -> int:
+    """Threads for numeric work: ``config.threads``, else OMP_NUM_THREADS, else all usable cores."""
+    threads = config.get("threads") or os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return max(1, int(threads)) if threads else len(os.sched_getaffinity(0))
+
+
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """``[function(item) for item in items]`` on the shared pool, one BLAS thread each."""
+    with _single_threaded_blas():
+        if len(items) == 1 or getattr(_in_pool, "yes", False):
+            return [function(item) for item in items]
+        return list(_pool(thread_count()).map(function, items))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    def mark() -> None:
+        _in_pool.yes = True
+
+    return ThreadPoolExecutor(threads, thread_name_prefix="coinpp_xr", initializer=mark)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _single_threaded_blas() -> Iterator[None]:
+    # The BLAS setting belongs to the whole process: the first caller in saves it, the last one
+    # out restores it. A limit per caller would restore the wrong number when callers overlap.
+    global _active_callers, _release_blas
+    with _lock:
+        if _active_callers == 0:
+            _release_blas = _blas().limit(limits=1).restore_original_limits
+        _active_callers += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _active_callers -= 1
+            if _active_callers == 0:
+                _release_blas()
+
+
+def _forget_pool() -> None:
+    global _active_callers, _lock
+    _pool.cache_clear()
+    _active_callers, _lock = 0, threading.Lock()
+
+
+# Threads do not survive a fork; a child that kept the pool would wait for them for ever.
+os.register_at_fork(after_in_child=_forget_pool)

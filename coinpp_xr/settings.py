@@ -1,0 +1,33 @@
+"""Run-time settings, never stored with the data.
+
+``device``
+    ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ...
+``threads``
+    Threads for numeric work; None means OMP_NUM_THREADS or all cores.
+``model_url``
+    Where models that are not shipped are downloaded from (a folder URL).
+``cache``
+    Folder for downloaded models; None means the platform's cache folder.
+``max_decode_bytes``
+    Largest array that a payload of unknown origin may ask for.
+
+Set them with ``coinpp_xr.config.set(device="cpu")``, also as a context manager, or in the
+environment: ``COINPP_XR_DEVICE``, ``COINPP_XR_THREADS``, ``COINPP_XR_MODEL_URL``, ...
+"""
+
+from __future__ import annotations
+
+from donfig import Config
+
+config = Config(
+    "coinpp_xr",
+    defaults=[
+        {
+            "device": "auto",
+            "threads": None,
+            "model_url": None,
+            "cache": None,
+            "max_decode_bytes": 2**31,
+        },
+    ],
+)

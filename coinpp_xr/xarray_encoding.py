@@ -1,0 +1,93 @@
+"""Makes xarray hand our codecs on to Zarr, with chunks that hold whole globes.
+
+xarray refuses the key ``compressor`` since 2026.9 (its name is ``compressors`` now), and drops it
+silently from a variable's own ``encoding``. Zarr knows nothing about globes: its automatic chunks
+cut them, and a region of an opened store inherits codec and chunks of the whole. So the function
+that turns a variable's encoding into Zarr's arguments is wrapped, for our codecs only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import wraps
+from math import prod
+from typing import Any
+
+from coinpp_xr.errors import CompressionWarning
+
+_MAX_GLOBES = 256
+_MAX_CHUNK_BYTES = 2**27
+
+
+def install() -> None:
+    """Wrap ``xarray.backends.zarr.extract_zarr_variable_encoding`` once."""
+    from xarray.backends import zarr as backend
+
+    original = backend.extract_zarr_variable_encoding
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @wraps(original)
+    def extract(
+        variable: Any, raise_on_invalid: bool = False, name: Any = None, **kwargs: Any
+    ) -> Any:
+        if (codec := find_codec(variable.encoding)) is not None:
+            variable = variable.copy(deep=False)
+            # xarray fills in the encoding of a variable that the caller named explicitly.
+            variable.encoding = prepare_encoding(variable, codec, name or "the variable")
+        return original(variable, raise_on_invalid, name, **kwargs)
+
+    backend.extract_zarr_variable_encoding = extract
+
+
+def find_codec(encoding: dict[str, Any]) -> Any:
+    """Our codec in a variable's encoding, under whichever key, or None."""
+    for key in ("compressor", "compressors", "serializer"):
+        value = encoding.get(key)
+        for codec in value if isinstance(value, list | tuple) else [value]:
+            if type(codec).__module__.startswith("coinpp_xr.codecs"):
+                return codec
+    return None
+
+
+def prepare_encoding(variable: Any, codec: Any, name: str) -> dict[str, Any]:
+    """The variable's encoding with our codec where Zarr looks for it and whole-globe chunks."""
+    encoding = dict(variable.encoding)
+    compressor = encoding.pop("compressor", None)
+    if compressor is not None and "compressors" not in encoding:
+        encoding["compressors"] = [compressor]
+
+    shape = variable.shape
+    if not encoding.get("chunks"):
+        encoding["chunks"] = whole_globe_chunks(variable)
+    chunks = encoding["chunks"]
+    if not isinstance(chunks, int) and len(chunks) == len(shape):
+        try:
+            codec._check_chunks(shape, tuple(chunks))
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: {error}. If the encoding was inherited from another store, write with "
+                "ds.drop_encoding() and a codec made for this data"
+            ) from error
+    if variable.dtype.kind in "iub":
+        warnings.warn(
+            f"{name} arrives as {variable.dtype} and is stored without loss; to compress it as "
+            "floats, remove dtype, scale_factor and add_offset from its encoding",
+            CompressionWarning,
+            stacklevel=2,
+        )
+    return encoding
+
+
+def whole_globe_chunks(variable: Any) -> tuple[int, ...]:
+    """Chunks that never cut the last two axes, at most 256 deep along the first."""
+    shape = variable.shape
+    if len(shape) < 2:
+        return tuple(shape)
+    if variable.chunks:  # dask: keep its chunks; the caller checks that they hold whole globes
+        return tuple(sizes[0] for sizes in variable.chunks)
+    globe_bytes = max(1, prod(shape[-2:]) * variable.dtype.itemsize)
+    deepest = max(1, min(_MAX_GLOBES, _MAX_CHUNK_BYTES // globe_bytes))
+    # Members and levels are sequences of their own: only the first axis (time) is gathered.
+    batch = [min(shape[0], deepest), *[1] * (len(shape) - 3)] if len(shape) > 2 else []
+    return tuple(max(1, n) for n in (*batch, *shape[-2:]))

@@ -1,0 +1,240 @@
+"""The outer loop: it learns, resumes bit for bit, survives spikes and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coinpp_xr.building import build_model, standard_form
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.devices import fit, predict
+from coinpp_xr.training import (
+    PRESETS,
+    TrainingConfig,
+    TrainingData,
+    _Training,
+    log_path,
+    meta_learn,
+    read_checkpoint,
+    siren_from_checkpoint,
+    whitened_eof_scores,
+)
+
+GRID = next(SphereGrid.usual_layouts(12, 24))
+SMALL = TrainingConfig(
+    latent_dim=2, width=16, depth=2, omega0=10.0, steps=30, batch_size=8, points_per_item=100
+)
+PAPER = replace(
+    SMALL, objective="paper", inner_lr=1.0, shift_scale=0.1, points_per_item=None, steps=12
+)
+
+
+def make_data(n: int = 60) -> TrainingData:
+    """Two smooth patterns on the sphere with random amplitudes."""
+    rng = np.random.default_rng(0)
+    x, y, z = GRID.points.T
+    patterns = np.stack([x * z, y + 0.5 * z])
+    fields = 0.5 + 0.1 * rng.standard_normal((n, 2)) @ patterns + 0.2 * z
+    fields = fields[..., None].astype(np.float32)
+    return TrainingData(GRID.points, GRID.area_weights, fields[:-10], fields[-10:], scale=100.0)
+
+
+def parameters(siren) -> bytes:
+    return b"".join(np.asarray(p).tobytes() for p in siren.parameters)
+
+
+@pytest.mark.parametrize(
+    "config", [replace(SMALL, steps=200), replace(PAPER, steps=200, outer_lr=3e-3)]
+)
+def test_training_lowers_the_held_out_error(config) -> None:
+    records = []
+    meta_learn(make_data(), config, log=records.append)
+    scores = [r["validation_rmse"] for r in records if r["event"] == "validation"]
+    untrained = meta_learn(make_data(), replace(config, steps=1), log=records.append)
+    assert untrained is not None
+    assert scores[-1] < 0.5 * records[-1]["validation_rmse"]
+
+
+@pytest.mark.parametrize("config", [SMALL, PAPER, replace(SMALL, warm_fraction=0.5)])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, config) -> None:
+    """Stopped in the middle by a lower number of steps... and by time, then resumed."""
+    data, path = make_data(), tmp_path / "run.safetensors"
+    whole = meta_learn(data, config)
+    partial = _Training(data, config, path, "cpu", None)
+    state = partial._fresh()
+    for _ in range(7):
+        partial._outer_step(state)
+    partial._save(state)
+    resumed = meta_learn(data, config, checkpoint=path, resume=True)
+    assert parameters(resumed) == parameters(whole)
+
+
+def test_a_piece_of_time_stops_early_and_keeps_a_checkpoint(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    config = replace(SMALL, steps=10**7)
+    meta_learn(make_data(), config, checkpoint=path, max_minutes=0.02)
+    progress = json.loads(read_checkpoint(path)[1]["progress"])
+    assert 0 < progress["step"] < 10**7
+
+
+def test_time_alone_sets_the_length_of_the_schedule(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    meta_learn(make_data(), replace(SMALL, steps=None), checkpoint=path, max_minutes=0.05)
+    progress = json.loads(read_checkpoint(path)[1]["progress"])
+    assert progress["step"] <= progress["steps"]
+    assert progress["steps"] > 40
+
+
+def test_without_steps_or_time_it_refuses() -> None:
+    with pytest.raises(ValueError, match="never ends"):
+        meta_learn(make_data(), replace(SMALL, steps=None))
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    meta_learn(make_data(), SMALL, checkpoint=path)
+    with pytest.raises(ValueError, match="another configuration"):
+        meta_learn(make_data(), replace(SMALL, omega0=11.0), checkpoint=path, resume=True)
+
+
+def test_the_log_has_one_json_record_per_line(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    meta_learn(make_data(), replace(SMALL, steps=100), checkpoint=path)
+    records = [json.loads(line) for line in log_path(path).read_text().splitlines()]
+    assert records[-1]["event"] == "validation"
+    assert {"step", "loss", "validation_rmse", "validation_psnr", "seconds"} <= set(records[-1])
+
+
+def test_a_checkpoint_holds_the_network(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    siren = meta_learn(make_data(), SMALL, checkpoint=path)
+    assert parameters(siren_from_checkpoint(path)) == parameters(siren)
+
+
+def test_spikes_are_skipped_logged_and_rolled_back() -> None:
+    records = []
+    training = _Training(make_data(), replace(SMALL, steps=None), None, "cpu", records.append)
+    state = training._fresh()
+    for _ in range(60):
+        training._outer_step(state)
+    good = training._snapshot(state)
+    with torch.no_grad():
+        state.siren.weights[-1].mul_(100)  # the network goes astray
+    for _ in range(5):
+        training._outer_step(state)
+    assert [r["event"] for r in records] == ["spike"] * 5
+    training._roll_back(state, good)
+    assert state.lr_factor == 0.5
+    assert all(torch.equal(t, good[name]) for name, t in training._snapshot(state).items())
+
+
+def test_ctrl_c_keeps_a_checkpoint(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from dataclasses import replace
+        from test_training import SMALL, make_data, meta_learn
+        print("ready", flush=True)
+        meta_learn(make_data(), replace(SMALL, steps=10**8), checkpoint={str(path)!r},
+                   log=lambda r: print(r["event"], flush=True))
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    # The first seconds go into setting up; interrupt when steps are being made.
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "interrupted" in out
+    assert "KeyboardInterrupt" in err
+    assert json.loads(read_checkpoint(path)[1]["progress"])["step"] > 0
+
+
+@pytest.mark.parametrize("k", [4, 8, 12, 16])
+def test_the_papers_era5_models_are_presets(k) -> None:
+    """COIN++, appendix B.4."""
+    preset = PRESETS[f"paper-era5-{k}"]
+    assert (preset.latent_dim, preset.depth, preset.width, preset.omega0) == (k, 10, 384, 50.0)
+    assert (preset.inner_lr, preset.outer_lr, preset.inner_steps) == (1e-2, 3e-6, 3)
+    assert (preset.batch_size, preset.objective) == (32, "paper")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latent_dim": 0}, "latent_dim must be at least 1"),
+        ({"objective": "magic"}, "objective must be one of"),
+        ({"precision": "fp8"}, "precision must be one of"),
+    ],
+)
+def test_bad_settings_are_named(change, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **change)
+
+
+def test_training_needs_numpy_torch_and_safetensors_only(tmp_path) -> None:
+    """As on a bare GPU machine, where the package's other requirements are absent."""
+    make_data().save(tmp_path / "data.npz")
+    script = f"""
+        import sys
+
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in {{"xarray", "zarr", "numcodecs", "constriction", "donfig",
+                                          "pooch", "dask", "cf_xarray", "threadpoolctl"}}:
+                    raise ModuleNotFoundError(name)
+
+        sys.meta_path.insert(0, Absent())
+        import coinpp_xr.training as t
+        config = t.TrainingConfig(latent_dim=2, width=16, depth=2, steps=2, batch_size=4)
+        t.meta_learn(t.TrainingData.load({str(tmp_path / "data.npz")!r}), config)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_eof_scores_are_white_and_span_the_leading_subspace() -> None:
+    fields = torch.from_numpy(make_data().train)
+    weights = torch.from_numpy(GRID.area_weights).float()
+    scores = whitened_eof_scores(fields, weights, 2, np.random.default_rng(0)).numpy()
+    np.testing.assert_allclose(scores.T @ scores / len(scores), np.eye(2), atol=1e-4)
+    anomalies = (fields[..., 0] - fields[..., 0].mean(0)).numpy()
+    rest = anomalies - scores @ np.linalg.lstsq(scores, anomalies, rcond=None)[0]
+    assert np.abs(rest).max() < 1e-4
+
+
+def test_standard_form_is_the_same_network_with_white_latents() -> None:
+    data = make_data()
+    siren = meta_learn(data, replace(SMALL, steps=100))
+    latents = fit(siren, data.points, data.train, data.weights, effort="best")
+    standard = standard_form(siren, data.points, data.weights, latents)
+    back = np.linalg.lstsq(siren.shift_map, standard.shift_map, rcond=None)[0]
+    whitened = np.linalg.solve(back, (latents - latents.mean(0)).T).T
+    np.testing.assert_allclose(
+        predict(standard, data.points, whitened.astype(np.float32)),
+        predict(siren, data.points, latents),
+        atol=1e-4,
+    )
+    np.testing.assert_allclose(np.cov(whitened.T), np.eye(2), atol=1e-3)
+
+
+def test_a_built_model_carries_its_held_out_scores() -> None:
+    data = make_data()
+    siren = meta_learn(data, replace(SMALL, steps=100))
+    model = build_model("small", siren, data, SMALL, (0.0, 100.0), {"units": "K"})
+    scores = model.card["validation_rmse"]
+    assert scores["unquantized"] <= scores["8 bits"] * 1.001 <= scores["4 bits"] * 1.01
+    assert model.card["parameters"] == siren.parameter_count
