@@ -189,9 +189,11 @@ def _decode_latents(payload: Payload, model: Model, grid: SphereGrid | None) -> 
     latents = model.quantizer(payload.bits).dequantize(symbols)
     features = predict(model.siren, grid.points, latents)[..., 0]
     # Half precision is for storing, not for arithmetic: 300 K has steps of 0.25 K there.
-    working = np.float64 if payload.dtype.itemsize == 8 else np.float32
-    values = features.astype(working) * working(model.scale) + working(model.offset)
-    values = values.astype(payload.dtype)
+    working: Any = np.float64 if payload.dtype.itemsize == 8 else np.float32
+    values: npt.NDArray[Any] = features.astype(working, copy=False)
+    values *= working(model.scale)
+    values += working(model.offset)
+    values = values.astype(payload.dtype, copy=False)
     if Tag.MASK in payload.sections:
         mask = unpack_mask(payload.section(Tag.MASK), items, cells)
         special = payload.section(Tag.SPECIAL_VALUES)

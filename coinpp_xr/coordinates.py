@@ -72,11 +72,15 @@ class SphereGrid:
             (False, True), (0, -180), *[(False, True)] * 2
         ):
             if cells:
-                latitude = 90 - (np.arange(n_lat) + 0.5) * 180 / n_lat
+                latitude = 90 - (np.arange(n_lat, dtype=np.float64) + 0.5) * 180 / n_lat
             else:
-                latitude = np.linspace(90, -90, n_lat) if n_lat > 1 else np.zeros(1)
+                latitude = np.linspace(90.0, -90.0, n_lat) if n_lat > 1 else np.zeros(1)
             step = 360 / (n_lon - 1 if cyclic and n_lon > 1 else n_lon)
-            longitude = start + np.arange(n_lon) * step + (step / 2 if cells and not cyclic else 0)
+            longitude = (
+                start
+                + np.arange(n_lon, dtype=np.float64) * step
+                + (step / 2 if cells and not cyclic else 0)
+            )
             yield cls(latitude[::-1] if ascending else latitude, longitude)
 
 

@@ -316,14 +316,14 @@ def _fields(array: xr.DataArray) -> Fields:
     name = str(array.name or "field")
     if array.dtype.kind != "f":
         raise ValueError(f"{name} holds {array.dtype}, not floats; convert it first (ds.astype)")
-    latitude, longitude = _axes(array)
+    latitude, longitude = horizontal_axes(array)
     grid = SphereGrid(latitude.to_numpy(), longitude.to_numpy())
     values = array.transpose(..., *latitude.dims, *longitude.dims).to_numpy()
     units = str(array.attrs.get("units", ""))
     return Fields(values.reshape(-1, *grid.shape), grid, name, units)
 
 
-def _axes(array: xr.DataArray) -> list[xr.DataArray]:
+def horizontal_axes(array: xr.DataArray) -> list[xr.DataArray]:
     """The latitude and longitude coordinates, each with a dimension of its own."""
     import cf_xarray  # noqa: F401
 
@@ -360,7 +360,7 @@ def _axes(array: xr.DataArray) -> list[xr.DataArray]:
 
 def _has_grid(array: xr.DataArray) -> bool:
     try:
-        _axes(array)
+        horizontal_axes(array)
     except ValueError:
         return False
     return True

@@ -118,7 +118,9 @@ def decode(stream: bytes, items: int, histogram: Histogram, bits: int) -> Symbol
         )
         tables = _tables(histogram.tobytes(), bits)
         columns = [coder.decode(table, items) for table in tables]
-        symbols = np.ascontiguousarray(np.array(columns, dtype=np.int32).reshape(len(tables), items))
+        symbols = np.ascontiguousarray(
+            np.array(columns, dtype=np.int32).reshape(len(tables), items)
+        )
         outside = symbols == levels
         lengths = coder.decode(_uniform(_LENGTHS), int(outside.sum())).astype(np.int32)
         values = np.zeros(len(lengths), dtype=np.int64)

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 _lock = threading.Lock()
 _active_callers = 0
-_release_blas: Callable[[], None] = int  # replaced by the first caller
+_limit: _BlasLimit | None = None
 _in_pool = threading.local()
 
 
@@ -57,26 +57,53 @@ def _blas() -> ThreadpoolController:
 
 @contextmanager
 def _single_threaded_blas() -> Iterator[None]:
-    # The BLAS setting belongs to the whole process: the first caller in saves it, the last one
-    # out restores it. A limit per caller would restore the wrong number when callers overlap.
-    global _active_callers, _release_blas
+    # The BLAS setting belongs to the whole process: the first caller in sets it, the last one out
+    # restores it. A limit per caller would restore the wrong number when callers overlap.
+    global _active_callers, _limit
     with _lock:
         if _active_callers == 0:
-            _release_blas = _blas().limit(limits=1).restore_original_limits
+            _limit = _BlasLimit()
         _active_callers += 1
     try:
         yield
     finally:
         with _lock:
             _active_callers -= 1
-            if _active_callers == 0:
-                _release_blas()
+            if _active_callers == 0 and _limit is not None:
+                _limit.lift()
+                _limit = None
+
+
+class _BlasLimit:
+    """One BLAS thread until lifted, set and restored by a thread of its own.
+
+    threadpoolctl lets a single thread control OpenBLAS and ignores all others in silence; callers
+    come and go in many threads.
+    """
+
+    def __init__(self) -> None:
+        self._set, self._lifted = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold, name="coinpp_xr-blas", daemon=True)
+        self._thread.start()
+        self._set.wait()
+
+    def _hold(self) -> None:
+        try:
+            with _blas().limit(limits=1):
+                self._set.set()
+                self._lifted.wait()
+        finally:
+            self._set.set()
+
+    def lift(self) -> None:
+        self._lifted.set()
+        self._thread.join()
 
 
 def _forget_pool() -> None:
-    global _active_callers, _lock
+    global _active_callers, _limit, _lock
     _pool.cache_clear()
-    _active_callers, _lock = 0, threading.Lock()
+    _active_callers, _limit, _lock = 0, None, threading.Lock()
 
 
 # Threads do not survive a fork; a child that kept the pool would wait for them for ever.

@@ -4,7 +4,7 @@ Needs numpy, torch and safetensors only, so that it runs on a bare GPU machine.
 
 Two objectives. ``paper`` is COIN++ as published: a few gradient steps from zero latents, Adam on
 the base network through those steps with second-order gradients (eqs. 9, 10). ``warm-start``
-takes every training item's whitened EOF scores as its latents, jitters them, and regresses the
+takes every training item's EOF scores as its latents, jitters them, and regresses the
 base network on what the EOFs make of them: targets without noise, as many as one likes, also
 where the archive has none. A last part of the steps may then learn from the data itself while
 the latents follow by damped Gauss-Newton steps; at a solved inner problem the outer gradient
@@ -18,16 +18,17 @@ import math
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
@@ -72,7 +73,7 @@ class TrainingConfig:
     shift_scale : float
         Bound of the uniform initial latent → shift map.
     warm_fraction : float
-        Part of the steps with whitened EOF scores for latents.
+        Part of the steps with EOF scores for latents.
     jitter : float
         Standard deviation of the noise on those scores.
     relaxation, largest_move : float
@@ -193,10 +194,7 @@ class TrainingData:
     @classmethod
     def load(cls, path: str | Path) -> TrainingData:
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(
-                *(arrays[name] for name in ("points", "weights", "train", "validation")),
-                scale=float(arrays["scale"]),
-            )
+            return cls(**{**arrays, "scale": float(arrays["scale"])})
 
 
 @dataclass
@@ -267,7 +265,8 @@ class _Training:
     ) -> None:
         self.config, self.device, self.scale = config, torch.device(device), data.scale
         self.checkpoint = Path(checkpoint) if checkpoint else None
-        self.listener = log
+        self.listener, self.last_told = log, 0.0
+        self.data_crc = f"{zlib.crc32(np.ascontiguousarray(data.train).tobytes()):08x}"
         if config.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         weights = data.weights if config.weighting == "area" else np.ones(len(data.points))
@@ -305,6 +304,7 @@ class _Training:
                     break
                 loss = self._outer_step(state)
                 state.seconds = seconds_before + elapsed()
+                self._tell_progress(state, loss)
                 if measure_speed and state.steps is None and max_minutes is not None:
                     if state.step == 10:  # the first steps warm up caches and allocators
                         calibration = (state.step, elapsed())
@@ -349,8 +349,9 @@ class _Training:
                     noise = state.rng.standard_normal(latents.shape)
                     # Rare items lie tens of standard deviations out. Their direction is worth
                     # learning; at their full length they would wreck the network for the rest.
-                    latents = latents.clamp(-_LARGEST_SCORE, _LARGEST_SCORE)
-                    latents = latents + config.jitter * self._tensor(noise)
+                    spread = state.latents.std(0)
+                    latents = latents.clamp(-_LARGEST_SCORE * spread, _LARGEST_SCORE * spread)
+                    latents = latents + config.jitter * spread * self._tensor(noise)
                     targets = self._eof_reconstruction(latents, cells)
                 else:
                     latents = self._follow(state.siren, points, targets, weights, latents)
@@ -358,7 +359,7 @@ class _Training:
             error = (state.siren(points, latents).float() - targets).square().mean(-1)
         loss = (error * weights).sum(-1).mean()
         loss.backward()
-        value = loss.item()
+        value = float(loss.item())
         state.step += 1
 
         norm = math.sqrt(sum(p.grad.square().sum().item() for p in state.siren.parameters))
@@ -458,7 +459,7 @@ class _Training:
         )  # fmt: skip
         latents = None
         if config.objective == "warm-start":
-            latents = whitened_eof_scores(self.train, self.weights, config.latent_dim, rng)
+            latents = eof_scores(self.train, self.weights, config.latent_dim, rng)
             self.eofs = regress(self.train, latents)
         return self._state(siren, rng, latents, steps=config.steps)
 
@@ -511,6 +512,17 @@ class _Training:
                 "seconds": round(state.seconds, 2),
             }
         )
+
+    def _tell_progress(self, state: _State, loss: float) -> None:
+        """Tell the listener about once a second how far it is; not a record of the log."""
+        if self.listener and state.seconds - self.last_told > 1:
+            self.last_told = state.seconds
+            self.listener(
+                {
+                    "event": "progress", "step": state.step, "steps": state.steps, "loss": loss,
+                    "seconds": round(state.seconds, 2), "spikes": state.spikes,
+                }
+            )  # fmt: skip
 
     def _log(self, record: Record) -> None:
         if self.listener:
@@ -574,6 +586,7 @@ class _Training:
             "config": json.dumps(asdict(self.config)),
             "progress": json.dumps(progress),
             "rng": json.dumps(state.rng.bit_generator.state),
+            "data": self.data_crc,
         }
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.checkpoint, safetensors_bytes(self._snapshot(state), metadata))
@@ -584,11 +597,15 @@ class _Training:
         if not self.checkpoint.exists():
             return None
         tensors, metadata = read_checkpoint(self.checkpoint)
-        config = TrainingConfig(**json.loads(metadata["config"]))
-        if replace(config, steps=self.config.steps) != self.config:
+        if TrainingConfig(**json.loads(metadata["config"])) != self.config:
             raise ValueError(
                 f"{self.checkpoint} was written with another configuration; "
                 "use another checkpoint path or the same settings"
+            )
+        if metadata["data"] != self.data_crc:
+            raise ValueError(
+                f"{self.checkpoint} was written with other training data; "
+                "use another checkpoint path or the same data"
             )
         rng = np.random.default_rng()
         rng.bit_generator.state = json.loads(metadata["rng"])
@@ -659,10 +676,13 @@ def inner_loop(
     return latents
 
 
-def whitened_eof_scores(
+def eof_scores(
     fields: torch.Tensor, weights: torch.Tensor, count: int, rng: np.random.Generator
 ) -> torch.Tensor:
-    """Scores of the leading EOFs, each with unit variance, shape (items, count).
+    """Scores of the leading EOFs, shape (items, count).
+
+    They are half whitened: the first has unit variance, the others the square root of their share
+    of it. Fully whitened, the many weak EOFs would drive the network far into its nonlinear range.
 
     Subspace iteration: a few products with the data matrix instead of a full decomposition.
     """
@@ -674,7 +694,8 @@ def whitened_eof_scores(
     basis = torch.as_tensor(start, dtype=torch.float32).to(data.device)
     for _ in range(8):
         basis = torch.linalg.qr(data.T @ (data @ basis))[0]
-    left = torch.linalg.svd(data @ basis, full_matrices=False)[0][:, :kept] * math.sqrt(n)
+    left, spread, _ = torch.linalg.svd(data @ basis, full_matrices=False)
+    left = left[:, :kept] * math.sqrt(n) * (spread[:kept] / spread[0]).sqrt()
     # More latents than EOFs (few items): the rest starts at zero and finds its own use.
     return torch.nn.functional.pad(left, (0, count - kept))
 
@@ -688,15 +709,29 @@ def regress(fields: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, 
     patterns : tensor, shape (latent_dim, points, channels)
     """
     mean = fields.mean(0)
-    # The scores have zero mean, unit variance and no correlation; unused ones are zero.
-    patterns = latents.T @ fields.reshape(len(fields), -1) / len(fields)
+    # The scores have zero mean and no correlation; unused ones are zero.
+    variance = latents.square().mean(0).clamp_min(1e-12)
+    patterns = (latents / variance).T @ fields.reshape(len(fields), -1) / len(fields)
     return mean, patterns.reshape(-1, *mean.shape)
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata of a checkpoint."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    """Tensors and metadata of a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a checkpoint or is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a training checkpoint or is damaged") from error
+    if not {"config", "progress", "rng", "data"} <= set(metadata):
+        raise ValueError(f"{path} is not a training checkpoint")
+    return tensors, metadata
 
 
 def siren_from_checkpoint(path: str | Path) -> ModulatedSiren:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Tiny matrices: one torch thread each is fastest, above all on a busy machine. The codec's own
+# pool keeps two, so that concurrency is tested.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("COINPP_XR_THREADS", "2")
+
 import numpy as np
 import pytest
 import xarray as xr

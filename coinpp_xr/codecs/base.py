@@ -34,10 +34,10 @@ class _NumcodecsDict(dict[str, Any]):
         self._codec = codec
 
     def encode(self, buf: Any) -> bytes:
-        return self._codec.encode(buf)
+        return bytes(self._codec.encode(buf))
 
     def decode(self, buf: Any, out: Any = None) -> npt.NDArray[Any]:
-        return self._codec.decode(buf, out)
+        return np.asarray(self._codec.decode(buf, out))
 
     def get_config(self) -> dict[str, Any]:
         return self._codec.get_config()
@@ -215,4 +215,5 @@ def _is_zarr_batch(buf: Any) -> bool:
 
 def _native_dtype(chunk_spec: Any) -> np.dtype[Any]:
     dtype = chunk_spec.dtype
-    return np.dtype(dtype.to_native_dtype() if hasattr(dtype, "to_native_dtype") else dtype)
+    native: np.dtype[Any] = np.dtype(getattr(dtype, "to_native_dtype", lambda: dtype)())
+    return native

@@ -1,0 +1,51 @@
+"""Payloads written by released versions stay readable, with the same symbols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coinpp_xr import entropy
+from coinpp_xr.bitstream import Kind, Payload, Tag
+from coinpp_xr.chunk import decode_chunk
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.models import Model
+
+GOLDEN = Path(__file__).parent / "golden"
+PAYLOADS = sorted(GOLDEN.glob("format-*/*.cnpp"))
+OWN = SphereGrid(np.array([60.0, 20.0, -10.0, -50.0]), np.array([0.0, 50.0, 100.0, 200.0, 300.0]))
+
+
+def test_there_are_golden_payloads() -> None:
+    assert len(PAYLOADS) >= 6
+
+
+@pytest.mark.parametrize("path", PAYLOADS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_golden_payload_decodes_to_its_array(path) -> None:
+    model = Model.from_file(path.parent / "golden.safetensors")
+    expected = np.load(path.with_suffix(".npy"))
+    grid = OWN if path.stem.startswith("own") else None
+    got = decode_chunk(path.read_bytes(), lambda _: model, grid=grid)
+    assert got.dtype == expected.dtype
+    # Half precision may round to the neighbouring value.
+    tolerance = 0.13 if got.dtype.itemsize == 2 else 1e-3
+    np.testing.assert_allclose(
+        got.astype(np.float64), expected.astype(np.float64), atol=tolerance, rtol=0
+    )
+    exact = ~np.isfinite(expected) if expected.dtype.kind == "f" else np.isfinite(expected)
+    assert got[exact].tobytes() == expected[exact].tobytes()
+
+
+@pytest.mark.parametrize("path", PAYLOADS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_golden_symbols_code_to_the_same_bytes(path) -> None:
+    """The entropy coder and its tables have not moved by a single bit."""
+    payload = Payload.unpack(path.read_bytes())
+    if payload.kind == Kind.LOSSLESS:
+        pytest.skip("no symbols")
+    model = Model.from_file(path.parent / "golden.safetensors")
+    items = int(np.prod(payload.shape[:-2]))
+    stream = payload.section(Tag.LATENTS)
+    symbols = entropy.decode(stream, items, model.histogram, payload.bits)
+    assert entropy.encode(symbols, model.histogram, payload.bits) == stream

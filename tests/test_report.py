@@ -1,0 +1,389 @@
+"""What a report says: metrics against independent formulas, units, tables, HTML and maps."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from coinpp_xr.report import (
+    Report,
+    VariableReport,
+    display_unit,
+    globe_errors,
+    plot_maps,
+    variable_report,
+)
+
+LATITUDE = np.array([90.0, 45.0, 0.0, -60.0])
+LONGITUDE = np.array([0.0, 120.0, 240.0])
+
+
+def field(values: Any = 280.0, *, units: str | None = "K", **attrs: Any) -> xr.DataArray:
+    """Two times of a field, constant unless values of shape (2, 4, 3) are given."""
+    values = np.broadcast_to(np.asarray(values, np.float32), (2, 4, 3)).copy()
+    return xr.DataArray(
+        values,
+        dims=("time", "lat", "lon"),
+        coords={
+            "time": np.array(["2020-01-01T00", "2020-01-01T06"], "M8[ns]"),
+            "lat": LATITUDE,
+            "lon": LONGITUDE,
+        },
+        name="t",
+        attrs=attrs if units is None else {"units": units, **attrs},
+    )
+
+
+def noisy(array: xr.DataArray) -> xr.DataArray:
+    return array + np.random.default_rng(1).normal(0, 2, array.shape).astype(np.float32)
+
+
+def report_on(original: xr.DataArray, decoded: xr.DataArray, **facts: Any) -> VariableReport:
+    errors = globe_errors(original.values, decoded.values, original.lat.values)
+    return variable_report(original, errors, **{"nbytes": 10, "model_nbytes": 90} | facts)
+
+
+def example(**changes: Any) -> Report:
+    """A report on one encoded variable and one that was left alone."""
+    facts: dict[str, Any] = {
+        "name": "t", "outcome": "compressed", "unit": "°C", "n_globes": 1234, "n_points": 500_000,
+        "missing_cells": 77, "nbytes": 4321, "model_nbytes": 100_000, "rmse": 1.234,
+        "rmse_plain": 2.345, "max_error": 34.56, "bias": -0.0567, "worst_globe_rmse": 3.456,
+        "worst_globe_index": 17, "worst_globe_label": "time=2020-01-01T06:00",
+        "encode_seconds": 0.11, "decode_seconds": 0.022,
+    }  # fmt: skip
+    left_alone = VariableReport(name="count", outcome="integers: kept as they are")
+    return Report((VariableReport(**facts | changes), left_alone), "t2m-46x90", 100_000)
+
+
+# ---- units ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("units", ["K", "kelvin", "Kelvin", "degC", "celsius", "degrees_Celsius"])
+def test_errors_in_kelvin_and_celsius_are_in_celsius(units) -> None:
+    original = field(units=units)
+    report = report_on(original, original + 3)
+    assert (report.unit, report.bias) == ("°C", pytest.approx(3.0))
+
+
+@pytest.mark.parametrize("units", ["degF", "fahrenheit", "Fahrenheit", "degree_Fahrenheit"])
+def test_errors_in_fahrenheit_are_converted(units) -> None:
+    original = field(units=units)
+    report = report_on(original, original + 9)
+    assert report.unit == "°C"
+    assert [report.rmse, report.rmse_plain, report.max_error, report.bias] == [
+        pytest.approx(5.0)
+    ] * 4
+    assert report.worst_globe_rmse == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    "units", ["m s-1", "Pa", "kg m**-2 s**-1", "(0 - 1)", "%", "K s-1", "K*9**9**9**9", "???"]
+)
+def test_other_units_stay_as_they_are(units) -> None:
+    original = field(units=units)
+    report = report_on(original, original + 3)
+    assert (report.unit, report.bias) == (units, pytest.approx(3.0))
+
+
+def test_without_units_the_unit_is_empty() -> None:
+    assert report_on(field(units=None), field(units=None)).unit == ""
+
+
+@pytest.mark.parametrize(
+    ("attrs", "celsius"),
+    [
+        ({"units": "K"}, 0.0),
+        ({"units": "degC"}, 273.15),
+        ({"units": "degF"}, (273.15 - 32) * 5 / 9),
+        ({"units": "K", "units_metadata": "temperature: difference"}, 273.15),
+        ({"units": "K", "standard_name": "air_temperature_anomaly"}, 273.15),
+    ],
+)
+def test_shown_temperatures_have_the_zero_of_celsius_unless_they_are_differences(
+    attrs, celsius
+) -> None:
+    unit = display_unit(attrs)
+    assert unit.scale * 273.15 + unit.offset == pytest.approx(celsius)
+
+
+# ---- metrics ----------------------------------------------------------------------------------
+
+
+def test_rmse_is_weighted_by_the_cosine_of_latitude() -> None:
+    original = field()
+    decoded = noisy(original)
+    squares = (decoded - original).astype(float) ** 2
+    expected = np.sqrt(squares.weighted(np.cos(np.deg2rad(original.lat))).mean())
+    assert report_on(original, decoded).rmse == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_an_error_at_the_pole_weighs_nothing_but_counts_as_largest_and_in_the_plain_rmse() -> None:
+    original = field()
+    decoded = original.copy()
+    decoded[0, 0, 0] += 12
+    report = report_on(original, decoded)
+    assert report.rmse < 1e-3
+    assert report.max_error == 12.0
+    assert report.rmse_plain == pytest.approx(np.sqrt(12**2 / original.size))
+
+
+def test_bias_is_the_area_weighted_mean_of_reconstruction_minus_original() -> None:
+    original = field()
+    decoded = original.copy()
+    decoded[:, 3] -= 4  # at 60°S
+    cosine = np.cos(np.deg2rad(LATITUDE))
+    expected = -4 * cosine[3] / cosine.sum()
+    assert report_on(original, decoded).bias == pytest.approx(expected)
+
+
+def test_the_worst_globe_is_named() -> None:
+    original = field()
+    decoded = original + np.array([1, 2], np.float32)[:, None, None]
+    report = report_on(original, decoded)
+    assert report.worst_globe_index == 1
+    assert report.worst_globe_rmse == pytest.approx(2.0)
+    assert report.worst_globe_label == "time=2020-01-01T06:00"
+
+
+def test_the_worst_globe_is_found_along_several_axes_with_or_without_coordinates() -> None:
+    original = xr.concat([field(), field(), field()], "member")  # (member, time, lat, lon)
+    decoded = original.copy()
+    decoded[2, 1] += 5
+    report = report_on(original, decoded)
+    assert report.worst_globe_index == 5
+    assert report.worst_globe_label == "member=2, time=2020-01-01T06:00"
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_missing_cells_count_in_no_error(missing) -> None:
+    original = field()
+    decoded = noisy(original)
+    original[0, 1:3] = missing
+    decoded[0, 1:3] = missing
+    valid = np.isfinite(original.values)
+    error = decoded.values[valid].astype(float) - original.values[valid]
+    weights = np.broadcast_to(np.cos(np.deg2rad(LATITUDE))[:, None], (2, 4, 3))[valid]
+    report = report_on(original, decoded)
+    assert report.missing_cells == 6
+    assert report.rmse == pytest.approx(np.sqrt(np.average(error**2, weights=weights)), rel=1e-6)
+    assert report.rmse_plain == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-6)
+    assert report.bias == pytest.approx(np.average(error, weights=weights), rel=1e-6)
+    assert report.max_error == pytest.approx(np.abs(error).max())
+
+
+def test_without_a_valid_cell_there_is_no_error_to_report() -> None:
+    original = field(np.nan)
+    report = report_on(original, original)
+    assert (report.rmse, report.max_error, report.worst_globe_label) == (None, None, "")
+
+
+def test_half_precision_does_not_overflow() -> None:
+    original = field(60000.0).astype(np.float16)
+    report = report_on(original, -original)
+    assert report.rmse == pytest.approx(120000.0, rel=1e-3)
+
+
+def test_large_fields_are_summed_in_slabs() -> None:
+    rng = np.random.default_rng(2)
+    original = rng.normal(size=(5, 600, 1000)).astype(np.float32)
+    decoded = original + np.arange(5, dtype=np.float32)[:, None, None]
+    errors = globe_errors(original, decoded, np.linspace(-89, 89, 600))
+    assert np.sqrt(errors["squared"] / errors["weight"]) == pytest.approx(np.arange(5), abs=1e-5)
+
+
+def test_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in shape"):
+        globe_errors(np.zeros((2, 4, 3)), np.zeros((1, 4, 3)), LATITUDE)
+
+
+def test_ratios_and_bits_per_point_follow_from_the_bytes() -> None:
+    report = report_on(field().astype(np.float64), field(), nbytes=12, model_nbytes=36)
+    assert report.raw_nbytes_float32 == 4 * 24
+    assert report.ratio == 8.0
+    assert report.ratio_with_model == 2.0
+    assert report.bits_per_point == 4.0
+
+
+def test_a_report_adds_its_variables_up_and_counts_the_model_once() -> None:
+    one = report_on(field(), field(), nbytes=10, model_nbytes=172)
+    report = Report((one, one, VariableReport(name="n", outcome="integers")), "m", 172)
+    assert report.nbytes == 20
+    assert report.ratio == pytest.approx(2 * 96 / 20)
+    assert report.ratio_with_model == pytest.approx(1.0)
+
+
+# ---- text, JSON, HTML -------------------------------------------------------------------------
+
+SHOWN = ["4,321", "463×", "19.2×", "0.0691", "1.23", "2.35", "34.6", "−0.0567", "3.46", "°C",
+         "77 missing", "time=2020-01-01T06:00", "integers: kept as they are", "t2m-46x90",
+         "100,000 bytes", "0.11 s", "0.022 s"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_the_table_shows(text) -> None:
+    assert text in str(example())
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_the_html_shows(text) -> None:
+    assert text in example()._repr_html_()
+
+
+def test_the_table_is_plain_text_of_at_most_100_columns() -> None:
+    text = str(example(outcome="stored without loss: " + 40 * "because "))
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_variable_without_errors_shows_dashes_instead_of_numbers() -> None:
+    nothing = dict.fromkeys(["rmse", "rmse_plain", "max_error", "bias", "worst_globe_rmse"])
+    assert str(example(**nothing)).count("–") == 5
+
+
+def test_to_dict_survives_json() -> None:
+    report = example(rmse=None).to_dict()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_to_dict_holds_what_follows_from_the_fields() -> None:
+    variable = example().to_dict()["variables"]["t"]
+    assert variable["ratio"] == pytest.approx(2_000_000 / 4321)
+    assert variable["bits_per_point"] == pytest.approx(8 * 4321 / 500_000)
+
+
+def test_measured_reports_are_plain_json() -> None:
+    report = Report((report_on(field(), noisy(field())),), "m", 5).to_dict()
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_html_is_balanced() -> None:
+    open_tags: list[str] = []
+
+    class Check(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            open_tags.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert open_tags.pop() == tag
+
+    Check().feed(example()._repr_html_())
+    assert open_tags == []
+
+
+def test_html_escapes_names() -> None:
+    html = example(name="<script>")._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_html_takes_its_colours_from_the_page() -> None:
+    style = re.search("<style>(.*)</style>", example()._repr_html_(), re.DOTALL).group(1)
+    colours = re.findall(r"(?:color|background): ([^;]+)", style)
+    assert set(colours) <= {"inherit", "transparent"}
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(KeyError, match="there are: t, count"):
+        example()["u"]
+
+
+# ---- maps -------------------------------------------------------------------------------------
+
+
+def drawn(figure: Any) -> list[np.ndarray]:
+    """The values in the three maps, north up, west to east."""
+    images = [axes.collections[0] for axes in figure.axes[:3]]
+    return [np.ma.filled(image.get_array(), np.nan).reshape(4, 3) for image in images]
+
+
+def test_maps_show_original_reconstruction_and_residual_in_celsius() -> None:
+    original = field(273.15)
+    shown, decoded, residual = drawn(plot_maps(original, original + 2))
+    np.testing.assert_allclose(shown, 0, atol=1e-3)
+    np.testing.assert_allclose(decoded, 2, atol=1e-3)
+    np.testing.assert_allclose(residual, 2, atol=1e-3)
+
+
+def test_colour_bars_are_labelled_with_quantity_and_unit() -> None:
+    figure = plot_maps(field(long_name="2 metre temperature"), noisy(field()))
+    labels = [axes.get_xlabel() for axes in figure.axes[3:]]
+    assert labels == [
+        "2 metre temperature (°C)",
+        "2 metre temperature (°C)",
+        "reconstruction − original (°C)",
+    ]
+
+
+def test_maps_share_their_colours_and_the_residual_is_centred_on_zero() -> None:
+    original = field()
+    figure = plot_maps(original, noisy(original))
+    limits = [axes.collections[0].get_clim() for axes in figure.axes[:3]]
+    assert limits[0] == limits[1]
+    assert limits[2][0] == -limits[2][1]
+
+
+@pytest.mark.parametrize(("item", "level"), [(0, 1.0), (1, 2.0), (-1, 2.0)])
+def test_the_item_chooses_the_globe(item, level) -> None:
+    original = field(units="m")
+    decoded = original + np.array([1, 2], np.float32)[:, None, None]
+    assert drawn(plot_maps(original, decoded, item=item))[2] == pytest.approx(level)
+
+
+@pytest.mark.parametrize("item", [2, -3])
+def test_an_item_that_does_not_exist_is_refused(item) -> None:
+    with pytest.raises(IndexError, match="there are 2 globes"):
+        plot_maps(field(), field(), item=item)
+
+
+def test_a_single_globe_needs_no_batch_axis() -> None:
+    globe = field(units="m")[0]
+    assert drawn(plot_maps(globe, globe + 1))[2] == pytest.approx(1.0)
+
+
+def test_maps_do_not_depend_on_the_order_of_dimensions() -> None:
+    original = noisy(field())
+    decoded = noisy(original)
+    swapped = plot_maps(original.transpose("lon", "time", "lat"), decoded.transpose("lon", ...))
+    for a, b in zip(drawn(plot_maps(original, decoded)), drawn(swapped), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_missing_cells_are_left_blank() -> None:
+    original = field()
+    original[0, 2, 1] = np.nan
+    for values in drawn(plot_maps(original, original)):
+        assert np.argwhere(np.isnan(values)).tolist() == [[2, 1]]
+
+
+def test_a_globe_of_missing_values_can_be_drawn() -> None:
+    assert np.isnan(drawn(plot_maps(field(np.nan), field(np.nan)))).all()
+
+
+def test_maps_can_be_drawn_in_threads() -> None:
+    def draw(_: int) -> bytes:
+        return plot_maps(field(), noisy(field()))._repr_png_()
+
+    with ThreadPoolExecutor(2) as pool:
+        pictures = list(pool.map(draw, range(2)))
+    assert pictures[0].startswith(b"\x89PNG")
+    assert pictures[0] == pictures[1]
+
+
+def test_maps_leave_pyplot_alone() -> None:
+    script = (
+        "import sys, numpy as np, xarray as xr, coinpp_xr.report as r\n"
+        "a = xr.DataArray(np.ones((2, 2)), {'lat': [1., 0.], 'lon': [0., 1.]}, ('lat', 'lon'))\n"
+        "r.plot_maps(a, a)\n"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
