@@ -186,9 +186,15 @@ def train(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: a GPU if there is one]")
     ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of Adam on the base network.", min=0.0)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all random numbers.  [default: 0]")] = None,
     precision: Annotated[
         str | None, typer.Option(help="float32, or on a GPU tf32 or bf16.  [default: float32]")
+    ] = None,
+    describe: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A description for the model's card.")
     ] = None,
     curve: Annotated[
         Path | None,
@@ -224,7 +230,10 @@ def train(
     from coinpp_xr.training import PRESETS, log_path, read_checkpoint
 
     name = parse_name(name or output.stem)
-    given = {"width": width, "depth": depth, "steps": steps, "seed": seed, "precision": precision}
+    given = {
+        "width": width, "depth": depth, "steps": steps, "outer_lr": learning_rate, "seed": seed,
+        "precision": precision,
+    }  # fmt: skip
     settings = {key: value for key, value in given.items() if value is not None}
     if preset is not None and preset not in PRESETS:
         raise typer.BadParameter(f"no preset {preset!r}; see --list-presets")
@@ -255,7 +264,10 @@ def train(
                     checkpoint=state,
                     resume=resume,
                     log=show,
-                    card={"data": ", ".join(Path(source).name for source in sources)},
+                    card={
+                        "data": ", ".join(Path(source).name for source in sources),
+                        **({"description": describe} if describe else {}),
+                    },
                 )
         model.save(output)
     except KeyboardInterrupt:

@@ -165,6 +165,10 @@ class TrainingData:
         Features in [0, 1].
     scale : float
         One unit of a feature in the unit of the data, for reports.
+    random_patches : callable, optional
+        For domains that train on random patches of larger items: (rng, batch size) → features,
+        shape (batch, points, channels). The ``paper`` objective then draws its batches from it;
+        everything else (validation, tables) uses the fixed patches above.
     """
 
     points: npt.NDArray[np.float32]
@@ -172,6 +176,7 @@ class TrainingData:
     train: npt.NDArray[np.float32]
     validation: npt.NDArray[np.float32]
     scale: float = 1.0
+    random_patches: Callable[[np.random.Generator, int], npt.NDArray[np.float32]] | None = None
 
     def __post_init__(self) -> None:
         for name in ("train", "validation"):
@@ -266,6 +271,7 @@ class _Training:
         self.config, self.device, self.scale = config, torch.device(device), data.scale
         self.checkpoint = Path(checkpoint) if checkpoint else None
         self.listener, self.last_told = log, 0.0
+        self.random_patches = data.random_patches
         self.data_crc = f"{zlib.crc32(np.ascontiguousarray(data.train).tobytes()):08x}"
         if config.precision == "tf32":
             torch.set_float32_matmul_precision("high")
@@ -329,13 +335,16 @@ class _Training:
         config = self.config
         for group in state.optimiser.param_groups:
             group["lr"] = state.lr_factor * self._learning_rate(state)
-        items = torch.from_numpy(
-            state.rng.choice(
-                len(self.train), config.batch_size, replace=len(self.train) < config.batch_size
-            )
-        ).to(self.device)
+        if self.random_patches is not None and state.latents is None:
+            pool = self._tensor(self.random_patches(state.rng, config.batch_size))
+            items = torch.arange(len(pool), device=self.device)
+        else:
+            pool = self.train
+            few = len(pool) < config.batch_size
+            drawn = state.rng.choice(len(pool), config.batch_size, replace=few)
+            items = torch.from_numpy(drawn).to(self.device)
         cells, points, weights = self._sample(state.rng)
-        targets = self.train[items] if cells is None else self.train[items[:, None], cells]
+        targets = pool[items] if cells is None else pool[items[:, None], cells]
 
         state.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(

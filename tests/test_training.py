@@ -79,6 +79,17 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, config) -> None:
     assert parameters(resumed) == parameters(whole)
 
 
+def test_random_patches_replace_the_fixed_ones_in_the_papers_outer_loop() -> None:
+    asked = []
+
+    def patches(rng: np.random.Generator, count: int) -> np.ndarray:
+        asked.append(count)
+        return make_data().train[rng.integers(0, 50, count)]
+
+    meta_learn(replace(make_data(), random_patches=patches), replace(PAPER, steps=3))
+    assert asked == [PAPER.batch_size] * 3
+
+
 def test_a_piece_of_time_stops_early_and_keeps_a_checkpoint(tmp_path) -> None:
     path = tmp_path / "run.safetensors"
     config = replace(SMALL, steps=10**7)
