@@ -113,7 +113,8 @@ def build_model(
     effort = "paper" if config.objective == "paper" else "default"
     options: dict[str, Any] = {"inner_steps": config.inner_steps, "learning_rate": config.inner_lr}
     if config.objective != "paper":
-        latents = fit(siren, data.points, sample[::4], weights, effort="best")
+        few = sample[:: max(1, len(sample) // 512)]
+        latents = fit(siren, data.points, few, weights, effort="best")
         siren = standard_form(siren, data.points, weights, latents)
     latents = fit(siren, data.points, sample, weights, effort=effort, **options).astype(np.float64)
     mean, std = latents.mean(0), latents.std(0)
