@@ -2,7 +2,7 @@
 
 Layout (little-endian; ``varint`` is unsigned LEB128)::
 
-    "CNPP"  version u8  kind u8  dtype u8 [length u8, name]  ndim u8  shape ndim × varint
+    "CNPP"  version u8  kind u8 (+128: Fortran order)  dtype u8 [length u8, name]  ndim u8  shape ndim × varint
     kind 1 only:  model fingerprint 8 bytes, layout u8 [coordinates CRC-32 u32], bits u8
     sections until the CRC:  tag u8, length varint, bytes
     CRC-32 u32 of everything before it
@@ -54,6 +54,9 @@ _DTYPES = (
     ">u8",
 )
 _NAMED_DTYPE = 255
+# Added to the kind byte when the array was in Fortran order. Values do not depend on it, but
+# Zarr 2 reads what a codec returns in memory order.
+_FORTRAN = 0x80
 _MAX_DIMENSIONS = 32
 
 
@@ -85,6 +88,7 @@ class Payload:
     layout: int = 0
     coordinates_crc: int = 0
     bits: int = 0
+    fortran: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +96,11 @@ class Payload:
         return prod(self.shape) * self.dtype.itemsize
 
     def pack(self) -> bytes:
-        parts = [MAGIC, bytes([VERSION, self.kind]), _pack_dtype(self.dtype)]
+        parts = [
+            MAGIC,
+            bytes([VERSION, self.kind | (_FORTRAN if self.fortran else 0)]),
+            _pack_dtype(self.dtype),
+        ]
         parts += [bytes([len(self.shape)]), *map(_varint, self.shape)]
         if self.kind == Kind.LATENTS:
             parts += [bytes.fromhex(self.fingerprint), bytes([self.layout])]
@@ -126,12 +134,16 @@ class Payload:
             raise CorruptPayloadError("payload is damaged: its checksum does not match its content")
         reader = _Reader(data[:-4], position=5)
         try:
-            kind = Kind(reader.byte())
+            kind_and_order = reader.byte()
+            kind = Kind(kind_and_order & ~_FORTRAN)
             dtype = _read_dtype(reader)
             n_dims = reader.byte()
             if n_dims > _MAX_DIMENSIONS:
                 raise CorruptPayloadError(f"payload claims {n_dims} dimensions")
-            header: dict[str, Any] = {"shape": tuple(reader.varint() for _ in range(n_dims))}
+            header: dict[str, Any] = {
+                "shape": tuple(reader.varint() for _ in range(n_dims)),
+                "fortran": bool(kind_and_order & _FORTRAN),
+            }
             if kind == Kind.LATENTS:
                 header["fingerprint"] = reader.take(8).hex()
                 header["layout"] = reader.byte()

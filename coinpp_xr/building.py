@@ -73,7 +73,12 @@ def train(
     Model
         Loaded in this process; keep it with ``model.save("mine.safetensors")``.
     """
-    from coinpp_xr.training import PRESETS, TrainingConfig, meta_learn
+    try:
+        from coinpp_xr.training import PRESETS, TrainingConfig, meta_learn
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "training needs torch; install it with: pip install 'coinpp-xr[torch]'"
+        ) from error
 
     parse_name(name)  # now, not after the training
     if preset is not None and preset not in PRESETS:

@@ -121,7 +121,7 @@ def encode_chunk(
     payload = Payload(
         kind=Kind.LATENTS, shape=values.shape, dtype=values.dtype, sections=sections,
         fingerprint=model.fingerprint, layout=layout, coordinates_crc=_coordinates_crc(grid),
-        bits=bits,
+        bits=bits, fortran=_fortran(values),
     ).pack()  # fmt: skip
     if 4 * len(payload) > values.nbytes:  # tiny chunks, noise under many bits
         payload = min(payload, _lossless(values), key=len)
@@ -164,9 +164,11 @@ def decode_chunk(
             f"({config.get('max_decode_bytes'):,}); raise that setting if the data is yours"
         )
     if payload.kind == Kind.LOSSLESS:
-        values = unpack_bytes(payload.section(Tag.RAW), prod(payload.shape), payload.dtype)
-        return values.reshape(payload.shape)
-    return _decode_latents(payload, find_model(payload.fingerprint), grid)
+        raw = unpack_bytes(payload.section(Tag.RAW), prod(payload.shape), payload.dtype)
+        values = raw.reshape(payload.shape)
+    else:
+        values = _decode_latents(payload, find_model(payload.fingerprint), grid)
+    return np.asfortranarray(values) if payload.fortran else values
 
 
 def _decode_latents(payload: Payload, model: Model, grid: SphereGrid | None) -> npt.NDArray[Any]:
@@ -203,7 +205,13 @@ def _decode_latents(payload: Payload, model: Model, grid: SphereGrid | None) -> 
 
 def _lossless(values: npt.NDArray[Any]) -> bytes:
     sections = {Tag.RAW: pack_bytes(values)}
-    return Payload(Kind.LOSSLESS, values.shape, values.dtype, sections).pack()
+    return Payload(
+        Kind.LOSSLESS, values.shape, values.dtype, sections, fortran=_fortran(values)
+    ).pack()
+
+
+def _fortran(values: npt.NDArray[Any]) -> bool:
+    return bool(values.flags.f_contiguous and not values.flags.c_contiguous)
 
 
 def _warn_lossless(values: npt.NDArray[Any], model: Model) -> None:

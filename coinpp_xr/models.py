@@ -178,13 +178,11 @@ class Model:
                 latent_mean=tensors["latent_mean"],
                 latent_std=tensors["latent_std"],
                 histogram=tensors["histogram"],
-                card=dict(
-                    definition["card"] if "card" in definition else json.loads(metadata["card"])
-                ),
+                card=dict(definition["card"]),
             )
             if model.histogram.shape != (model.latent_dim, CELLS):
                 raise ValueError(f"its tables have shape {model.histogram.shape}")
-            if definition.get("fingerprint", model.fingerprint) != model.fingerprint:
+            if definition["fingerprint"] != model.fingerprint:
                 raise ValueError("its content does not have the fingerprint it was saved with")
         except (SafetensorError, LookupError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -149,6 +149,23 @@ def test_gpu_and_cpu_agree(tiny_model, fields) -> None:
     np.testing.assert_allclose(output, targets, atol=1e-4)
 
 
+@pytest.mark.parametrize("effort", EFFORTS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_torch_path_equals_numpy_path(tiny_model, fields, monkeypatch, effort, masked) -> None:
+    """The code that serves GPUs, on torch's CPU device."""
+    pytest.importorskip("torch")
+    latents, targets = fields
+    weights = np.tile(GRID.area_weights, (6, 1)) if masked else GRID.area_weights
+    if masked:
+        weights[2, :50] = 0
+    options = {"effort": effort, "learning_rate": 0.1}
+    expected = fit(tiny_model.siren, GRID.points, targets, weights, **options)
+    monkeypatch.setattr("coinpp_xr.devices.compute_device", lambda: "cpu:0")
+    got = fit(tiny_model.siren, GRID.points, targets, weights, **options)
+    np.testing.assert_allclose(got, expected, atol=2e-3)
+    np.testing.assert_allclose(predict(tiny_model.siren, GRID.points, latents), targets, atol=1e-5)
+
+
 def test_running_out_of_gpu_memory_means_smaller_batches(tiny_model, fields, monkeypatch) -> None:
     """The slicing is the same on any torch device; memory runs out for more than two items."""
     torch = pytest.importorskip("torch")

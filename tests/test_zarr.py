@@ -240,6 +240,18 @@ def test_sharding(tmp_path, era5) -> None:
     np.testing.assert_allclose(array[3:6], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_memory_order_of_format_2(tmp_path, era5, order) -> None:
+    codec = COINppCodec(bits=8)
+    array = zarr.create_array(
+        tmp_path / "x.zarr", shape=(12, 46, 90), chunks=(12, 46, 90), dtype="f4", zarr_format=2,
+        order=order, compressors=[codec],
+    )  # fmt: skip
+    array[:] = era5.t2m.values
+    expected = codec.decode(codec.encode(era5.t2m.values))
+    np.testing.assert_allclose(array[:], expected, atol=1e-3)
+
+
 def test_big_endian_bytes_before_the_compressor_are_refused(tmp_path, era5) -> None:
     array = zarr.create_array(
         tmp_path / "x.zarr", shape=(12, 46, 90), chunks=(12, 46, 90), dtype="f4",
