@@ -102,7 +102,7 @@ def main() -> None:
         started = time.perf_counter()
         siren = meta_learn(data, config, max_minutes=arguments.minutes)
         minutes = (time.perf_counter() - started) / 60
-        model = build_model(name, siren, data, config, normalisation, {})
+        model = build_model("benchmark", siren, data, config, normalisation, {})
         features = ((test - model.offset) / model.scale)[..., None].astype(np.float32)
         latents = fit(model.siren, data.points, features, area, **fit_options)
         back = predict(model.siren, data.points, latents)[..., 0] * model.scale + model.offset

@@ -2,7 +2,8 @@
 
 Layout (little-endian; ``varint`` is unsigned LEB128)::
 
-    "CNPP"  version u8  kind u8 (+128: Fortran order)  dtype u8 [length u8, name]  ndim u8  shape ndim × varint
+    "CNPP"  version u8  kind u8 (+128: Fortran order)  dtype u8 [length u8, name]
+    ndim u8  shape ndim × varint
     kind 1 only:  model fingerprint 8 bytes, layout u8 [coordinates CRC-32 u32], bits u8
     sections until the CRC:  tag u8, length varint, bytes
     CRC-32 u32 of everything before it

@@ -195,6 +195,9 @@ def _decode_latents(payload: Payload, model: Model, grid: SphereGrid | None) -> 
     values: npt.NDArray[Any] = features.astype(working, copy=False)
     values *= working(model.scale)
     values += working(model.offset)
+    if payload.dtype.itemsize == 2:  # what was finite must not become infinite
+        largest = working(np.finfo(np.float16).max)
+        np.clip(values, -largest, largest, out=values)
     values = values.astype(payload.dtype, copy=False)
     if Tag.MASK in payload.sections:
         mask = unpack_mask(payload.section(Tag.MASK), items, cells)

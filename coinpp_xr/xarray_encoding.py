@@ -24,7 +24,7 @@ def install() -> None:
     from xarray.backends import zarr as backend
 
     original = backend.extract_zarr_variable_encoding
-    if hasattr(original, "__wrapped__"):
+    if hasattr(original, "_installed_by_coinpp_xr"):
         return
 
     @wraps(original)
@@ -37,6 +37,7 @@ def install() -> None:
             variable.encoding = prepare_encoding(variable, codec, name or "the variable")
         return original(variable, raise_on_invalid, name, **kwargs)
 
+    extract._installed_by_coinpp_xr = True  # type: ignore[attr-defined]
     backend.extract_zarr_variable_encoding = extract
 
 
