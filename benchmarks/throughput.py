@@ -46,7 +46,7 @@ def import_seconds(package: str, repeats: int = 7) -> float:
 def main() -> None:
     values = np.resize(open_variable(EXAMPLE).values, (GLOBES, 46, 90))
     efforts = {}
-    for effort in ("fast", "default", "best", "paper"):
+    for effort in ("fast", "default", "best"):
         codec = COINppCodec(bits=8, effort=effort)
         efforts[effort] = per_second(lambda codec=codec: codec.encode(values), GLOBES)
     codec = COINppCodec(bits=8)

@@ -13,6 +13,7 @@ Reading checks every length against what is there before any memory is taken.
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -55,6 +56,7 @@ _DTYPES = (
     ">u8",
 )
 _NAMED_DTYPE = 255
+_PLAIN_DTYPE = re.compile(r"[<>|][biufcmMSUV][1-9]\d{0,5}(\[\d*[a-zA-Z]+\])?")
 # Added to the kind byte when the array was in Fortran order. Values do not depend on it, but
 # Zarr 2 reads what a codec returns in memory order.
 _FORTRAN = 0x80
@@ -207,7 +209,7 @@ def _varint(value: int) -> bytes:
 
 
 def _pack_dtype(dtype: np.dtype[Any]) -> bytes:
-    if dtype.hasobject or dtype.fields is not None:
+    if dtype.hasobject or dtype.fields is not None or not _PLAIN_DTYPE.fullmatch(dtype.str):
         raise TypeError(f"cannot store values of dtype {dtype}: only plain fixed-size types")
     if dtype.str in _DTYPES:
         return bytes([_DTYPES.index(dtype.str)])
@@ -218,10 +220,10 @@ def _pack_dtype(dtype: np.dtype[Any]) -> bytes:
 def _read_dtype(reader: _Reader) -> np.dtype[Any]:
     code = reader.byte()
     if code == _NAMED_DTYPE:
-        dtype = np.dtype(reader.take(reader.byte()).decode("ascii"))
-        if dtype.hasobject or dtype.fields is not None or dtype.subdtype is not None:
+        name = reader.take(reader.byte()).decode("ascii")
+        if not _PLAIN_DTYPE.fullmatch(name):
             raise CorruptPayloadError("payload claims a dtype that it cannot hold")
-        return dtype
+        return np.dtype(name)
     if code >= len(_DTYPES):
         raise CorruptPayloadError(f"payload claims an unknown dtype code {code}")
     return np.dtype(_DTYPES[code])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -40,6 +40,13 @@ Float32 = npt.NDArray[np.float32]
 # are kept exactly; if there are many, the data is not what the model was made for.
 _PLAUSIBLE = (-1.0, 2.0)
 _MOST = 0.9
+# Above this share of unexplained variance the user should know; at all of it nothing is gained.
+_MUCH_UNEXPLAINED = 0.25
+# Another orientation must fit the mean field this much better before data is refused.
+_CLEARLY_BETTER = 0.5
+# An extreme value that many cells share, far from all others, is a fill value.
+_FILL_CELLS = 8
+_FILL_GAP = 0.1
 # A grid is thinned for fitting until it has about this many points per latent: finer cells cost
 # time and add nothing to a few latents.
 _POINTS_PER_LATENT = 256
@@ -108,12 +115,24 @@ def encode_chunk(
     layout = EXPLICIT_COORDINATES
     if grid is None:
         layout, grid = _best_layout(features, valid, model, values.shape[-2:])
+    else:
+        _check_orientation(features, valid, model, grid)
     latents = _fit_latents(features, valid, model, grid, effort)
-    if _no_better_than_constant(features, valid, latents, model, grid):
+    quantizer = model.quantizer(bits)
+    symbols = quantizer.quantize(latents)
+    unexplained = _unexplained(features, valid, quantizer.dequantize(symbols), model, grid)
+    if unexplained >= 1:
         _warn_lossless(values, model)
         return _lossless(values)
+    if unexplained > _MUCH_UNEXPLAINED:
+        warnings.warn(
+            f"model {model.name!r} with {bits} bits explains only {1 - unexplained:.0%} of this "
+            "data's variance; check grid, unit, axis order and chunks, or train a model on this "
+            "data",
+            CompressionWarning,
+            stacklevel=3,
+        )
 
-    symbols = model.quantizer(bits).quantize(latents)
     sections = {Tag.LATENTS: entropy.encode(symbols, model.histogram, bits)}
     if not valid.all():
         sections[Tag.MASK] = pack_mask(~valid)
@@ -165,15 +184,25 @@ def decode_chunk(
         )
     if payload.kind == Kind.LOSSLESS:
         raw = unpack_bytes(payload.section(Tag.RAW), prod(payload.shape), payload.dtype)
-        values = raw.reshape(payload.shape)
+        try:
+            values = raw.reshape(payload.shape)
+        except ValueError as error:
+            raise CorruptPayloadError("payload claims an impossible shape") from error
     else:
         values = _decode_latents(payload, find_model(payload.fingerprint), grid)
     return np.asfortranarray(values) if payload.fortran else values
 
 
 def _decode_latents(payload: Payload, model: Model, grid: SphereGrid | None) -> npt.NDArray[Any]:
-    if len(payload.shape) < 2 or payload.bits not in BITS or payload.dtype.kind != "f":
+    if (
+        len(payload.shape) < 2
+        or 0 in payload.shape
+        or payload.bits not in BITS
+        or payload.dtype.kind != "f"
+    ):
         raise CorruptPayloadError("payload's header contradicts itself")
+    if 4 * prod(payload.shape[:-2]) * model.latent_dim > config.get("max_decode_bytes"):
+        raise CorruptPayloadError("payload claims more globes than config max_decode_bytes allows")
     if payload.layout != EXPLICIT_COORDINATES:
         layouts = _layouts(*payload.shape[-2:])
         if payload.layout >= len(layouts):
@@ -237,7 +266,24 @@ def _features(table: npt.NDArray[Any], model: Model) -> tuple[Float32, Bool]:
     # A globe of one value is padding: it is kept as it is and never fitted.
     first = table[:, :1]
     valid &= ~(table == first).all(axis=1, keepdims=True)
+    for extreme in (np.min, np.max):
+        valid &= ~_fill_cells(features, valid, extreme)
     return np.where(valid, features, 0).astype(np.float32), valid
+
+
+def _fill_cells(
+    features: npt.NDArray[np.float64], valid: Bool, extreme: Callable[..., Any]
+) -> Bool | np.bool_:
+    """Cells at the lowest or highest value, if it looks like a fill value (-99, say)."""
+    known = features[valid]
+    if known.size == 0:
+        return np.False_
+    value = extreme(known)
+    others = known[known != value]
+    if others.size == 0 or known.size - others.size < _FILL_CELLS:
+        return np.False_
+    gap = abs(float(value - extreme(others)))
+    return features == value if gap > _FILL_GAP * max(1.0, float(np.ptp(others))) else np.False_
 
 
 def _implausible(table: npt.NDArray[Any], valid: Bool) -> bool:
@@ -255,22 +301,46 @@ def _best_layout(
     features: Float32, valid: Bool, model: Model, shape: tuple[int, int]
 ) -> tuple[int, SphereGrid]:
     """The usual layout whose mean field looks most like the data."""
-    sample = np.linspace(0, len(features) - 1, min(4, len(features))).astype(int)
-    cells = np.arange(0, features.shape[1], max(1, features.shape[1] // 1024))
-    y, seen = features[np.ix_(sample, cells)], valid[np.ix_(sample, cells)]
-    zero = np.zeros((1, model.latent_dim), np.float32)
-
-    def error(grid: SphereGrid) -> float:
-        expected = model.siren(grid.points[cells], zero)[..., 0]
-        weights = grid.area_weights[cells] * seen
-        return float((weights * (y - expected) ** 2).sum() / max(weights.sum(), 1e-30))
-
-    errors = map_in_threads(error, _layouts(*shape))
+    layouts = _layouts(*shape)
+    errors = _mean_field_errors(features, valid, model, layouts)
     # The layouts of cell centres and of poles are close: take another than the paper's only
     # when it is clearly better.
     best = int(np.argmin(errors))
     best = best if errors[best] < 0.98 * errors[0] else 0
-    return best, _layouts(*shape)[best]
+    return best, layouts[best]
+
+
+def _check_orientation(features: Float32, valid: Bool, model: Model, grid: SphereGrid) -> None:
+    """Notice data that was flipped or rolled after the codec got its coordinates."""
+    half_turn = np.roll(grid.longitude, len(grid.longitude) // 2)
+    turned = SphereGrid(grid.latitude, np.unwrap(half_turn, period=360))
+    flipped = SphereGrid(grid.latitude[::-1], grid.longitude)
+    own, *others = _mean_field_errors(features, valid, model, (grid, flipped, turned))
+    if min(others) < _CLEARLY_BETTER * own:
+        how = "upside down" if others[0] < others[1] else "turned by half the globe"
+        raise ValueError(
+            f"the data looks {how} on the codec's latitude and longitude; make a codec with this "
+            "data's own coordinates (after sortby or roll, write with ds.drop_encoding())"
+        )
+
+
+def _mean_field_errors(
+    features: Float32, valid: Bool, model: Model, grids: Sequence[SphereGrid]
+) -> list[float]:
+    """How far a sample of the data is from the model's mean field on each grid."""
+    items = np.flatnonzero(valid.any(axis=1))
+    items = items[np.linspace(0, len(items) - 1, min(4, len(items))).astype(int)]
+    # Evenly over the flattened globe, never in step with its rows.
+    cells = np.linspace(0, features.shape[1] - 1, min(1024, features.shape[1])).astype(int)
+    y, seen = features[np.ix_(items, cells)], valid[np.ix_(items, cells)]
+    zero = np.zeros((1, model.latent_dim), np.float32)
+
+    def error(grid: SphereGrid) -> float:
+        expected = model.siren(grid.points_at(cells), zero)[..., 0]
+        weights = np.cos(np.deg2rad(grid.latitude[cells // grid.shape[1]])) * seen
+        return float((weights * (y - expected) ** 2).sum() / max(weights.sum(), 1e-30))
+
+    return map_in_threads(error, grids)
 
 
 def _fit_latents(
@@ -282,30 +352,48 @@ def _fit_latents(
         rows, columns = rows[::2], columns[::2]
     cells = (rows[:, None] * grid.shape[1] + columns).ravel()
     thinned = valid[:, cells]
-    if len(cells) < features.shape[1] and not thinned.any(axis=1).all():
+    if not (thinned.any(axis=1) == valid.any(axis=1)).all():
         cells, thinned = np.arange(features.shape[1]), valid  # few valid cells: miss none
     weights = grid.area_weights[cells] * (
         thinned[:1] if (thinned == thinned[:1]).all() else thinned
     )
-    latents = fit(model.siren, grid.points[cells], features[:, cells, None], weights, effort=effort)
+    latents = fit(
+        model.siren, grid.points_at(cells), features[:, cells, None], weights, effort=effort,
+        **_inner_loop_of(model) if effort == "paper" else {},
+    )  # fmt: skip
     latents[~valid.any(axis=1)] = 0
     return latents
 
 
-def _no_better_than_constant(
+def _inner_loop_of(model: Model) -> dict[str, Any]:
+    """The inner loop that a model of the paper's kind was trained with."""
+    configuration = model.card.get("configuration", {})
+    if configuration.get("objective") != "paper":
+        raise ValueError(
+            f"effort='paper' needs a model trained by the paper's recipe, {model.name!r} is not; "
+            "use effort='default'"
+        )
+    return {
+        "inner_steps": configuration["inner_steps"],
+        "learning_rate": configuration["inner_lr"],
+    }
+
+
+def _unexplained(
     features: Float32, valid: Bool, latents: Float32, model: Model, grid: SphereGrid
-) -> bool:
-    """Whether a few globes of the chunk are fitted worse than by their own mean."""
+) -> float:
+    """Share of the variance of a few globes that the decoded latents do not explain."""
     candidates = np.flatnonzero(valid.sum(axis=1) > model.latent_dim)
     if len(candidates) == 0:
-        return False
+        return 0.0
     sample = candidates[np.linspace(0, len(candidates) - 1, min(4, len(candidates))).astype(int)]
     weights = grid.area_weights * valid[sample]
     weights /= weights.sum(axis=1, keepdims=True)
     y = features[sample].astype(np.float64)
     fitted = predict(model.siren, grid.points, latents[sample])[..., 0]
     mean = (weights * y).sum(axis=1, keepdims=True)
-    return bool((weights * (y - fitted) ** 2).sum() >= (weights * (y - mean) ** 2).sum())
+    variance = float((weights * (y - mean) ** 2).sum())
+    return float((weights * (y - fitted) ** 2).sum()) / max(variance, 1e-30)
 
 
 def _coordinates_crc(grid: SphereGrid) -> int:

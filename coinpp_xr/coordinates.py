@@ -52,9 +52,14 @@ class SphereGrid:
 
         λ is the latitude, φ the longitude (COIN++, appendix A.2).
         """
-        lat, lon = np.meshgrid(np.deg2rad(self.latitude), np.deg2rad(self.longitude), indexing="ij")
+        return self.points_at(np.arange(len(self.latitude) * len(self.longitude)))
+
+    def points_at(self, cells: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Unit vectors of some cells, numbered along the rows of the grid, shape (cells, 3)."""
+        row, column = np.divmod(cells, len(self.longitude))
+        lat, lon = np.deg2rad(self.latitude)[row], np.deg2rad(self.longitude)[column]
         xyz = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1)
-        return xyz.reshape(-1, 3).astype(np.float32)
+        return xyz.astype(np.float32)
 
     @cached_property
     def area_weights(self) -> Float64:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +33,16 @@ FORMAT = "coinpp-xr model 0"
 
 _loaded: dict[str, Model] = {}  # by fingerprint
 _loading = threading.RLock()
+
+
+def _new_lock() -> None:
+    global _loading
+    _loading = threading.RLock()
+
+
+# A process forked while another thread looks for a model would wait for that thread for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,10 @@ _in_pool = threading.local()
 def thread_count() -> int:
     """Threads for numeric work: ``config.threads``, else OMP_NUM_THREADS, else all usable cores."""
     threads = config.get("threads") or os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return max(1, int(threads)) if threads else len(os.sched_getaffinity(0))
+    if threads:
+        return max(1, int(threads))
+    # Not every system tells which cores this process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -107,4 +110,5 @@ def _forget_pool() -> None:
 
 
 # Threads do not survive a fork; a child that kept the pool would wait for them for ever.
-os.register_at_fork(after_in_child=_forget_pool)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)

@@ -215,6 +215,7 @@ class _State:
     seconds: float = 0.0
     spikes: int = 0
     spikes_in_a_row: int = 0
+    following: bool = False
     lr_factor: float = 1.0
     recent: list[float] = field(default_factory=list)
     recent_gradients: list[float] = field(default_factory=list)
@@ -241,7 +242,8 @@ def meta_learn(
         log is kept beside it (``.log.jsonl``).
     resume : bool
         Go on from ``checkpoint`` if it exists. On one machine and number of threads a resumed
-        run ends with the same bits as an uninterrupted one.
+        run ends with the same bits as an uninterrupted one (unless spikes force a rollback before
+        its next validation: it then goes back to the checkpoint).
     max_minutes : float, optional
         Stop after this time. Without ``config.steps`` it also sets the length of the schedule.
     device : str
@@ -299,7 +301,7 @@ class _Training:
         def elapsed() -> float:
             return time.perf_counter() - started
 
-        calibration = (0, 0.0)
+        first, calibration = state.step, (state.step, 0.0)
         with _interrupts_deferred() as interrupted:
             while state.steps is None or state.step < state.steps:
                 if interrupted():
@@ -312,9 +314,9 @@ class _Training:
                 state.seconds = seconds_before + elapsed()
                 self._tell_progress(state, loss)
                 if measure_speed and state.steps is None and max_minutes is not None:
-                    if state.step == 10:  # the first steps warm up caches and allocators
+                    if state.step == first + 10:  # the first steps warm up caches and allocators
                         calibration = (state.step, elapsed())
-                    elif state.step == 40 or elapsed() > 6 * max_minutes:
+                    elif state.step == first + 40 or elapsed() > 6 * max_minutes:
                         per_step = (elapsed() - calibration[1]) / (state.step - calibration[0])
                         # Leave room for validation: a schedule cut off loses more than a short one.
                         left = 0.72 * (60 * max_minutes - elapsed()) / per_step
@@ -358,13 +360,14 @@ class _Training:
                     noise = state.rng.standard_normal(latents.shape)
                     # Rare items lie tens of standard deviations out. Their direction is worth
                     # learning; at their full length they would wreck the network for the rest.
-                    spread = state.latents.std(0)
+                    spread = state.latents.std(0, unbiased=False)
                     latents = latents.clamp(-_LARGEST_SCORE * spread, _LARGEST_SCORE * spread)
                     latents = latents + config.jitter * spread * self._tensor(noise)
                     targets = self._eof_reconstruction(latents, cells)
                 else:
+                    if not state.following:  # another loss: what was usual no longer counts
+                        state.following, state.recent, state.recent_gradients = True, [], []
                     latents = self._follow(state.siren, points, targets, weights, latents)
-                    state.latents[items] = latents
             error = (state.siren(points, latents).float() - targets).square().mean(-1)
         loss = (error * weights).sum(-1).mean()
         loss.backward()
@@ -380,6 +383,8 @@ class _Training:
             self._log({"event": "spike", "step": state.step, "loss": value})
             return value
         state.spikes_in_a_row = 0
+        if state.following and state.latents is not None:
+            state.latents[items] = latents
         state.recent = [*state.recent[-99:], value]
         state.recent_gradients = [*state.recent_gradients[-99:], norm]
         longest = _LONG_GRADIENT * float(np.median(state.recent_gradients))
@@ -564,7 +569,7 @@ class _Training:
                     name: t if name == "step" else t.to(self.device) for name, t in moments.items()
                 }
         if "latents" in tensors:
-            state.latents = tensors["latents"].to(self.device)
+            state.latents = tensors["latents"].clone().to(self.device)
             self.eofs = (
                 tensors["eof.mean"].to(self.device), tensors["eof.patterns"].to(self.device)
             )  # fmt: skip
@@ -586,6 +591,7 @@ class _Training:
                 "seconds",
                 "spikes",
                 "spikes_in_a_row",
+                "following",
                 "lr_factor",
                 "recent",
                 "recent_gradients",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from functools import wraps
 from math import prod
+from numbers import Integral
 from typing import Any
 
 from coinpp_xr.errors import CompressionWarning
@@ -59,17 +60,20 @@ def prepare_encoding(variable: Any, codec: Any, name: str) -> dict[str, Any]:
         encoding["compressors"] = [compressor]
 
     shape = variable.shape
-    if not encoding.get("chunks"):
+    if encoding.get("chunks") in (None, (), [], "auto"):
         encoding["chunks"] = whole_globe_chunks(variable)
     chunks = encoding["chunks"]
-    if not isinstance(chunks, int) and len(chunks) == len(shape):
-        try:
-            codec._check_chunks(shape, tuple(chunks))
-        except ValueError as error:
-            raise ValueError(
-                f"{name}: {error}. If the encoding was inherited from another store, write with "
-                "ds.drop_encoding() and a codec made for this data"
-            ) from error
+    if isinstance(chunks, Integral):  # Zarr means the same for every axis
+        chunks = (int(chunks),) * len(shape)
+    try:
+        if len(chunks) != len(shape):
+            raise ValueError(f"chunks {tuple(chunks)} for an array of {len(shape)} axes")
+        codec._check_chunks(shape, tuple(chunks))
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: {error}. If the encoding was inherited from another store, write with "
+            "ds.drop_encoding() and a codec made for this data"
+        ) from error
     if variable.dtype.kind in "iub":
         warnings.warn(
             f"{name} arrives as {variable.dtype} and is stored without loss; to compress it as "

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 import coinpp_xr
 from coinpp_xr import COINppCodec, CompressionWarning, CorruptPayloadError, ModelNotFoundError
-from coinpp_xr.bitstream import Kind, Payload
+from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk import decode_chunk, encode_chunk
 from coinpp_xr.coordinates import SphereGrid
 
@@ -132,6 +132,16 @@ def test_decoding_with_other_coordinates_is_refused(tiny_model, tiny_globes) -> 
         other.decode(payload)
 
 
+@pytest.mark.parametrize(
+    ("turn", "how"),
+    [(lambda v: v[:, ::-1], "upside down"), (lambda v: np.roll(v, 45, axis=2), "half the globe")],
+)
+def test_data_that_was_flipped_or_rolled_after_its_coordinates_is_refused(era5, turn, how) -> None:
+    codec = COINppCodec(bits=8, latitude=era5.lat, longitude=era5.lon)
+    with pytest.raises(ValueError, match=how):
+        codec.encode(turn(era5.t2m.values))
+
+
 # ---- what cannot be fitted survives exactly --------------------------------------------------
 
 
@@ -181,6 +191,14 @@ def test_fill_values_are_not_fitted(codec, tiny_globes) -> None:
     assert rmse(back[:, 5:], values[:, 5:]) < 0.5
 
 
+def test_a_fill_value_near_the_data_is_not_fitted_either(codec, tiny_globes) -> None:
+    values = tiny_globes.copy()
+    values[:, 2:4, 3:9] = 150.0  # within what the model could represent
+    back = codec.decode(codec.encode(values))
+    assert (back[:, 2:4, 3:9] == 150.0).all()
+    assert rmse(back[:, 5:], values[:, 5:]) < 0.5
+
+
 @pytest.mark.parametrize("fill", [0.0, np.nan, -9999.0])
 def test_padded_globes_come_back_exactly(codec, tiny_globes, fill) -> None:
     values = np.concatenate([tiny_globes, np.full_like(tiny_globes, fill)])
@@ -218,6 +236,17 @@ def test_noise_is_stored_without_loss_and_said(codec) -> None:
         warnings.simplefilter("ignore", CompressionWarning)
         payload = codec.encode(noise)
     assert Payload.unpack(payload).kind == Kind.LATENTS or same_bits(codec.decode(payload), noise)
+
+
+def test_too_few_bits_for_the_data_are_said(era5) -> None:
+    with pytest.warns(CompressionWarning, match="explains only|stored without loss"):
+        COINppCodec(bits=1).encode(era5.t2m.values)
+
+
+def test_the_papers_inner_loop_needs_a_model_of_the_papers_kind(tiny_model, tiny_globes) -> None:
+    codec = COINppCodec(tiny_model, bits=8, effort="paper")
+    with pytest.raises(ValueError, match="trained by the paper's recipe"):
+        codec.encode(tiny_globes)
 
 
 def test_a_tiny_chunk_is_never_made_larger_than_without_the_model(codec) -> None:
@@ -355,6 +384,22 @@ def test_a_payload_that_claims_too_much_is_refused_before_memory_is_taken(codec)
     huge = Payload(Kind.LOSSLESS, (2**40, 46, 90), np.dtype("f4"), {}).pack()
     with pytest.raises(CorruptPayloadError, match="max_decode_bytes"):
         codec.decode(huge)
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 65536, 65536), (1, 5, 0), (1, 0, 5), (2**30, 1, 1), (5,), (2**62, 2**62, 0)]
+)
+@pytest.mark.parametrize("kind", Kind)
+def test_impossible_headers_are_refused(codec, tiny_model, shape, kind) -> None:
+    sections = {Tag.LATENTS: b"", Tag.RAW: b""}
+    crafted = Payload(
+        kind, shape, np.dtype("f2"), sections, fingerprint=tiny_model.fingerprint, bits=8
+    )
+    if kind == Kind.LOSSLESS and 0 in shape and max(shape) < 2**62:
+        assert codec.decode(crafted.pack()).shape == shape
+    else:
+        with pytest.raises(CorruptPayloadError):
+            codec.decode(crafted.pack())
 
 
 def test_a_store_that_expects_another_shape_refuses(tiny_model, tiny_globes) -> None:

@@ -181,6 +181,24 @@ def test_a_region_of_an_opened_store_is_noticed(tmp_path, zarr_format) -> None:
     assert np.array_equal(again.t2m.values, region.t2m.values)
 
 
+def test_an_inherited_codec_on_fewer_axes_is_noticed(tmp_path) -> None:
+    write(globes(4), tmp_path / "x.zarr", compressor=COINppCodec(bits=8))
+    opened = xr.open_zarr(tmp_path / "x.zarr", consolidated=False)
+    with pytest.raises(ValueError, match="drop_encoding"):
+        opened[["t2m"]].isel(lat=20).load().to_zarr(tmp_path / "y.zarr", consolidated=False)
+
+
+@FORMATS
+def test_one_number_for_all_chunks_is_checked_too(tmp_path, zarr_format) -> None:
+    with pytest.raises(ValueError, match="do not hold whole globes"):
+        globes(4).to_zarr(
+            tmp_path / "x.zarr",
+            encoding={"t2m": {"compressor": COINppCodec(bits=8), "chunks": 45}},
+            zarr_format=zarr_format,
+            consolidated=False,
+        )
+
+
 def test_a_codec_for_another_grid_is_noticed(tmp_path) -> None:
     codec = COINppCodec(bits=8, latitude=np.linspace(90, -90, 23), longitude=np.arange(45) * 8)
     with pytest.raises(ValueError, match="made for a grid of 23 × 45"):

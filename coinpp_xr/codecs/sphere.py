@@ -133,7 +133,7 @@ def check_whole_globes(
     """
     if len(shape) < 2:
         raise ValueError(f"needs at least two axes (..., latitude, longitude), got shape {shape}")
-    if 0 not in shape and chunk_shape[-2:] != shape[-2:]:
+    if 0 not in shape[-2:] and chunk_shape[-2:] != shape[-2:]:
         raise ValueError(
             f"chunks of {chunk_shape[-2]} × {chunk_shape[-1]} cells do not hold whole globes of "
             f"{shape[-2]} × {shape[-1]}; use chunks={(*chunk_shape[:-2], *shape[-2:])}"
