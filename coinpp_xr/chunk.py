@@ -44,6 +44,8 @@ _MOST = 0.9
 _MUCH_UNEXPLAINED = 0.25
 # Another orientation must fit the mean field this much better before data is refused.
 _CLEARLY_BETTER = 0.5
+# Fewer cells cannot tell which axis is the latitude.
+_CELLS_TO_TELL = 512
 # An extreme value that many cells share, far from all others, is a fill value.
 _FILL_CELLS = 8
 _FILL_GAP = 0.1
@@ -303,6 +305,16 @@ def _best_layout(
     """The usual layout whose mean field looks most like the data."""
     layouts = _layouts(*shape)
     errors = _mean_field_errors(features, valid, model, layouts)
+    if features.shape[1] >= _CELLS_TO_TELL:
+        swapped = features.reshape(-1, *shape).swapaxes(1, 2).reshape(features.shape)
+        seen = valid.reshape(-1, *shape).swapaxes(1, 2).reshape(valid.shape)
+        as_swapped = _mean_field_errors(swapped, seen, model, _layouts(shape[1], shape[0]))
+        if min(as_swapped) < _CLEARLY_BETTER * min(errors):
+            raise ValueError(
+                f"the last two axes of {shape[0]} × {shape[1]} look like (longitude, latitude); "
+                "the codec needs (..., latitude, longitude): da.transpose(..., 'lat', 'lon'), and "
+                "no transposing filter before it"
+            )
     # The layouts of cell centres and of poles are close: take another than the paper's only
     # when it is clearly better.
     best = int(np.argmin(errors))

@@ -74,6 +74,11 @@ def prepare_encoding(variable: Any, codec: Any, name: str) -> dict[str, Any]:
             f"{name}: {error}. If the encoding was inherited from another store, write with "
             "ds.drop_encoding() and a codec made for this data"
         ) from error
+    if encoding.get("filters"):
+        raise ValueError(
+            f"{name}: filters change the array before {codec.codec_id} sees it; remove them from "
+            "its encoding"
+        )
     if variable.dtype.kind in "iub":
         warnings.warn(
             f"{name} arrives as {variable.dtype} and is stored without loss; to compress it as "

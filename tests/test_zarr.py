@@ -125,6 +125,7 @@ def test_chunks_hold_whole_globes(tmp_path, zarr_format, n, expected) -> None:
     assert rmse(back.t2m, ds.t2m) < 12
 
 
+@pytest.mark.filterwarnings("ignore:model .* explains only")  # coarse and unlike the Earth
 def test_7200_globes(tmp_path) -> None:
     ds = globes(7200, 8, 16)
     write(ds, tmp_path / "x.zarr", compressor=COINppCodec(bits=6, effort="fast"))
@@ -277,6 +278,21 @@ def test_big_endian_bytes_before_the_compressor_are_refused(tmp_path, era5) -> N
     )  # fmt: skip
     with pytest.raises(ValueError, match="big-endian"):
         array[:] = era5.t2m.values
+
+
+def test_swapped_axes_are_refused(tmp_path, era5) -> None:
+    array = zarr.create_array(
+        tmp_path / "x.zarr", shape=(12, 46, 90), chunks=(12, 46, 90), dtype="f4",
+        filters=[zarr.codecs.TransposeCodec(order=(0, 2, 1))], compressors=[COINppCodec(bits=8)],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="look like \\(longitude, latitude\\)"):
+        array[:] = era5.t2m.values
+
+
+def test_filters_before_ours_are_refused(tmp_path, era5) -> None:
+    transpose = zarr.codecs.TransposeCodec(order=(1, 0, 2))
+    with pytest.raises(ValueError, match="remove them"):
+        write(era5, tmp_path / "x.zarr", compressor=COINppCodec(bits=8), filters=[transpose])
 
 
 def test_another_compressor_before_ours_is_refused(tmp_path, era5) -> None:
