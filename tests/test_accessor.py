@@ -13,6 +13,7 @@ import dask.array
 import numpy as np
 import pytest
 import xarray as xr
+from refusals import refusal
 
 import coinpp_xr
 from coinpp_xr import COINppCodec, CompressionWarning, accessor
@@ -48,15 +49,6 @@ def many(ds: xr.Dataset, count: int) -> xr.Dataset:
 
 def largest_difference(a: Any, b: Any) -> float:
     return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max())
-
-
-def refusal(call: Callable[[], object], kind: type[Exception] = ValueError) -> str:
-    """The message of the error, which must be one line."""
-    with pytest.raises(kind) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # ---- registration -----------------------------------------------------------------------------

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from refusals import refusal
 
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.data import Fields, load_fields, to_training_data
@@ -55,15 +55,6 @@ def write_npz(path: Path, level: float, **changes: Any) -> None:
         "temperature": np.full((46, 90), level),
     }
     np.savez(path, **(arrays | changes))
-
-
-def refusal(call: Callable[[], object], kind: type[Exception] = ValueError) -> str:
-    """The message of the error, which must be one line."""
-    with pytest.raises(kind) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.fixture
