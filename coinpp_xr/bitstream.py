@@ -4,7 +4,10 @@ Layout (little-endian; ``varint`` is unsigned LEB128)::
 
     "CNPP"  version u8  kind u8 (+128: Fortran order)  dtype u8 [length u8, name]
     ndim u8  shape ndim × varint
-    kind 1 only:  model fingerprint 8 bytes, layout u8 [coordinates CRC-32 u32], bits u8
+    kinds with a model:  its fingerprint, 8 bytes
+    kinds with a grid:   layout u8 [coordinates CRC-32 u32]
+    kind 1 only:         bits u8
+    kinds with time:     step exponent i16, time axis u8 (+128: transformed along time)
     sections until the CRC:  tag u8, length varint, bytes
     CRC-32 u32 of everything before it
 
@@ -60,6 +63,8 @@ _PLAIN_DTYPE = re.compile(r"[<>|][biufcmMSUV][1-9]\d{0,5}(\[\d*[a-zA-Z]+\])?")
 # Added to the kind byte when the array was in Fortran order. Values do not depend on it, but
 # Zarr 2 reads what a codec returns in memory order.
 _FORTRAN = 0x80
+# Added to the time axis.
+_ALONG_TIME = 0x80
 _MAX_DIMENSIONS = 32
 
 
@@ -67,7 +72,27 @@ class Kind(IntEnum):
     """How a chunk is stored."""
 
     LOSSLESS = 0
+    # One b-bit symbol per latent, as in the paper.
     LATENTS = 1
+    # Coefficients of the model's latents along time.
+    LATENTS_IN_TIME = 2
+    # Coefficients of a transform over the sphere of what the fields differ from …
+    GRID = 3  # … a mean value
+    GRID_FROM_MODEL = 4  # … the model's mean field
+    # Quantized values as they stand.
+    PATTERNS = 5
+
+    @property
+    def has_grid(self) -> bool:
+        return self not in (Kind.LOSSLESS, Kind.PATTERNS)
+
+    @property
+    def has_model(self) -> bool:
+        return self in (Kind.LATENTS, Kind.LATENTS_IN_TIME, Kind.GRID_FROM_MODEL)
+
+    @property
+    def has_time(self) -> bool:
+        return self in (Kind.LATENTS_IN_TIME, Kind.GRID, Kind.GRID_FROM_MODEL)
 
 
 class Tag(IntEnum):
@@ -77,6 +102,9 @@ class Tag(IntEnum):
     LATENTS = 2
     MASK = 3
     SPECIAL_VALUES = 4
+    COEFFICIENTS = 5
+    MEANS = 6
+    LEVELS = 7
 
 
 @dataclass(frozen=True)
@@ -91,6 +119,9 @@ class Payload:
     layout: int = 0
     coordinates_crc: int = 0
     bits: int = 0
+    exponent: int = 0
+    time_axis: int = 0
+    along_time: bool = False
     fortran: bool = False
 
     @property
@@ -105,11 +136,17 @@ class Payload:
             _pack_dtype(self.dtype),
         ]
         parts += [bytes([len(self.shape)]), *map(_varint, self.shape)]
-        if self.kind == Kind.LATENTS:
-            parts += [bytes.fromhex(self.fingerprint), bytes([self.layout])]
+        if self.kind.has_model:
+            parts.append(bytes.fromhex(self.fingerprint))
+        if self.kind.has_grid:
+            parts.append(bytes([self.layout]))
             if self.layout == EXPLICIT_COORDINATES:
                 parts.append(self.coordinates_crc.to_bytes(4, "little"))
+        if self.kind == Kind.LATENTS:
             parts.append(bytes([self.bits]))
+        if self.kind.has_time:
+            parts.append(self.exponent.to_bytes(2, "little", signed=True))
+            parts.append(bytes([self.time_axis | (_ALONG_TIME if self.along_time else 0)]))
         for tag, section in self.sections.items():
             parts += [bytes([tag]), _varint(len(section)), section]
         body = b"".join(parts)
@@ -147,12 +184,19 @@ class Payload:
                 "shape": tuple(reader.varint() for _ in range(n_dims)),
                 "fortran": bool(kind_and_order & _FORTRAN),
             }
-            if kind == Kind.LATENTS:
+            if kind.has_model:
                 header["fingerprint"] = reader.take(8).hex()
+            if kind.has_grid:
                 header["layout"] = reader.byte()
                 if header["layout"] == EXPLICIT_COORDINATES:
                     header["coordinates_crc"] = int.from_bytes(reader.take(4), "little")
+            if kind == Kind.LATENTS:
                 header["bits"] = reader.byte()
+            if kind.has_time:
+                header["exponent"] = int.from_bytes(reader.take(2), "little", signed=True)
+                axis = reader.byte()
+                header["time_axis"] = axis & ~_ALONG_TIME
+                header["along_time"] = bool(axis & _ALONG_TIME)
             sections: dict[Tag, bytes] = {}
             while not reader.at_end:
                 tag = Tag(reader.byte())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.candidates import Candidate, choose_network, tail_basis
 from coinpp_xr.data import load_fields, to_training_data
 from coinpp_xr.devices import compute_device, fit, predict
 from coinpp_xr.entropy import fit_histogram
 from coinpp_xr.models import Model, load_model, parse_name
+from coinpp_xr.network import BaseNetwork, QuantizedTail
 from coinpp_xr.siren import ModulatedSiren
+from coinpp_xr.transform import fit_spectrum
 
 if TYPE_CHECKING:
     from coinpp_xr.training import Record, TrainingConfig, TrainingData
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+# More latents than these go to the linear tail: beyond them SIRENs only learn the training data.
+_MOST_SIREN_LATENTS = 16
+# Of the time given, when a tail is searched for, too; the rest is for the other networks.
+_SIREN_TIME, _SEARCH_TIME = 0.6, 0.2
+# The `bits` mode stores at most these; its tables would outgrow the rest of a model.
+_MOST_CODED = 64
+# Rounding the tail may cost this share of the held-out RMSE, added in squares: 0.12 %.
+_TAIL_ROUNDING = 0.05
+_MOST_SPECTRUM_ITEMS = 4096
 
 
 def train(
@@ -32,6 +47,7 @@ def train(
     name: str = "custom",
     variable: str | None = None,
     preset: str | None = None,
+    tail: bool = True,
     settings: dict[str, Any] | None = None,
     validation_items: int | None = None,
     checkpoint: str | Path | None = None,
@@ -41,6 +57,10 @@ def train(
 ) -> Model:
     """Train a model on one's own archive.
 
+    A SIREN learns the first latents (at most 16), then several networks are made from it: with
+    all, some or none of its latents, and localised EOFs as a linear tail for the rest. The one
+    with the smallest error on held-out fields becomes the model; its card lists them all.
+
     Parameters
     ----------
     source : DataArray, Dataset, path, or a list of them
@@ -48,7 +68,7 @@ def train(
         must share a grid. The last ``validation_items`` of the first are held out (default: a
         tenth, at most 720).
     latent_dim : int
-        Latents per globe.
+        Latents per globe in all.
     max_minutes : float, optional
         Wall time. Without ``steps`` in the preset or settings it sets the length of training.
     name : str
@@ -57,10 +77,13 @@ def train(
         Which variable, where a source holds several.
     preset : str, optional
         One of ``coinpp_xr.training.PRESETS``; replaces ``latent_dim``.
+    tail : bool
+        False makes all latents the SIREN's. So do the ``paper`` objective and grids that do not
+        cover the globe.
     settings : dict, optional
         Further fields of :class:`coinpp_xr.training.TrainingConfig`.
     checkpoint : path, optional
-        Resumable state, written during training and on Ctrl-C.
+        Resumable state of the SIREN, written during training and on Ctrl-C.
     resume : bool
         Go on from ``checkpoint`` if it exists.
     log : callable, optional
@@ -72,6 +95,11 @@ def train(
     -------
     Model
         Loaded in this process; keep it with ``model.save("mine.safetensors")``.
+
+    Raises
+    ------
+    ValueError
+        If the grid does not resolve ``latent_dim`` latents, or an argument makes no sense.
     """
     try:
         from coinpp_xr.training import PRESETS, TrainingConfig, meta_learn
@@ -88,9 +116,21 @@ def train(
     sources = source if isinstance(source, list | tuple) else [source]
     fields = [load_fields(s, variable) for s in sources]
     data, normalisation = to_training_data(fields, validation_items=validation_items)
+    latent_dim = config.latent_dim
+    tail = tail and config.objective != "paper"
+    if tail and tail_basis(data, latent_dim) is None:
+        tail = False
+        card = {
+            "network": "the SIREN alone: a tail needs a grid of the whole sphere",
+            **(card or {}),
+        }
+    siren_minutes = max_minutes
+    if tail:
+        config = replace(config, latent_dim=min(latent_dim, _MOST_SIREN_LATENTS))
+        siren_minutes = None if max_minutes is None else _SIREN_TIME * max_minutes
     started = time.perf_counter()
     siren = meta_learn(
-        data, config, checkpoint=checkpoint, resume=resume, max_minutes=max_minutes,
+        data, config, checkpoint=checkpoint, resume=resume, max_minutes=siren_minutes,
         device=compute_device(), log=log,
     )  # fmt: skip
     description = {
@@ -100,7 +140,13 @@ def train(
         "training_seconds": round(time.perf_counter() - started, 1),
         **(card or {}),
     }
-    return load_model(build_model(name, siren, data, config, normalisation, description))
+    model = build_model(
+        name, siren, data, config, normalisation, description,
+        latent_dim=latent_dim if tail else None,
+        search_seconds=math.inf if max_minutes is None else 60 * _SEARCH_TIME * max_minutes,
+        consecutive=len(data.train) - sum(len(f.without_missing().values) for f in fields[1:]),
+    )  # fmt: skip
+    return load_model(model)
 
 
 def build_model(
@@ -110,8 +156,38 @@ def build_model(
     config: TrainingConfig,
     normalisation: tuple[float, float],
     card: dict[str, Any],
+    *,
+    latent_dim: int | None = None,
+    search_seconds: float = math.inf,
+    consecutive: int | None = None,
 ) -> Model:
-    """Add to a trained base network what coding needs, and a card with its held-out scores."""
+    """Add to a trained SIREN a tail, what coding needs, and a card with held-out scores.
+
+    Parameters
+    ----------
+    name : str
+    siren : ModulatedSiren
+        With numpy parameters.
+    data : TrainingData
+        What it was trained on.
+    config : TrainingConfig
+        How it was trained.
+    normalisation : (offset, scale)
+        Of the features, in the unit of the data.
+    card : dict
+        Entries for the model's card.
+    latent_dim : int, optional
+        Latents in all; None leaves the SIREN without a tail.
+    search_seconds : float
+        Time for the search of the tail's settings.
+    consecutive : int, optional
+        How many of the first training items follow each other in time; default: all.
+
+    Raises
+    ------
+    ValueError
+        If the data is not on a global grid that resolves ``latent_dim`` latents.
+    """
     weights = data.weights if config.weighting == "area" else np.ones(len(data.points))
     # Thousands of items make smooth tables and a good covariance; more only take time.
     sample = data.train[:: -(-len(data.train) // 4096)]
@@ -119,27 +195,47 @@ def build_model(
     options: dict[str, Any] = {"inner_steps": config.inner_steps, "learning_rate": config.inner_lr}
     if config.objective != "paper":
         few = sample[:: max(1, len(sample) // 512)]
-        latents = fit(siren, data.points, few, weights, effort="best")
+        latents = fit(siren, data.points, few, weights)
         siren = standard_form(siren, data.points, weights, latents)
-    latents = fit(siren, data.points, sample, weights, effort=effort, **options).astype(np.float64)
-    mean, std = latents.mean(0), latents.std(0)
-    # A latent that never moves still needs a step; any will do.
-    std = np.maximum(std, 1e-6 * max(float(std.max()), 1e-12))
     card = {
         **card,
         "training_items": len(data.train),
         "validation_items": len(data.validation),
-        "parameters": siren.parameter_count,
         "configuration": asdict(config),
         "machine": f"{platform.system()} {platform.machine()}, device {compute_device()}",
     }
+    scale, quantized = normalisation[1], None
+    if latent_dim is not None:
+        best, tried = choose_network(siren, data, latent_dim, search_seconds)
+        card["candidates"] = {
+            candidate.label: round(scale * candidate.rmse, 4) for candidate in tried
+        }
+        card["network"] = f"{best.label}: the smallest RMSE on held-out fields"
+        siren, quantized = best.network.siren, _quantize_tail(best, data.points, sample, weights)
+    network = BaseNetwork(siren, quantized.tail if quantized else None)
+    coded = network.truncated(_MOST_CODED)
+    latents = fit(coded, data.points, sample, weights, effort=effort, **options).astype(np.float64)
+    mean, std = latents.mean(0), latents.std(0)
+    # A latent that never moves still needs a step; any will do.
+    std = np.maximum(std, 1e-6 * max(float(std.max()), 1e-12))
+    run = data.train[:consecutive][-_MOST_SPECTRUM_ITEMS:]
+    sequence = fit(network, data.points, run, weights, effort=effort, **options)
+    card["parameters"] = network.parameter_count
     model = Model(
-        name, siren, "sphere", *normalisation, mean, std, fit_histogram(latents, mean, std), card
-    )
-    card["validation_rmse"] = {
-        rate: round(rmse, 4) for rate, rmse in _validation_scores(model, data, effort, options)
-    }
+        name, siren, "sphere", *normalisation, mean, std, fit_histogram(latents, mean, std), card,
+        tail=quantized, spectrum=fit_spectrum([sequence]) if len(sequence) else None,
+    )  # fmt: skip
+    card |= _validation_scores(model, data, effort, options)
     return model
+
+
+def _quantize_tail(
+    best: Candidate, points: Float32, sample: Float32, weights: npt.NDArray[Any]
+) -> QuantizedTail:
+    network = best.network
+    assert network.tail is not None
+    spread = fit(network, points, sample, weights).std(0)[network.siren.latent_dim :]
+    return QuantizedTail.of(network.tail, spread, _TAIL_ROUNDING * best.rmse)
 
 
 def standard_form(
@@ -150,10 +246,23 @@ def standard_form(
 ) -> ModulatedSiren:
     """The same network with latents in a form that is good to quantize.
 
-    The training latents get zero mean, unit variance and no correlation, ordered by how much
-    error variance each explains, so that zero latents (where every fit starts) are the mean
-    state and one table per latent is all the entropy coder needs. Exact: the mean moves into the
-    biases, the rotation into the latent → shift map.
+    The training latents get zero mean and no correlation, in the principal axes of the error
+    metric: at zero latents (where every fit starts, the mean state) JᵀWJ is the identity, so that
+    an error in any latent costs the same error of the field. Their variance falls from the first
+    to the last. Exact: the mean moves into the biases, the rotation into the latent → shift map.
+
+    Parameters
+    ----------
+    siren : ModulatedSiren
+    points : float32 array, shape (points, dim_in)
+    weights : array, shape (points,)
+        Error weights.
+    latents : array_like, shape (items, latent_dim)
+        Of training fields, at least two.
+
+    Returns
+    -------
+    ModulatedSiren
     """
     latents = np.asarray(latents, dtype=np.float64)
     mean = latents.mean(0)
@@ -165,7 +274,7 @@ def standard_form(
     )
     _, jacobian = centred.linearise(points, np.zeros((1, siren.latent_dim), np.float32))
     rows = jacobian[0].astype(np.float64)
-    per_point = (weights / np.sum(weights))[:, None, None]
+    per_point = (weights / np.sum(weights))[:, None, None] / siren.dim_out
     metric = ((per_point * rows).reshape(-1, siren.latent_dim)).T @ rows.reshape(
         -1, siren.latent_dim
     )
@@ -173,10 +282,8 @@ def standard_form(
     values, vectors = np.linalg.eigh(metric + 1e-9 * np.trace(metric) * np.eye(len(metric)))
     root = vectors * np.sqrt(values) @ vectors.T
     spread = np.atleast_2d(np.cov(latents.T)) + 1e-12 * np.eye(len(metric))
-    power, axes = np.linalg.eigh(root @ spread @ root)
-    back = np.linalg.solve(
-        root, axes[:, ::-1] * np.sqrt(np.maximum(power[::-1], 1e-12 * power[-1]))
-    )
+    axes = np.linalg.eigh(root @ spread @ root)[1][:, ::-1]
+    back = np.linalg.solve(root, axes)
     return ModulatedSiren(
         centred.weights, centred.biases, (shift @ back).astype(np.float32), siren.omega0
     )
@@ -184,16 +291,32 @@ def standard_form(
 
 def _validation_scores(
     model: Model, data: TrainingData, effort: str, options: dict[str, Any]
-) -> Sequence[tuple[str, float]]:
-    """Area-weighted RMSE in the data's unit on the validation items, unquantized and by bits."""
-    fitted = fit(model.siren, data.points, data.validation, data.weights, effort=effort, **options)
+) -> dict[str, dict[str, float]]:
+    """Card entries: area-weighted RMSE in the data's unit on the validation items.
 
-    def rmse(latents: Float32) -> float:
-        squared = (predict(model.siren, data.points, latents) - data.validation) ** 2
-        return float(model.scale * np.sqrt((squared.mean((0, 2)) * data.weights).sum()))
+    Of all latents and of what the ``bits`` mode stores; where there is a tail, also by number of
+    unquantized latents.
+    """
 
-    scores = [("unquantized", rmse(fitted))]
+    def fitted(network: BaseNetwork) -> Float32:
+        return fit(network, data.points, data.validation, data.weights, effort=effort, **options)
+
+    def rmse(network: BaseNetwork, latents: Float32) -> float:
+        squared = (predict(network, data.points, latents) - data.validation) ** 2
+        mean = (squared.mean((0, 2)) * data.weights).sum()
+        return round(float(model.scale * np.sqrt(mean)), 4)
+
+    scores = {"unquantized": rmse(model.network, fitted(model.network))}
+    coded = fitted(model.coded_network)
     for bits in (4, 5, 6, 8):
         quantizer = model.quantizer(bits)
-        scores.append((f"{bits} bits", rmse(quantizer.dequantize(quantizer.quantize(fitted)))))
-    return scores
+        symbols = quantizer.quantize(coded)
+        scores[f"{bits} bits"] = rmse(model.coded_network, quantizer.dequantize(symbols))
+    if model.tail is None:
+        return {"validation_rmse": scores}
+    by_latents = {str(model.latent_dim): scores["unquantized"]}
+    for count in (16, 64, 256):
+        if count < model.latent_dim:
+            fewer = model.network.truncated(count)
+            by_latents[str(count)] = rmse(fewer, fitted(fewer))
+    return {"validation_rmse": scores, "validation_rmse_by_latents": by_latents}

@@ -1,10 +1,10 @@
-"""One array chunk ↔ one payload: mask, normalise, fit, quantize, code, and the way back."""
+"""One array chunk ↔ one payload: mask, recognise, fit, quantize, code, and the way back."""
 
 from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr import entropy
+from coinpp_xr import entropy, patterns
 from coinpp_xr.bitstream import (
     EXPLICIT_COORDINATES,
     Kind,
@@ -29,54 +29,78 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict
 from coinpp_xr.errors import CompressionWarning, CorruptPayloadError
 from coinpp_xr.models import Model
-from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.network import BaseNetwork
 from coinpp_xr.quantization import BITS
+from coinpp_xr.recognition import (
+    best_layout,
+    check_orientation,
+    features_of,
+    is_plausible,
+    layouts_of,
+    usable_cells,
+)
+from coinpp_xr.schemes import (
+    MOST_ITEMS,
+    Fields,
+    GridSynthesis,
+    LatentSynthesis,
+    Sequences,
+    Synthesis,
+    Trial,
+    decode_values,
+    encode_symbols,
+    round_to,
+)
 from coinpp_xr.settings import config
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
+Floating = npt.NDArray[np.floating[Any]]
 
-# Features of the training data lie in [0, 1]. Cells far outside are fill values or outliers and
-# are kept exactly; if there are many, the data is not what the model was made for.
-_PLAUSIBLE = (-1.0, 2.0)
-_MOST = 0.9
 # Above this share of unexplained variance the user should know; at all of it nothing is gained.
 _MUCH_UNEXPLAINED = 0.25
-# Another orientation must fit the mean field this much better before data is refused.
-_CLEARLY_BETTER = 0.5
-# Fewer cells cannot tell which axis is the latitude.
-_CELLS_TO_TELL = 512
-# An extreme value that many cells share, far from all others, is a fill value.
-_FILL_CELLS = 8
-_FILL_GAP = 0.1
 # A grid is thinned for fitting until it has about this many points per latent: finer cells cost
 # time and add nothing to a few latents.
 _POINTS_PER_LATENT = 256
 _FEWEST_POINTS = 8192
+_MOST_POINTS = 16384
+# Coding without the model is tried where a quick guess says that it takes at most so many times
+# the bytes that the model's latents take.
+_WORTH_TRYING = 1.3
 
 
 def encode_chunk(
     values: npt.NDArray[Any],
-    model: Model,
+    model: Model | None,
     *,
-    bits: int,
+    bits: int | None = None,
+    target_rmse: float | None = None,
     grid: SphereGrid | None = None,
     effort: str = "default",
+    time_axis: int = 0,
 ) -> bytes:
     """Compress one chunk.
 
     Parameters
     ----------
     values : array, shape (..., n_lat, n_lon)
-        Any dtype and memory order. Whatever cannot be fitted (integers, constants, NaN only,
-        empty, implausible for the model) is stored without loss.
-    model : Model
-    bits : int
-        Bits per latent.
+        Any dtype and memory order. Whatever cannot be coded with an error (integers, constants,
+        NaN only, empty) is stored without loss; with ``bits`` also what is implausible for the
+        model.
+    model : Model or None
+        None codes without a model, which ``bits`` cannot.
+    bits : int, optional
+        Bits per latent; nothing else is stored.
+    target_rmse : float, optional
+        Area-weighted root mean square error over all valid cells of the chunk, in the data's
+        unit, that is never exceeded. Give this or ``bits``.
     grid : SphereGrid, optional
         Coordinates; without them the usual layout of a globe that fits best is chosen and noted.
     effort : str
         See :func:`coinpp_xr.devices.fit`.
+    time_axis : int
+        Which of the axes before latitude and longitude is time; the others are separate
+        sequences.
 
     Returns
     -------
@@ -101,52 +125,148 @@ def encode_chunk(
         return _lossless(values)
 
     table = values.reshape(-1, prod(values.shape[-2:]))
-    features, valid = _features(table, model)
-    if _implausible(table, valid):
-        swapped = table.view(table.dtype.newbyteorder("S"))
-        if not _implausible(swapped, _features(swapped, model)[1]):
-            raise ValueError(
-                "the chunk's bytes look big-endian but are declared little-endian: in Zarr v3 put "
-                "the codec directly after bytes(endian='little'), or use COINppArrayCodec"
-            )
-        _warn_lossless(values, model)
+    usable = usable_cells(table)
+    if not usable.any():
         return _lossless(values)
-    if not valid.any():
-        return _lossless(values)
+    if model is not None:
+        features, valid = features_of(table, usable, model)
+        if not is_plausible(usable, valid):
+            _check_byte_order(table, model)
+            if bits is not None:
+                _warn_lossless(values, model)
+                return _lossless(values)
+            model = None  # a stranger to this data
 
     layout = EXPLICIT_COORDINATES
-    if grid is None:
-        layout, grid = _best_layout(features, valid, model, values.shape[-2:])
+    if grid is not None:
+        if model is not None:
+            check_orientation(features, valid, model, grid)
+    elif model is not None:
+        layout, grid = best_layout(features, valid, model, values.shape[-2:])
     else:
-        _check_orientation(features, valid, model, grid)
-    latents = _fit_latents(features, valid, model, grid, effort)
+        layout, grid = 0, layouts_of(*values.shape[-2:])[0]
+    place = {"layout": layout, "coordinates_crc": _coordinates_crc(grid)}
+    if bits is not None and model is not None:
+        payload = _encode_latents(values, features, valid, model, bits, grid, effort, place)
+    else:
+        if target_rmse is None:
+            raise ValueError("give bits and a model, or target_rmse")
+        sequences = Sequences.of(values.shape[:-2], time_axis, np.asarray(usable.any(axis=1)))
+        fields = Fields(
+            np.where(usable, table, 0).astype(np.float64), usable, values.dtype, grid, sequences
+        )
+        latents = None
+        if model is not None and model.latent_dim > 0:
+            latents = _fit_latents(features, valid, model.network, grid, effort)
+        place["time_axis"] = time_axis if values.ndim > 2 else 0
+        payload = _smallest(values, fields, target_rmse, model, latents, effort, place)
+    if payload is None:
+        return _lossless(values)
+    if 4 * len(payload) > values.nbytes:  # tiny chunks, noise under many bits
+        payload = min(payload, _lossless(values), key=len)
+    return payload
+
+
+def _encode_latents(
+    values: npt.NDArray[Any],
+    features: Float32,
+    valid: Bool,
+    model: Model,
+    bits: int,
+    grid: SphereGrid,
+    effort: str,
+    place: dict[str, Any],
+) -> bytes | None:
+    """The paper's way: b bits per latent, and whatever error they make."""
+    network = model.coded_network
+    if network.latent_dim == 0:
+        raise ValueError(f"model {model.name!r} was made without tables for bits; give target_rmse")
+    inner = _inner_loop_of(model) if effort == "paper" else {}
+    latents = _fit_latents(features, valid, network, grid, effort, **inner)
     quantizer = model.quantizer(bits)
     symbols = quantizer.quantize(latents)
-    unexplained = _unexplained(features, valid, quantizer.dequantize(symbols), model, grid)
+    unexplained = _unexplained(features, valid, quantizer.dequantize(symbols), network, grid)
     if unexplained >= 1:
         _warn_lossless(values, model)
-        return _lossless(values)
+        return None
     if unexplained > _MUCH_UNEXPLAINED:
         warnings.warn(
             f"model {model.name!r} with {bits} bits explains only {1 - unexplained:.0%} of this "
             "data's variance; check grid, unit, axis order and chunks, or train a model on this "
             "data",
             CompressionWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
+    stream = entropy.encode(symbols, model.histogram, bits)
+    return _pack(
+        values, valid, Kind.LATENTS, {Tag.LATENTS: stream},
+        bits=bits, fingerprint=model.fingerprint, **place,
+    )  # fmt: skip
 
-    sections = {Tag.LATENTS: entropy.encode(symbols, model.histogram, bits)}
+
+def _smallest(
+    values: npt.NDArray[Any],
+    fields: Fields,
+    target_rmse: float,
+    model: Model | None,
+    latents: Float32 | None,
+    effort: str,
+    place: dict[str, Any],
+) -> bytes | None:
+    """The smallest payload that meets the target, of all ways that suit the data."""
+    if len(fields.values) > MOST_ITEMS:
+        return None
+    payloads: list[bytes] = []
+    step = 0.0
+
+    def attempt(trial: Trial, kind: Kind, sections: dict[Tag, bytes], **header: Any) -> None:
+        nonlocal step
+        quantized = trial.meet(target_rmse)
+        if quantized is None:
+            return
+        # Where the latents hardly reach the target, their step says nothing about another way.
+        step = quantized.step * trial.unit if trial.misfit < target_rmse**2 / 2 else 0.0
+        sections = {**sections, Tag.COEFFICIENTS: encode_symbols(trial.synthesis, quantized)}
+        header |= {"exponent": quantized.exponent, "along_time": quantized.along_time, **place}
+        payloads.append(_pack(values, fields.valid, kind, sections, **header))
+
+    known = {"fingerprint": model.fingerprint} if model else {}
+    if model is not None and latents is not None:
+        trial = Trial.of_latents(fields, model, latents)
+        attempt(trial, Kind.LATENTS_IN_TIME, {}, **known)
+
+    means = fields.sequence_means().astype(np.float32)
+    base: Floating = means.astype(np.float64)[:, None]
+    kind, header = Kind.GRID, {}
+    sections = {Tag.MEANS: means.tobytes()}
+    if model is not None:
+        expected = mean_field(model, fields.grid)
+        if fields.energy(expected) < fields.energy(base):
+            base, kind, header, sections = expected, Kind.GRID_FROM_MODEL, known, {}
+    if not payloads or effort != "fast":
+        trial = Trial.of_grid(fields, base)
+        # Equal errors take about equal steps: a guess at one of them tells whether to go on.
+        if step == 0 or trial.estimated_bits(step) < _WORTH_TRYING * 8 * len(payloads[0]):
+            attempt(trial, kind, sections, **header)
+
+    worthwhile = min(map(len, payloads), default=values.nbytes)
+    shape = (len(fields.values), *fields.grid.shape)
+    levels = patterns.meet(fields, shape, target_rmse, worthwhile)
+    if levels is not None:
+        payloads.append(_pack(values, fields.valid, Kind.PATTERNS, {Tag.LEVELS: levels}))
+    return min(payloads, key=len, default=None)
+
+
+def _pack(
+    values: npt.NDArray[Any], valid: Bool, kind: Kind, sections: dict[Tag, bytes], **header: Any
+) -> bytes:
     if not valid.all():
+        table = values.reshape(valid.shape)
         sections[Tag.MASK] = pack_mask(~valid)
         sections[Tag.SPECIAL_VALUES] = pack_special_values(table[~valid])
-    payload = Payload(
-        kind=Kind.LATENTS, shape=values.shape, dtype=values.dtype, sections=sections,
-        fingerprint=model.fingerprint, layout=layout, coordinates_crc=_coordinates_crc(grid),
-        bits=bits, fortran=_fortran(values),
-    ).pack()  # fmt: skip
-    if 4 * len(payload) > values.nbytes:  # tiny chunks, noise under many bits
-        payload = min(payload, _lossless(values), key=len)
-    return payload
+    return Payload(
+        kind, values.shape, values.dtype, sections, fortran=_fortran(values), **header
+    ).pack()
 
 
 def decode_chunk(
@@ -191,50 +311,103 @@ def decode_chunk(
         except ValueError as error:
             raise CorruptPayloadError("payload claims an impossible shape") from error
     else:
-        values = _decode_latents(payload, find_model(payload.fingerprint), grid)
+        values = _decode_fields(payload, find_model, grid)
     return np.asfortranarray(values) if payload.fortran else values
 
 
-def _decode_latents(payload: Payload, model: Model, grid: SphereGrid | None) -> npt.NDArray[Any]:
-    if (
-        len(payload.shape) < 2
-        or 0 in payload.shape
-        or payload.bits not in BITS
-        or payload.dtype.kind != "f"
-    ):
+def _decode_fields(
+    payload: Payload, find_model: Callable[[str], Model], grid: SphereGrid | None
+) -> npt.NDArray[Any]:
+    if len(payload.shape) < 2 or 0 in payload.shape or payload.dtype.kind != "f":
         raise CorruptPayloadError("payload's header contradicts itself")
-    if 4 * prod(payload.shape[:-2]) * model.latent_dim > config.get("max_decode_bytes"):
-        raise CorruptPayloadError("payload claims more globes than config max_decode_bytes allows")
+    items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
+    mask = None
+    if Tag.MASK in payload.sections:
+        mask = unpack_mask(payload.section(Tag.MASK), items, cells)
+    decoded: Floating
+    if payload.kind == Kind.PATTERNS:
+        n_lat, n_lon = payload.shape[-2:]
+        decoded = patterns.decode(payload.section(Tag.LEVELS), (items, n_lat, n_lon))
+        decoded = decoded.reshape(items, cells)
+    else:
+        grid = _grid_of(payload, grid)
+        model = find_model(payload.fingerprint) if payload.kind.has_model else None
+        if model is not None and 4 * items * model.latent_dim > config.get("max_decode_bytes"):
+            raise CorruptPayloadError(
+                "payload claims more globes than config max_decode_bytes allows"
+            )
+        if payload.kind == Kind.LATENTS:
+            assert model is not None
+            decoded = _decode_latents(payload, model, grid, items)
+        else:
+            synthesis = synthesis_of(payload, model, grid, mask)
+            stream = payload.section(Tag.COEFFICIENTS)
+            decoded = decode_values(synthesis, stream, payload.exponent, payload.along_time)
+    values = round_to(decoded, payload.dtype)
+    if mask is not None:
+        special = payload.section(Tag.SPECIAL_VALUES)
+        values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
+    return values.reshape(payload.shape)
+
+
+def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:
     if payload.layout != EXPLICIT_COORDINATES:
-        layouts = _layouts(*payload.shape[-2:])
+        layouts = layouts_of(*payload.shape[-2:])
         if payload.layout >= len(layouts):
             raise CorruptPayloadError(f"payload claims an unknown grid layout {payload.layout}")
-        grid = layouts[payload.layout]
-    elif grid is None or _coordinates_crc(grid) != payload.coordinates_crc:
+        return layouts[payload.layout]
+    if given is None or _coordinates_crc(given) != payload.coordinates_crc:
         raise CorruptPayloadError(
             "payload was written with other coordinates than the codec's; "
             "give the codec the latitude and longitude that it was written with"
         )
-    items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
-    if grid.shape != payload.shape[-2:]:
+    if given.shape != payload.shape[-2:]:
         raise CorruptPayloadError("payload's shape does not match the codec's grid")
+    return given
+
+
+def _decode_latents(payload: Payload, model: Model, grid: SphereGrid, items: int) -> Floating:
+    if payload.bits not in BITS:
+        raise CorruptPayloadError("payload's header contradicts itself")
     symbols = entropy.decode(payload.section(Tag.LATENTS), items, model.histogram, payload.bits)
     latents = model.quantizer(payload.bits).dequantize(symbols)
-    features = predict(model.siren, grid.points, latents)[..., 0]
+    features = predict(model.coded_network, grid.points, latents)[..., 0]
     # Half precision is for storing, not for arithmetic: 300 K has steps of 0.25 K there.
     working: Any = np.float64 if payload.dtype.itemsize == 8 else np.float32
-    values: npt.NDArray[Any] = features.astype(working, copy=False)
+    values: Floating = features.astype(working, copy=False)
     values *= working(model.scale)
     values += working(model.offset)
-    if payload.dtype.itemsize == 2:  # what was finite must not become infinite
-        largest = working(np.finfo(np.float16).max)
-        np.clip(values, -largest, largest, out=values)
-    values = values.astype(payload.dtype, copy=False)
-    if Tag.MASK in payload.sections:
-        mask = unpack_mask(payload.section(Tag.MASK), items, cells)
-        special = payload.section(Tag.SPECIAL_VALUES)
-        values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
-    return values.reshape(payload.shape)
+    return values
+
+
+def synthesis_of(
+    payload: Payload, model: Model | None, grid: SphereGrid, mask: Bool | None
+) -> Synthesis:
+    """How the coefficients in a payload become fields."""
+    batch, items = payload.shape[:-2], prod(payload.shape[:-2])
+    payload.section(Tag.COEFFICIENTS)
+    if payload.time_axis >= max(len(batch), 1) or items > MOST_ITEMS:
+        raise CorruptPayloadError("payload's header contradicts itself")
+    present: Bool = np.ones(items, np.bool_)
+    if mask is not None:
+        present = ~np.asarray(mask.all(axis=1))
+    sequences = Sequences.of(batch, payload.time_axis, present)
+    if payload.kind == Kind.LATENTS_IN_TIME:
+        assert model is not None
+        return LatentSynthesis(model, grid, sequences, items)
+    if model is not None:
+        return GridSynthesis(mean_field(model, grid), grid, sequences, items)
+    means = np.frombuffer(payload.section(Tag.MEANS), "<f4")
+    if len(means) != len(sequences.order) or not np.isfinite(means).all():
+        raise CorruptPayloadError("payload's mean values are damaged")
+    return GridSynthesis(means.astype(np.float64)[:, None], grid, sequences, items)
+
+
+@lru_cache(maxsize=4)
+def mean_field(model: Model, grid: SphereGrid) -> Floating:
+    """What the model expects of every field, shape (1, cells), in the data's unit."""
+    features = predict(model.network.truncated(0), grid.points, np.zeros((1, 0), np.float32))
+    return features[..., 0].astype(np.float64) * model.scale + model.offset
 
 
 def _lossless(values: npt.NDArray[Any]) -> bytes:
@@ -260,106 +433,28 @@ def _warn_lossless(values: npt.NDArray[Any], model: Model) -> None:
     )
 
 
-def _features(table: npt.NDArray[Any], model: Model) -> tuple[Float32, Bool]:
-    """Normalised values and which cells can be fitted, both of shape (globes, cells)."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        features = (table.astype(np.float64) - model.offset) / model.scale
-        valid = (features > _PLAUSIBLE[0]) & (features < _PLAUSIBLE[1])
-    # A globe of one value is padding: it is kept as it is and never fitted.
-    first = table[:, :1]
-    valid &= ~(table == first).all(axis=1, keepdims=True)
-    for extreme in (np.min, np.max):
-        valid &= ~_fill_cells(features, valid, extreme)
-    return np.where(valid, features, 0).astype(np.float32), valid
-
-
-def _fill_cells(
-    features: npt.NDArray[np.float64], valid: Bool, extreme: Callable[..., Any]
-) -> Bool | np.bool_:
-    """Cells at the lowest or highest value, if it looks like a fill value (-99, say)."""
-    known = features[valid]
-    if known.size == 0:
-        return np.False_
-    value = extreme(known)
-    others = known[known != value]
-    if others.size == 0 or known.size - others.size < _FILL_CELLS:
-        return np.False_
-    gap = abs(float(value - extreme(others)))
-    return features == value if gap > _FILL_GAP * max(1.0, float(np.ptp(others))) else np.False_
-
-
-def _implausible(table: npt.NDArray[Any], valid: Bool) -> bool:
-    globes = valid.any(axis=1) | ~(table == table[:, :1]).all(axis=1)
-    finite = np.isfinite(table[globes])
-    return bool(valid[globes].sum() < _MOST * finite.sum())
-
-
-@lru_cache(maxsize=16)
-def _layouts(n_lat: int, n_lon: int) -> tuple[SphereGrid, ...]:
-    return tuple(SphereGrid.usual_layouts(n_lat, n_lon))
-
-
-def _best_layout(
-    features: Float32, valid: Bool, model: Model, shape: tuple[int, int]
-) -> tuple[int, SphereGrid]:
-    """The usual layout whose mean field looks most like the data."""
-    layouts = _layouts(*shape)
-    errors = _mean_field_errors(features, valid, model, layouts)
-    if features.shape[1] >= _CELLS_TO_TELL:
-        swapped = features.reshape(-1, *shape).swapaxes(1, 2).reshape(features.shape)
-        seen = valid.reshape(-1, *shape).swapaxes(1, 2).reshape(valid.shape)
-        as_swapped = _mean_field_errors(swapped, seen, model, _layouts(shape[1], shape[0]))
-        if min(as_swapped) < _CLEARLY_BETTER * min(errors):
-            raise ValueError(
-                f"the last two axes of {shape[0]} × {shape[1]} look like (longitude, latitude); "
-                "the codec needs (..., latitude, longitude): da.transpose(..., 'lat', 'lon'), and "
-                "no transposing filter before it"
-            )
-    # The layouts of cell centres and of poles are close: take another than the paper's only
-    # when it is clearly better.
-    best = int(np.argmin(errors))
-    best = best if errors[best] < 0.98 * errors[0] else 0
-    return best, layouts[best]
-
-
-def _check_orientation(features: Float32, valid: Bool, model: Model, grid: SphereGrid) -> None:
-    """Notice data that was flipped or rolled after the codec got its coordinates."""
-    half_turn = np.roll(grid.longitude, len(grid.longitude) // 2)
-    turned = SphereGrid(grid.latitude, np.unwrap(half_turn, period=360))
-    flipped = SphereGrid(grid.latitude[::-1], grid.longitude)
-    own, *others = _mean_field_errors(features, valid, model, (grid, flipped, turned))
-    if min(others) < _CLEARLY_BETTER * own:
-        how = "upside down" if others[0] < others[1] else "turned by half the globe"
+def _check_byte_order(table: npt.NDArray[Any], model: Model) -> None:
+    swapped = table.view(table.dtype.newbyteorder("S"))
+    with np.errstate(all="ignore"):
+        usable = usable_cells(swapped)
+        _, valid = features_of(swapped, usable, model)
+    if usable.any() and is_plausible(usable, valid):
         raise ValueError(
-            f"the data looks {how} on the codec's latitude and longitude; make a codec with this "
-            "data's own coordinates (after sortby or roll, write with ds.drop_encoding())"
+            "the chunk's bytes look big-endian but are declared little-endian: in Zarr v3 put "
+            "the codec directly after bytes(endian='little'), or use COINppArrayCodec"
         )
 
 
-def _mean_field_errors(
-    features: Float32, valid: Bool, model: Model, grids: Sequence[SphereGrid]
-) -> list[float]:
-    """How far a sample of the data is from the model's mean field on each grid."""
-    items = np.flatnonzero(valid.any(axis=1))
-    items = items[np.linspace(0, len(items) - 1, min(4, len(items))).astype(int)]
-    # Evenly over the flattened globe, never in step with its rows.
-    cells = np.linspace(0, features.shape[1] - 1, min(1024, features.shape[1])).astype(int)
-    y, seen = features[np.ix_(items, cells)], valid[np.ix_(items, cells)]
-    zero = np.zeros((1, model.latent_dim), np.float32)
-
-    def error(grid: SphereGrid) -> float:
-        expected = model.siren(grid.points_at(cells), zero)[..., 0]
-        weights = np.cos(np.deg2rad(grid.latitude[cells // grid.shape[1]])) * seen
-        return float((weights * (y - expected) ** 2).sum() / max(weights.sum(), 1e-30))
-
-    return map_in_threads(error, grids)
-
-
 def _fit_latents(
-    features: Float32, valid: Bool, model: Model, grid: SphereGrid, effort: str
+    features: Float32,
+    valid: Bool,
+    network: BaseNetwork,
+    grid: SphereGrid,
+    effort: str,
+    **inner: Any,
 ) -> Float32:
     rows, columns = (np.arange(n) for n in grid.shape)
-    enough = max(_FEWEST_POINTS, _POINTS_PER_LATENT * model.latent_dim)
+    enough = min(max(_FEWEST_POINTS, _POINTS_PER_LATENT * network.latent_dim), _MOST_POINTS)
     while len(rows) * len(columns) > 2 * enough and min(len(rows), len(columns)) > 32:
         rows, columns = rows[::2], columns[::2]
     cells = (rows[:, None] * grid.shape[1] + columns).ravel()
@@ -370,9 +465,8 @@ def _fit_latents(
         thinned[:1] if (thinned == thinned[:1]).all() else thinned
     )
     latents = fit(
-        model.siren, grid.points_at(cells), features[:, cells, None], weights, effort=effort,
-        **_inner_loop_of(model) if effort == "paper" else {},
-    )  # fmt: skip
+        network, grid.points_at(cells), features[:, cells, None], weights, effort=effort, **inner
+    )
     latents[~valid.any(axis=1)] = 0
     return latents
 
@@ -392,17 +486,17 @@ def _inner_loop_of(model: Model) -> dict[str, Any]:
 
 
 def _unexplained(
-    features: Float32, valid: Bool, latents: Float32, model: Model, grid: SphereGrid
+    features: Float32, valid: Bool, latents: Float32, network: BaseNetwork, grid: SphereGrid
 ) -> float:
     """Share of the variance of a few globes that the decoded latents do not explain."""
-    candidates = np.flatnonzero(valid.sum(axis=1) > model.latent_dim)
+    candidates = np.flatnonzero(valid.sum(axis=1) > network.latent_dim)
     if len(candidates) == 0:
         return 0.0
     sample = candidates[np.linspace(0, len(candidates) - 1, min(4, len(candidates))).astype(int)]
     weights = grid.area_weights * valid[sample]
     weights /= weights.sum(axis=1, keepdims=True)
     y = features[sample].astype(np.float64)
-    fitted = predict(model.siren, grid.points, latents[sample])[..., 0]
+    fitted = predict(network, grid.points, latents[sample])[..., 0]
     mean = (weights * y).sum(axis=1, keepdims=True)
     variance = float((weights * (y - mean) ** 2).sum())
     return float((weights * (y - fitted) ** 2).sum()) / max(variance, 1e-30)

@@ -146,8 +146,16 @@ def train(
         str | None, typer.Option(help="Settings under one name; see --list-presets.")
     ] = None,
     latent_dim: Annotated[
-        int | None, typer.Option(min=1, help="Latents per globe.  [default: 16]")
+        int | None, typer.Option(min=1, help="Latents per globe in all.  [default: 16]")
     ] = None,
+    tail: Annotated[
+        bool,
+        typer.Option(
+            "--tail/--no-tail",
+            help="Whether localised EOFs may take latents over from the SIREN, where that holds "
+            "held-out fields better.",
+        ),
+    ] = True,
     max_minutes: Annotated[
         float | None,
         typer.Option(
@@ -217,8 +225,8 @@ def train(
     \b
     Examples:
       coinpp train era5_2019.nc era5_2020.nc --variable t2m -o t2m.safetensors
-      coinpp train era5.zarr --preset small-32 --max-minutes 30 -o t2m.safetensors
-      coinpp train era5.zarr --preset small-32 --max-minutes 30 -o t2m.safetensors --resume
+      coinpp train era5.zarr --latent-dim 256 --max-minutes 30 -o t2m.safetensors
+      coinpp train era5.zarr --latent-dim 256 --max-minutes 30 -o t2m.safetensors --resume
     """
     if preset is not None and latent_dim is not None:
         raise typer.BadParameter("give --preset or --latent-dim, not both")
@@ -259,6 +267,7 @@ def train(
                     max_minutes=max_minutes,
                     name=name,
                     preset=preset,
+                    tail=tail,
                     settings=settings,
                     validation_items=validation_items,
                     checkpoint=state,
@@ -378,6 +387,7 @@ def _print_summary(model: Model, path: Path) -> None:
         ("model", f"{model.name}, fingerprint {model.fingerprint}"),
         ("file", f"{path}, {path.stat().st_size:,} bytes"),
         ("network", _network(model)),
+        *(("tried", f"{rmse:g}: {label}") for label, rmse in card.get("candidates", {}).items()),
         (
             "trained on",
             f"{card['training_items']:,} items in {_duration(card['training_seconds'])}",
@@ -439,7 +449,7 @@ def list_models() -> None:
         except ValueError:
             rows.append((path.stem, "?", "?", size, "?", f"{where}, damaged: {path}"))
             continue
-        sizes = (str(model.latent_dim), f"{model.siren.parameter_count:,}", size)
+        sizes = (str(model.latent_dim), f"{model.network.parameter_count:,}", size)
         rows.append((path.stem, *sizes, model.units or "-", where))
     at_hand = {path.name for path, _ in found}
     for file_name in sorted(set(registry()) - at_hand):
@@ -471,9 +481,11 @@ def show_model(
             "fingerprint": found.fingerprint,
             "domain": found.domain,
             "latent_dim": found.latent_dim,
+            "siren_latents": found.siren.latent_dim,
             "width": found.siren.width,
             "depth": found.siren.depth,
-            "parameters": found.siren.parameter_count,
+            "tail_degree": found.tail.tail.degree if found.tail else None,
+            "parameters": found.network.parameter_count,
             "nbytes": found.nbytes,
             "offset": found.offset,
             "scale": found.scale,
@@ -579,11 +591,12 @@ def _card_rows(card: dict[str, Any], indent: str = "") -> Iterator[tuple[str, st
 
 
 def _network(model: Model) -> str:
-    siren = model.siren
-    return (
-        f"{model.latent_dim} latents, {siren.depth} x {siren.width} SIREN, "
-        f"{siren.parameter_count:,} parameters"
-    )
+    siren, tail = model.siren, model.tail
+    parts = [f"{model.latent_dim} latents", f"{siren.depth} x {siren.width} SIREN"]
+    if tail is not None:
+        parts[-1] += f" with {siren.latent_dim} of them"
+        parts.append(f"{tail.tail.latent_dim} in a linear tail of degree {tail.tail.degree}")
+    return ", ".join([*parts, f"{model.network.parameter_count:,} parameters"])
 
 
 def _duration(seconds: float) -> str:

@@ -300,7 +300,7 @@ def _choose(datasets: Sequence[xr.Dataset], variable: str | None) -> xr.DataArra
         if not floats:
             raise ValueError(f"no float variable; there are: {_names(arrays) or 'none at all'}")
         # Where no variable will do, the largest one says why.
-        found = [a for a in floats if _has_grid(a)] or [max(floats, key=lambda a: a.size)]
+        found = [a for a in floats if not why_no_grid(a)] or [max(floats, key=lambda a: a.size)]
     if len({array.name for array in found}) > 1:
         raise ValueError(f"several variables: {_names(found)}; say which: variable='...'")
     if len(found) > 1:
@@ -324,12 +324,31 @@ def _fields(array: xr.DataArray) -> Fields:
 
 
 def horizontal_axes(array: xr.DataArray) -> list[xr.DataArray]:
-    """The latitude and longitude coordinates, each with a dimension of its own."""
+    """The latitude and longitude coordinates, each with a dimension of its own.
+
+    Raises
+    ------
+    ValueError
+        With the array's name and dimensions and what :func:`why_no_grid` says.
+    """
+    axes, reason = _find_axes(array)
+    if reason:
+        dims = ", ".join(map(str, array.dims))
+        raise ValueError(f"{array.name or 'field'} with dimensions ({dims}) {reason}")
+    return axes
+
+
+def why_no_grid(array: xr.DataArray) -> str:
+    """What keeps an array from lying on a latitude-longitude grid; empty if it does."""
+    return _find_axes(array)[1]
+
+
+def _find_axes(array: xr.DataArray) -> tuple[list[xr.DataArray], str]:
+    """Latitude and longitude, or why they are not both there."""
     import cf_xarray  # noqa: F401
 
-    subject = f"{array.name or 'field'} with dimensions ({', '.join(map(str, array.dims))})"
     by_convention = array.cf.coordinates  # type: ignore[attr-defined]
-    axes = []
+    axes: list[xr.DataArray] = []
     for key, usual_names in _USUAL_NAMES.items():
         found = [array[name] for name in by_convention.get(key, ())] or [
             coordinate
@@ -343,27 +362,19 @@ def horizontal_axes(array: xr.DataArray) -> list[xr.DataArray]:
             # Of several, the one that indexes its dimension.
             axes.append(max(one_dimensional, key=lambda c: c.dims == (c.name,)))
         elif any(coordinate.ndim > 1 for coordinate in found):
-            raise ValueError(f"{subject} has a two-dimensional {key} (curvilinear); {_REGRID}")
+            return [], f"has a two-dimensional {key} (curvilinear); {_REGRID}"
         elif array.attrs.get("GRIB_gridType") == "sh":
-            raise ValueError(f"{subject} holds spherical harmonics; {_REGRID}")
+            return [], f"holds spherical harmonics; {_REGRID}"
         elif found or array.ndim < 2:
-            raise ValueError(f"{subject} is no field: it needs latitude and longitude dimensions")
+            return [], "is no field: it needs latitude and longitude dimensions"
         else:
-            raise ValueError(f"{subject} has no {key} coordinate; name it {key!r} or {_REGRID}")
+            return [], f"has no {key} coordinate; name it {key!r} or {_REGRID}"
     if axes[0].dims == axes[1].dims:
-        raise ValueError(
-            f"{subject} has one dimension for latitude and longitude (reduced Gaussian or "
-            f"unstructured grid); {_REGRID}"
+        return [], (
+            "has one dimension for latitude and longitude (reduced Gaussian or unstructured "
+            f"grid); {_REGRID}"
         )
-    return axes
-
-
-def _has_grid(array: xr.DataArray) -> bool:
-    try:
-        horizontal_axes(array)
-    except ValueError:
-        return False
-    return True
+    return axes, ""
 
 
 def _same_grid(one: SphereGrid, other: SphereGrid) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.fitting import gauss_newton, sgd_step
-from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.fitting import Network, Origin, gauss_newton, sgd_step
+from coinpp_xr.network import BaseNetwork
+from coinpp_xr.parallel import map_in_threads, thread_count
 from coinpp_xr.settings import config
 from coinpp_xr.siren import Array, ModulatedSiren
 
@@ -24,7 +25,7 @@ _POINTS_PER_BLOCK = 4608
 
 
 def fit(
-    siren: ModulatedSiren,
+    network: Network,
     points: Float32,
     targets: Float32,
     weights: npt.NDArray[Any],
@@ -37,8 +38,8 @@ def fit(
 
     Parameters
     ----------
-    siren : ModulatedSiren
-        Base network with numpy parameters.
+    network : BaseNetwork or ModulatedSiren
+        With numpy parameters.
     points : float32 array, shape (points, dim_in)
     targets : float32 array, shape (batch, points, dim_out)
         Masked points may hold anything finite.
@@ -59,27 +60,38 @@ def fit(
 
     if effort == "paper":
 
-        def block(net: ModulatedSiren, xyz: Array, y: Array, w: Array) -> Array:
-            z = y[:, 0, :1] * 0 + net.shift_map[:1] * 0
+        def block(net: Network, xyz: Array, y: Array, w: Array) -> Array:
+            siren = net if isinstance(net, ModulatedSiren) else net.siren
+            z = siren.zeros(len(y))
             for _ in range(inner_steps):
-                z = sgd_step(net, xyz, y, z, weights=w, learning_rate=learning_rate)
+                z = sgd_step(siren, xyz, y, z, weights=w, learning_rate=learning_rate)
             return z
     else:
         steps = {"fast": (1, 0), "default": (3, 0), "best": (1, 5)}[effort]
-        zero = np.zeros((1, siren.latent_dim), np.float32)
-        # In the pool, because several BLAS threads would round differently from one.
-        (origin,) = map_in_threads(lambda z: siren.linearise(points, z), [zero])
+        if isinstance(network, BaseNetwork) and network.linear:
+            steps = (1, 0)
+        origin = _origin(network, points.tobytes(), weights.mean(0).tobytes())
 
-        def block(net: ModulatedSiren, xyz: Array, y: Array, w: Array) -> Array:
-            at_zero = tuple(_like(part, xyz) for part in origin)
+        def block(net: Network, xyz: Array, y: Array, w: Array) -> Array:
             return gauss_newton(
-                net, xyz, y, weights=w, chord_steps=steps[0], own_steps=steps[1], origin=at_zero
-            )
+                net, xyz, y, weights=w, chord_steps=steps[0], own_steps=steps[1],
+                origin=origin.map(lambda part: _like(part, xyz)),
+            )  # fmt: skip
 
-    return _over_items(block, siren, points, targets, weights)
+    return _over_items(block, network, points, targets, weights)
 
 
-def predict(siren: ModulatedSiren, points: Float32, latents: Float32) -> Float32:
+@lru_cache(maxsize=4)
+def _origin(network: Network, points: bytes, weights: bytes) -> Origin:
+    """The matrix step of a network on a grid: the same for chunk after chunk."""
+    xyz = np.frombuffer(points, np.float32).reshape(-1, network.dim_in)
+    shared = np.frombuffer(weights, np.float32)[None]
+    # In the pool, because several BLAS threads would round differently from one.
+    (origin,) = map_in_threads(lambda net: Origin.of(net, xyz, shared), [network])
+    return origin
+
+
+def predict(network: Network, points: Float32, latents: Float32) -> Float32:
     """Output of the base network for a batch of latents.
 
     Returns
@@ -88,18 +100,21 @@ def predict(siren: ModulatedSiren, points: Float32, latents: Float32) -> Float32
     """
     if (device := compute_device()) != "cpu":
 
-        def block(net: ModulatedSiren, xyz: Array, z: Array) -> Array:
+        def block(net: Network, xyz: Array, z: Array) -> Array:
             return net(xyz, z)
 
-        return _on_gpu(block, siren, device, points, (latents,), len(latents))
+        return _on_gpu(block, network, device, points, (latents,), len(latents))
 
-    output = np.empty((len(latents), len(points), siren.dim_out), dtype=np.float32)
+    output = np.empty((len(latents), len(points), network.dim_out), dtype=np.float32)
 
     def fill(where: tuple[slice, slice]) -> None:
         items, rows = where
-        output[items, rows] = siren(points[rows], latents[items])
+        output[items, rows] = network(points[rows], latents[items])
 
     per_block = max(1, _POINTS_PER_BLOCK // max(1, len(points)))
+    if isinstance(network, BaseNetwork) and network.linear:
+        # One matrix product: the more items share it, the better.
+        per_block = max(per_block, -(-len(latents) // thread_count()))
     map_in_threads(
         fill,
         [
@@ -137,13 +152,13 @@ def _cuda_available() -> bool:
 
 def _over_items(
     block: Callable[..., Array],
-    siren: ModulatedSiren,
+    network: Network,
     points: Float32,
     targets: Float32,
     weights: Float32,
 ) -> Float32:
     if len(targets) == 0:
-        return np.zeros((0, siren.latent_dim), dtype=np.float32)
+        return np.zeros((0, network.latent_dim), dtype=np.float32)
     shared = len(weights) == 1
     arrays = (targets,) if shared else (targets, weights)
     if (device := compute_device()) != "cpu":
@@ -151,26 +166,28 @@ def _over_items(
             common = _like_on(weights, device)
             return _on_gpu(
                 lambda net, xyz, y: block(net, xyz, y, common),
-                siren,
+                network,
                 device,
                 points,
                 arrays,
                 len(targets),
             )
-        return _on_gpu(block, siren, device, points, arrays, len(targets))
+        return _on_gpu(block, network, device, points, arrays, len(targets))
 
     per_block = max(1, _POINTS_PER_BLOCK // len(points))
+    if shared and isinstance(network, BaseNetwork) and network.linear:
+        per_block = max(per_block, -(-len(targets) // thread_count()))
 
     def run(start: int) -> Array:
         items = slice(start, start + per_block)
-        return block(siren, points, targets[items], weights if shared else weights[items])
+        return block(network, points, targets[items], weights if shared else weights[items])
 
     return np.concatenate(map_in_threads(run, range(0, len(targets), per_block)))
 
 
 def _on_gpu(
     block: Callable[..., Array],
-    siren: ModulatedSiren,
+    network: Network,
     device: str,
     points: Float32,
     arrays: tuple[Float32, ...],
@@ -180,7 +197,7 @@ def _on_gpu(
     import torch
 
     to_device = partial(_like_on, device=device)
-    net, xyz = siren.map(to_device), to_device(points)
+    net, xyz = network.map(to_device), to_device(points)
     results, start, size = [], 0, n_items
     with torch.no_grad():
         while start < n_items:

@@ -8,12 +8,21 @@ is shared and the first step is one matrix product per batch; further steps reus
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
+from coinpp_xr.network import BaseNetwork
 from coinpp_xr.siren import Array, ModulatedSiren
+
+Network = BaseNetwork | ModulatedSiren
 
 # A Jacobian damped by this fraction of its mean diagonal stays solvable for one valid cell.
 _DAMPING = 1e-6
+# Items with masks of their own get normal matrices of their own up to this many latents.
+_MOST_OWN_MATRICES = 128
+_FILLING_STEPS = 24
 
 
 def sgd_step(
@@ -36,15 +45,45 @@ def sgd_step(
     return latents - learning_rate * gradient
 
 
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What all items on one grid share, because all start at zero latents.
+
+    Parameters
+    ----------
+    output : array, shape (1, points, dim_out)
+    jacobian : array, shape (1, points, dim_out, latent_dim)
+    step : array, shape (latent_dim, points * dim_out)
+        (JᵀWJ + λI)⁻¹ JᵀW: turns residuals into the least-squares change of the latents.
+    """
+
+    output: Array
+    jacobian: Array
+    step: Array
+
+    @classmethod
+    def of(cls, network: Network, coordinates: Array, weights: Array) -> Origin:
+        """For weights of shape (1, points), which all items share."""
+        output, jacobian = network.linearise(coordinates, network.zeros(1))
+        rows = jacobian.reshape(-1, jacobian.shape[-1])
+        weighted = rows * (weights[:, :, None] + output * 0).reshape(-1, 1)
+        step = _solve_damped((weighted.T @ rows)[None], weighted)
+        return cls(output, jacobian, step.T)
+
+    def map(self, function: Callable[[Array], Array]) -> Origin:
+        """The same with every array replaced by ``function(array)``."""
+        return Origin(function(self.output), function(self.jacobian), function(self.step))
+
+
 def gauss_newton(
-    siren: ModulatedSiren,
+    network: Network,
     coordinates: Array,
     targets: Array,
     *,
     weights: Array,
     chord_steps: int,
     own_steps: int,
-    origin: tuple[Array, Array] | None = None,
+    origin: Origin | None = None,
 ) -> Array:
     """Weighted least-squares latents by Gauss-Newton steps from zero.
 
@@ -58,50 +97,71 @@ def gauss_newton(
         Steps with the Jacobian at zero latents; the first is a plain matrix product.
     own_steps : int
         Further steps with each item's own Jacobian.
-    origin : pair of arrays, optional
-        Output and Jacobian at zero latents, if they are known already.
+    origin : Origin, optional
+        Of this network, these coordinates and these weights (or, where every item has its own,
+        of their mean), if it is known already.
 
     Returns
     -------
     array, shape (batch, latent_dim)
         The latents with the smallest error seen on the way.
     """
-    batch = len(targets)
-    k = siren.latent_dim
-    output, jacobian = origin or siren.linearise(coordinates, siren.shift_map[:1] * 0)
-    latents = targets[:, 0, :1] * 0 + siren.shift_map[:1] * 0
+    origin = origin or Origin.of(network, coordinates, weights.mean(0)[None])
+    if len(weights) == 1 and chord_steps == 1 and own_steps == 0:
+        return (targets - origin.output).reshape(len(targets), -1) @ origin.step.T
+    filling = len(weights) > 1 and network.latent_dim > _MOST_OWN_MATRICES
+    if filling:
+        # A matrix per item would cost too much. The shared one, applied to residuals that are
+        # zero where a point is masked, fills the gaps with what the others say, step by step.
+        chord_steps, own_steps = _FILLING_STEPS, 0
+        gaps = weights[:, :, None] > 0
+    latents = network.zeros(len(targets))
     best, best_loss = latents, None
-    # Weights belong to points; every channel of a point gets the same.
-    per_row = weights[:, :, None] + output[:1] * 0
-
-    def normal_matrix(jac: Array) -> Array:
-        rows = jac.reshape(len(jac), -1, k)
-        return _transpose(rows * per_row.reshape(len(per_row), -1, 1)) @ rows
-
-    matrix = normal_matrix(jacobian)
+    output, jacobian = origin.output, origin.jacobian
+    matrix = None
     for step in range(chord_steps + own_steps + 1):
-        if step >= max(chord_steps, 1):
-            output, jacobian = siren.linearise(coordinates, latents)
-            matrix = normal_matrix(jacobian)
+        own = step >= max(chord_steps, 1)
+        if own and step < chord_steps + own_steps:
+            output, jacobian = network.linearise(coordinates, latents)
+            matrix = None
         elif step > 0:
-            output = siren(coordinates, latents)
+            output = network(coordinates, latents)
         residual = targets - output
-        weighted = (per_row * residual).reshape(batch, -1)
-        loss = (weighted * residual.reshape(batch, -1)).sum(-1)
-        if best_loss is None:
-            best_loss = loss
+        weighted = weights[:, :, None] * residual
+        loss = (weighted * residual).sum((-1, -2))
+        best_loss = loss if best_loss is None else best_loss
         better = loss <= best_loss
         best = _where(better[:, None], latents, best)
         best_loss = _where(better, loss, best_loss)
         if step == chord_steps + own_steps:
             break
-        if len(jacobian) == 1:
-            slope = weighted @ jacobian.reshape(-1, k)
-        else:
-            slope = (weighted[:, None, :] @ jacobian.reshape(batch, -1, k))[:, 0]
         # A step from where the error grew would run away: continue from the best latents only.
-        latents = _where(better[:, None], latents, best) + _solve_damped(matrix, slope)
+        latents = _where(better[:, None], latents, best)
+        if filling:
+            latents = latents + (gaps * residual).reshape(len(targets), -1) @ origin.step.T
+        elif not own and len(weights) == 1:
+            latents = latents + residual.reshape(len(targets), -1) @ origin.step.T
+        else:
+            if matrix is None:
+                matrix = _normal_matrix(jacobian, weights)
+            latents = latents + _solve_damped(matrix, _slope(jacobian, weighted))
     return best
+
+
+def _normal_matrix(jacobian: Array, weights: Array) -> Array:
+    """JᵀWJ of every item, shape (1 or batch, k, k); all channels of a point weigh the same."""
+    rows = jacobian.reshape(len(jacobian), -1, jacobian.shape[-1])
+    per_row = (weights[:, :, None] + jacobian[:1, :, :, 0] * 0).reshape(len(weights), -1, 1)
+    return _transpose(rows * per_row) @ rows
+
+
+def _slope(jacobian: Array, weighted: Array) -> Array:
+    """JᵀWr of every item, shape (batch, k)."""
+    batch, k = len(weighted), jacobian.shape[-1]
+    rows = weighted.reshape(batch, -1)
+    if len(jacobian) == 1:
+        return rows @ jacobian.reshape(-1, k)
+    return (rows[:, None, :] @ jacobian.reshape(batch, -1, k))[:, 0]
 
 
 def _transpose(array: Array) -> Array:

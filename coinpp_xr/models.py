@@ -22,14 +22,18 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
+from coinpp_xr.bitstream import pack_bytes, unpack_bytes
 from coinpp_xr.entropy import CELLS, Histogram
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.files import write_atomically
+from coinpp_xr.network import BaseNetwork, QuantizedTail
 from coinpp_xr.quantization import UniformQuantizer
 from coinpp_xr.settings import config
 from coinpp_xr.siren import ModulatedSiren
 
 FORMAT = "coinpp-xr model 0"
+# Of the linear tail's spherical harmonics; a damaged file must not make us take all memory.
+_MOST_DEGREE = 255
 
 _loaded: dict[str, Model] = {}  # by fingerprint
 _loading = threading.RLock()
@@ -59,12 +63,17 @@ class Model:
         ``sphere`` for latitude-longitude grids.
     offset, scale : float
         Features are (value − offset) / scale, in the data's unit.
-    latent_mean, latent_std : float64 array, shape (latent_dim,)
-        Of the fitted latents of the training data.
-    histogram : uint32 array, shape (latent_dim, 512)
+    latent_mean, latent_std : float64 array, shape (coded,)
+        Of the fitted latents of the training data: those that ``bits`` stores, at most all.
+    histogram : uint32 array, shape (coded, 512)
         Their frequencies; see :func:`coinpp_xr.entropy.fit_histogram`.
     card : dict
         Description for people: data, scores, training, licence. Not part of the fingerprint.
+    tail : QuantizedTail, optional
+        A linear tail behind the SIREN.
+    spectrum : int8 array, shape (bands, latent_dim), optional
+        Expected size of every latent by temporal frequency; see
+        :func:`coinpp_xr.transform.fit_spectrum`.
     """
 
     name: str
@@ -76,6 +85,8 @@ class Model:
     latent_std: npt.NDArray[np.float64]
     histogram: Histogram
     card: dict[str, Any] = field(default_factory=dict)
+    tail: QuantizedTail | None = None
+    spectrum: npt.NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         parse_name(self.name)
@@ -83,13 +94,23 @@ class Model:
     def __repr__(self) -> str:
         return (
             f"<Model {self.name}: {self.latent_dim} latents, {self.siren.depth} × "
-            f"{self.siren.width} SIREN, {self.siren.parameter_count:,} parameters, "
+            f"{self.siren.width} SIREN, {self.network.parameter_count:,} parameters, "
             f"fingerprint {self.fingerprint}>"
         )
 
+    @cached_property
+    def network(self) -> BaseNetwork:
+        """The SIREN and its tail as one function of coordinates and latents."""
+        return BaseNetwork(self.siren, self.tail.tail if self.tail else None)
+
+    @cached_property
+    def coded_network(self) -> BaseNetwork:
+        """The network with those latents only that ``bits`` stores."""
+        return self.network.truncated(len(self.histogram))
+
     @property
     def latent_dim(self) -> int:
-        return self.siren.latent_dim
+        return self.network.latent_dim
 
     @property
     def units(self) -> str:
@@ -101,8 +122,8 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over all that decoding depends on."""
-        digest = hashlib.sha256(json.dumps(self._definition, sort_keys=True).encode())
-        for name, tensor in sorted(self._tensors.items()):
+        digest = hashlib.sha256(json.dumps(self.definition, sort_keys=True).encode())
+        for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
             digest.update(tensor.tobytes())
         return digest.hexdigest()[:16]
@@ -113,7 +134,8 @@ class Model:
         return len(self.to_bytes())
 
     @property
-    def _definition(self) -> dict[str, Any]:
+    def definition(self) -> dict[str, Any]:
+        """The numbers that decoding depends on, beside :attr:`tensors`."""
         return {
             "format": FORMAT,
             "domain": self.domain,
@@ -124,7 +146,8 @@ class Model:
         }
 
     @property
-    def _tensors(self) -> dict[str, npt.NDArray[Any]]:
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays that decoding depends on, by the names that model files use."""
         layers = range(self.siren.depth + 1)
         tensors = {
             **{f"weight.{i}": self.siren.weights[i] for i in layers},
@@ -134,19 +157,28 @@ class Model:
             "latent_std": self.latent_std,
             "histogram": self.histogram,
         }
+        if self.tail is not None:
+            tensors |= {"tail.symbols": self.tail.symbols, "tail.steps": self.tail.steps}
+        if self.spectrum is not None:
+            tensors["spectrum"] = self.spectrum
         return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
     def to_bytes(self) -> bytes:
         """The model's file as bytes; the same model always gives the same bytes."""
         description = {
-            **self._definition,
+            **self.definition,
             "name": self.name,
             "fingerprint": self.fingerprint,
             "card": self.card,
         }
         # One entry: safetensors writes several in random order.
+        tensors = self.tensors
+        if self.tail is not None:
+            # By far the largest part, and half of it are zeros and other small numbers.
+            description["tail_degree"] = self.tail.tail.degree
+            tensors["tail.symbols"] = np.frombuffer(pack_bytes(self.tail.symbols), np.uint8)
         metadata = {"coinpp_xr": json.dumps(description, sort_keys=True)}
-        return bytes(safetensors_bytes(self._tensors, metadata))
+        return bytes(safetensors_bytes(tensors, metadata))
 
     def save(self, path: str | Path) -> Path:
         """Write the model to one file, whole or not at all."""
@@ -154,6 +186,53 @@ class Model:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, self.to_bytes())
         return target
+
+    @classmethod
+    def from_parts(
+        cls,
+        name: str,
+        definition: dict[str, Any],
+        tensors: dict[str, npt.NDArray[Any]],
+        card: dict[str, Any],
+    ) -> Model:
+        """The model of a :attr:`definition` and its :attr:`tensors`.
+
+        Raises
+        ------
+        LookupError, TypeError, ValueError
+            If they do not make a model.
+        """
+        if definition["format"] != FORMAT:
+            raise ValueError(f"it is of format {definition['format']!r}")
+        layers = range(definition["depth"] + 1)
+        siren = ModulatedSiren(
+            tuple(tensors[f"weight.{i}"] for i in layers),
+            tuple(tensors[f"bias.{i}"] for i in layers),
+            tensors["shift_map"],
+            float(definition["omega0"]),
+        )
+        tail = None
+        if "tail.symbols" in tensors:
+            tail = QuantizedTail(tensors["tail.symbols"], tensors["tail.steps"])
+        model = cls(
+            name=name,
+            siren=siren,
+            domain=definition["domain"],
+            offset=float(definition["offset"]),
+            scale=float(definition["scale"]),
+            latent_mean=tensors["latent_mean"],
+            latent_std=tensors["latent_std"],
+            histogram=tensors["histogram"],
+            card=card,
+            tail=tail,
+            spectrum=tensors.get("spectrum"),
+        )
+        coded = len(model.latent_mean)
+        if model.histogram.shape != (coded, CELLS) or coded > model.latent_dim:
+            raise ValueError(f"its tables have shape {model.histogram.shape}")
+        if model.spectrum is not None and model.spectrum.shape[1:] != (model.latent_dim,):
+            raise ValueError(f"its spectrum has shape {model.spectrum.shape}")
+        return model
 
     @classmethod
     def from_file(cls, path: str | Path) -> Model:
@@ -171,28 +250,11 @@ class Model:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             definition = json.loads(metadata["coinpp_xr"])
-            layers = range(definition["depth"] + 1)
-            if definition["format"] != FORMAT:
-                raise ValueError(f"it is of format {definition['format']!r}")
-            siren = ModulatedSiren(
-                tuple(tensors[f"weight.{i}"] for i in layers),
-                tuple(tensors[f"bias.{i}"] for i in layers),
-                tensors["shift_map"],
-                float(definition["omega0"]),
+            if "tail.symbols" in tensors:
+                tensors["tail.symbols"] = _read_tail(tensors, definition)
+            model = cls.from_parts(
+                definition["name"], definition, tensors, dict(definition["card"])
             )
-            model = cls(
-                name=definition["name"],
-                siren=siren,
-                domain=definition["domain"],
-                offset=float(definition["offset"]),
-                scale=float(definition["scale"]),
-                latent_mean=tensors["latent_mean"],
-                latent_std=tensors["latent_std"],
-                histogram=tensors["histogram"],
-                card=dict(definition["card"]),
-            )
-            if model.histogram.shape != (model.latent_dim, CELLS):
-                raise ValueError(f"its tables have shape {model.histogram.shape}")
             if definition["fingerprint"] != model.fingerprint:
                 raise ValueError("its content does not have the fingerprint it was saved with")
         except (SafetensorError, LookupError, ValueError, TypeError) as error:
@@ -201,6 +263,17 @@ class Model:
                 f"{path} is not a coinpp-xr model file or is damaged: {reason}"
             ) from error
         return model
+
+
+def _read_tail(
+    tensors: dict[str, npt.NDArray[Any]], definition: dict[str, Any]
+) -> npt.NDArray[np.int16]:
+    steps, degree = tensors["tail.steps"], int(definition["tail_degree"])
+    if not 0 <= degree <= _MOST_DEGREE:
+        raise ValueError(f"its tail is of degree {degree}")
+    shape = len(steps), (degree + 1) ** 2
+    packed = tensors["tail.symbols"].tobytes()
+    return unpack_bytes(packed, shape[0] * shape[1], np.dtype(np.int16)).reshape(shape)
 
 
 def parse_name(name: Any) -> str:

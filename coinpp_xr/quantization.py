@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log2
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,90 @@ def parse_bits(bits: Any) -> int:
     if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or bits not in BITS:
         raise ValueError(f"bits must be a whole number from 1 to 16, got {bits!r}")
     return int(bits)
+
+
+# ---- one step for all coefficients, for the lowest rate at a given error ------------------------
+
+# A step is 2^(exponent / 64): fine enough to meet a target closely, and an integer to store.
+STEPS_PER_OCTAVE = 64
+# What a bit is worth, in squared steps. Larger values zero more coefficients, for which the step
+# has to shrink; chosen on simulated fields and ERA5 snapshots that nothing else is measured on.
+_PRICE_OF_A_BIT = 0.12
+# Share of an interval that lies below its level in the Laplace model of the rate.
+_BELOW = 0.6
+# Beyond this ratio of step to size nothing but zeros is expected.
+_LARGEST_RATIO = np.float32(60)
+
+Floating = npt.NDArray[np.floating[Any]]
+
+
+def step_of(exponent: int) -> float:
+    """The quantizer's step for its stored exponent."""
+    return float(2.0 ** (exponent / STEPS_PER_OCTAVE))
+
+
+def exponent_of(step: float) -> int:
+    """The exponent whose step is nearest."""
+    return round(STEPS_PER_OCTAVE * log2(max(step, 1e-300)))
+
+
+def surrounding_sizes(coefficients: Floating) -> Floating:
+    """Mean magnitude around every coefficient: its own size as others tell it.
+
+    Parameters
+    ----------
+    coefficients : array, shape (sequences, frequencies, orders, waves)
+    """
+    sizes = np.abs(coefficients)
+    for axis, weights in ((1, (1.0, 0.5)), (2, (1.0, 0.5)), (3, (1.0, 0.5, 0.5))):
+        total = sizes * sizes.dtype.type(weights[0])
+        share = np.full(sizes.shape[axis], weights[0])
+        for distance, weight in enumerate(weights[1:], start=1):
+            n = sizes.shape[axis] - distance
+            if n <= 0:
+                continue
+            ahead = (slice(None),) * axis + (slice(distance, None),)
+            behind = (slice(None),) * axis + (slice(None, n),)
+            total[behind] += sizes.dtype.type(weight) * sizes[ahead]
+            total[ahead] += sizes.dtype.type(weight) * sizes[behind]
+            share[:n] += weight
+            share[distance:] += weight
+        sizes = total / share.astype(sizes.dtype).reshape((-1,) + (1,) * (sizes.ndim - axis - 1))
+    # Never so small that a step over it leaves the range of single precision.
+    least = max(1e-30, 1e-12 * float(sizes.max(initial=0)))
+    floored: Floating = np.maximum(sizes, sizes.dtype.type(least))
+    return floored
+
+
+def quantize_for_rate(
+    coefficients: Floating, step: float, sizes: Floating
+) -> npt.NDArray[np.int32]:
+    """Symbols that are worth their bits: squared error + price · bits is least.
+
+    Parameters
+    ----------
+    coefficients : array
+    step : float
+    sizes : array
+        Expected magnitudes, for the Laplace model of the rate.
+    """
+    ratio = np.minimum(sizes.dtype.type(step) / sizes, _LARGEST_RATIO)
+    below = np.exp(-_BELOW * ratio)
+    # Bits that a one costs more than a zero, and every further step more than the one before.
+    first = np.log2(np.maximum((1 - below) / (0.5 * below * -np.expm1(-ratio)), 1))
+    further = np.minimum(ratio / np.log(2) * (_PRICE_OF_A_BIT / 2), 0.5)
+    scaled = np.abs(coefficients) / coefficients.dtype.type(step)
+    symbols = np.maximum(np.floor(scaled + (0.5 - further)), 1)
+    symbols[scaled < 0.5 + _PRICE_OF_A_BIT / 2 * first] = 0
+    signed: npt.NDArray[np.int32] = np.copysign(symbols, coefficients).astype(np.int32)
+    return signed
+
+
+def estimated_bits(symbols: npt.NDArray[np.int32], step: float, sizes: Floating) -> float:
+    """What symbols would cost if each were Laplace distributed with its expected size."""
+    ratio = np.minimum(sizes.dtype.type(step) / sizes, _LARGEST_RATIO)
+    magnitude = np.abs(symbols)
+    zero = -np.log2(-np.expm1(-_BELOW * ratio))
+    level = (np.maximum(magnitude, 1) - 1 + _BELOW) * ratio / np.log(2)
+    other = 1 + level - np.log2(-np.expm1(-ratio))
+    return float(np.where(magnitude == 0, zero, other).sum())

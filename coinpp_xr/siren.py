@@ -104,6 +104,10 @@ class ModulatedSiren:
             self.omega0,
         )
 
+    def zeros(self, batch: int) -> Array:
+        """Zero latents, shape (batch, latent_dim), in the parameters' library and device."""
+        return concatenate([self.shift_map[:1] * 0] * batch, axis=0)
+
     def __call__(self, coordinates: Array, latents: Array) -> Array:
         """Evaluate the network.
 
@@ -149,7 +153,7 @@ class ModulatedSiren:
             for slope, weight in zip(reversed(slopes), reversed(self.weights), strict=False):
                 cotangent = (cotangent @ weight) * slope
                 per_layer.append(cotangent)
-            return _concatenate(per_layer[::-1])
+            return concatenate(per_layer[::-1])
 
         return self._output(hidden), shift_cotangents
 
@@ -167,7 +171,7 @@ class ModulatedSiren:
             unit = output * 0  # same shape, dtype and device in both libraries
             unit[..., channel] = 1
             channels.append((shift_cotangents(unit) @ self.shift_map)[..., None, :])
-        return output, channels[0] if len(channels) == 1 else _concatenate(channels, axis=-2)
+        return output, channels[0] if len(channels) == 1 else concatenate(channels, axis=-2)
 
     def _layer_shifts(self, latents: Array) -> list[Callable[[Array], Array]]:
         """For every sine layer the function hidden → ω0 (W hidden + b + β)."""
@@ -201,7 +205,7 @@ def _cosine(z: Array) -> Array:
     return np.cos(z) if isinstance(z, np.ndarray) else z.cos()
 
 
-def _concatenate(parts: list[Array], axis: int = -1) -> Array:
+def concatenate(parts: list[Array], axis: int = -1) -> Array:
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts, axis=axis)
     import torch

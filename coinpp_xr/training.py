@@ -6,9 +6,10 @@ Two objectives. ``paper`` is COIN++ as published: a few gradient steps from zero
 the base network through those steps with second-order gradients (eqs. 9, 10). ``warm-start``
 takes every training item's EOF scores as its latents, jitters them, and regresses the
 base network on what the EOFs make of them: targets without noise, as many as one likes, also
-where the archive has none. A last part of the steps may then learn from the data itself while
-the latents follow by damped Gauss-Newton steps; at a solved inner problem the outer gradient
-needs no second-order terms (envelope theorem).
+where the archive has none. A last part of the steps (``warm_fraction``) may then learn from the
+data itself while the latents follow. At a solved inner problem the outer gradient is the plain one
+at fixed latents (envelope theorem): no second-order terms, and the gradient with respect to the
+latents, which the same backward pass yields, moves them on by preconditioned steps.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _SPIKES_BEFORE_ROLLBACK = 5
 _LONG_GRADIENT = 2.0
 _WARM_UP_STEPS = 200
 _LARGEST_SCORE = 3.0
+_PRECONDITIONER_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class TrainingConfig:
     jitter : float
         Standard deviation of the noise on those scores.
     relaxation, largest_move : float
-        Fraction and clip (in standard deviations) of each Gauss-Newton move of a latent.
+        Fraction and clip (in standard deviations) of each move of a latent that follows.
     weighting : {"area", "equal"}
         Error weights of the grid's cells.
     precision : {"float32", "tf32", "bf16"}
@@ -273,6 +275,7 @@ class _Training:
         self.config, self.device, self.scale = config, torch.device(device), data.scale
         self.checkpoint = Path(checkpoint) if checkpoint else None
         self.listener, self.last_told = log, 0.0
+        self.preconditioner: torch.Tensor | None = None
         self.random_patches = data.random_patches
         self.data_crc = f"{zlib.crc32(np.ascontiguousarray(data.train).tobytes()):08x}"
         if config.precision == "tf32":
@@ -367,7 +370,7 @@ class _Training:
                 else:
                     if not state.following:  # another loss: what was usual no longer counts
                         state.following, state.recent, state.recent_gradients = True, [], []
-                    latents = self._follow(state.siren, points, targets, weights, latents)
+                    latents.requires_grad_()
             error = (state.siren(points, latents).float() - targets).square().mean(-1)
         loss = (error * weights).sum(-1).mean()
         loss.backward()
@@ -384,7 +387,7 @@ class _Training:
             return value
         state.spikes_in_a_row = 0
         if state.following and state.latents is not None:
-            state.latents[items] = latents
+            state.latents[items] = self._followed(state, latents)
         state.recent = [*state.recent[-99:], value]
         state.recent_gradients = [*state.recent_gradients[-99:], norm]
         longest = _LONG_GRADIENT * float(np.median(state.recent_gradients))
@@ -437,29 +440,27 @@ class _Training:
             learning_rate=self.config.inner_lr,
         )  # fmt: skip
 
-    def _follow(
-        self,
-        siren: ModulatedSiren,
-        points: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor,
-        latents: torch.Tensor,
-    ) -> torch.Tensor:
-        """A damped, clipped Gauss-Newton move of the latents towards the current network."""
+    def _followed(self, state: _State, latents: torch.Tensor) -> torch.Tensor:
+        """Latents after a clipped step (J0ᵀWJ0)⁻¹ JᵀWr towards their inner solution.
+
+        JᵀWr, with each item's own Jacobian, is what the outer backward pass has left in their
+        gradient: following costs no pass of its own. The matrix, taken at zero latents, is the
+        same for all items and changes slowly.
+        """
         config = self.config
-        with torch.no_grad():
-            output, jacobian = siren.linearise(points, latents)
-            rows = jacobian.reshape(len(latents), -1, config.latent_dim)
-            weighted = (rows * weights[:, :, None].repeat_interleave(siren.dim_out, 1)).transpose(
-                1, 2
-            )
-            matrix = weighted @ rows
-            slope = weighted @ (targets - output).reshape(len(latents), -1, 1)
-            trace = matrix.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-            eye = torch.eye(config.latent_dim, device=self.device)
-            move = torch.linalg.solve(matrix + 1e-3 * trace * eye, slope)[..., 0]
-            limit = config.largest_move
-            return latents + (config.relaxation * move).clamp(-limit, limit)
+        if self.preconditioner is None or state.step % _PRECONDITIONER_STEPS == 0:
+            with torch.no_grad():
+                zeros = torch.zeros(1, config.latent_dim, device=self.device)
+                jacobian = state.siren.linearise(self.points, zeros)[1][0]
+                matrix = torch.einsum("p,pck,pcl->kl", self.weights, jacobian, jacobian)
+                matrix += 1e-3 * matrix.diagonal().mean() * torch.eye(len(matrix)).to(matrix)
+                self.preconditioner = torch.linalg.inv(matrix / state.siren.dim_out)
+        assert latents.grad is not None
+        # The loss is the mean over the items of the weighted square of r.
+        slope = -0.5 * len(latents) * latents.grad
+        limit = config.largest_move
+        move = (config.relaxation * slope @ self.preconditioner).clamp(-limit, limit)
+        return latents.detach() + move
 
     # ---- start, validation, checkpoints ---------------------------------------------------
 
@@ -554,6 +555,8 @@ class _Training:
         if state.latents is not None:
             tensors["latents"] = state.latents
             tensors["eof.mean"], tensors["eof.patterns"] = self.eofs
+        if self.preconditioner is not None:
+            tensors["preconditioner"] = self.preconditioner
         return {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
 
     def _restore(self, state: _State, tensors: dict[str, torch.Tensor]) -> None:
@@ -570,6 +573,8 @@ class _Training:
                 }
         if "latents" in tensors:
             state.latents = tensors["latents"].clone().to(self.device)
+            if "preconditioner" in tensors:
+                self.preconditioner = tensors["preconditioner"].clone().to(self.device)
             self.eofs = (
                 tensors["eof.mean"].to(self.device), tensors["eof.patterns"].to(self.device)
             )  # fmt: skip

@@ -9,6 +9,7 @@ Example: python pretrained/update_registry.py
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,20 +22,43 @@ def markdown(model: Model) -> str:
     """The model's card for people."""
     card = dict(model.card)
     scores, configuration = card.pop("validation_rmse"), card.pop("configuration")
+    candidates = card.pop("candidates", {})
+    by_latents = card.pop("validation_rmse_by_latents", {})
+    siren, tail = model.siren, model.tail
+    network = f"SIREN of {siren.depth} sine layers of width {siren.width}"
+    if tail is not None:
+        network += (
+            f" with {siren.latent_dim} of the latents, linear tail of spherical harmonics up to "
+            f"degree {tail.tail.degree} with {tail.tail.latent_dim}"
+        )
     facts = {
         "latents per item": model.latent_dim,
-        "base network": f"{model.siren.depth} sine layers of width {model.siren.width}",
+        "base network": network,
         "file": f"{model.nbytes:,} bytes",
         "fingerprint": model.fingerprint,
         **{name.replace("_", " "): value for name, value in card.items() if name != "description"},
     }
     lines = [f"# {model.name}", "", card.get("description", ""), "", "| | |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    lines += ["", f"Held-out RMSE, area-weighted, in {model.units or 'the unit of the data'}:", ""]
-    lines += ["| latents | RMSE |", "| --- | ---: |"]
-    lines += [f"| {rate} | {rmse} |" for rate, rmse in scores.items()]
+    units = model.units or "the unit of the data"
+    of_bits = f", {len(model.histogram)} latents"
+    rows = [
+        *((f"{count} latents", by_latents[count]) for count in sorted(by_latents, key=int)),
+        *((f"{rate}{of_bits}", rmse) for rate, rmse in scores.items() if "bits" in rate),
+    ]
+    if not by_latents:
+        rows = [("unquantized", scores["unquantized"]), *rows]
+    lines += _table(f"Held-out RMSE, area-weighted, in {units}", rows)
+    if candidates:
+        ranked = sorted(candidates.items(), key=lambda entry: float(entry[1]))
+        lines += _table("What was tried, judged on a spread of held-out fields", ranked)
     lines += ["", "Training configuration:", "", "```json", json.dumps(configuration, indent=1)]
     return "\n".join([*lines, "```", ""])
+
+
+def _table(title: str, rows: Iterable[tuple[str, float]]) -> list[str]:
+    lines = ["", f"{title}:", "", "| | RMSE |", "| --- | ---: |"]
+    return [*lines, *(f"| {label} | {rmse} |" for label, rmse in rows)]
 
 
 def main() -> None:

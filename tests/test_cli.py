@@ -171,7 +171,7 @@ def test_a_trained_model_can_be_used(coinpp: Coinpp, archive: Path) -> None:
     assert "step 20 of 20" in result.err
     model = Model.from_file("mine.safetensors")
     assert (model.name, model.latent_dim, model.siren.width, model.units) == ("mine", 2, 16, "K")
-    for part in (model.fingerprint, f"{model.siren.parameter_count} parameters"):
+    for part in (model.fingerprint, f"{model.network.parameter_count} parameters", "of the SIREN"):
         assert part in result.out
     assert 'COINppCodec(model="mine.safetensors", bits=8)' in result.out
     assert COINppCodec(model="mine.safetensors", bits=8).fingerprint == model.fingerprint

@@ -97,7 +97,7 @@ def test_the_usual_layouts_are_recognised(era5, layout) -> None:
     model = coinpp_xr.load_model("t2m-46x90")
     grid = list(SphereGrid.usual_layouts(60, 120))[layout]
     latents = np.random.default_rng(0).standard_normal((3, model.latent_dim)).astype(np.float32)
-    values = model.siren(grid.points, 0.5 * latents)[..., 0].reshape(3, 60, 120)
+    values = model.network(grid.points, 0.5 * latents)[..., 0].reshape(3, 60, 120)
     values = (values * model.scale + model.offset).astype(np.float32)
     codec = COINppCodec(model, bits=12)
     assert rmse(codec.decode(codec.encode(values)), values) < 1.5
@@ -314,8 +314,11 @@ def test_no_rate_control_warns_that_no_error_is_bounded(tiny_model) -> None:
         ({"bits": 8, "max_error": 0.5}, ValueError, "give one rate control"),
         ({"bits": 0}, ValueError, "from 1 to 16"),
         ({"max_error": 0.5}, NotImplementedError, "max_error is not available yet"),
-        ({"target_rmse": 0.5}, NotImplementedError, "target_rmse is not available yet"),
-        ({"bits": 8, "embed_model": True}, NotImplementedError, "embed_model=True"),
+        ({"target_rmse": 0}, ValueError, "target_rmse must be a positive number"),
+        ({"target_rmse": 1, "time_axis": -1}, ValueError, "time_axis must be 0 or a larger"),
+        ({"model": "none", "bits": 8}, ValueError, "bits needs a model"),
+        ({"model": "none", "target_rmse": 1, "embed_model": True}, ValueError, "no model to embed"),
+        ({"bits": 8, "embed_model": True}, ValueError, "train a smaller one"),
         ({"bits": 8, "effort": "max"}, ValueError, "effort must be one of"),
         ({"bits": 8, "latitude": [1, 2]}, ValueError, "together"),
         ({"bits": 8, "latitude": [1, 1], "longitude": [1, 2]}, ValueError, "strictly monotonic"),

@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from coinpp_xr.building import build_model, standard_form
+from coinpp_xr.building import build_model, standard_form, train
+from coinpp_xr.candidates import choose_network
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict
+from coinpp_xr.harmonics import harmonics
 from coinpp_xr.training import (
     PRESETS,
     TrainingConfig,
@@ -236,19 +239,26 @@ def test_eof_scores_are_uncorrelated_and_span_the_leading_subspace() -> None:
     assert np.abs(rest).max() < 1e-4
 
 
-def test_standard_form_is_the_same_network_with_white_latents() -> None:
+def test_standard_form_is_the_same_network_in_the_axes_of_the_error() -> None:
     data = make_data()
     siren = meta_learn(data, replace(SMALL, steps=100))
     latents = fit(siren, data.points, data.train, data.weights, effort="best")
     standard = standard_form(siren, data.points, data.weights, latents)
     back = np.linalg.lstsq(siren.shift_map, standard.shift_map, rcond=None)[0]
-    whitened = np.linalg.solve(back, (latents - latents.mean(0)).T).T
+    rotated = np.linalg.solve(back, (latents - latents.mean(0)).T).T
     np.testing.assert_allclose(
-        predict(standard, data.points, whitened.astype(np.float32)),
+        predict(standard, data.points, rotated.astype(np.float32)),
         predict(siren, data.points, latents),
         atol=1e-4,
     )
-    np.testing.assert_allclose(np.cov(whitened.T), np.eye(2), atol=1e-3)
+    covariance = np.cov(rotated.T)
+    assert covariance[0, 0] > covariance[1, 1]
+    assert abs(covariance[0, 1]) < 1e-4 * covariance[1, 1]
+    # An error of any latent is the same error of the field.
+    jacobian = standard.linearise(data.points, standard.zeros(1))[1][0, :, 0].astype(np.float64)
+    np.testing.assert_allclose(
+        jacobian.T @ (jacobian * GRID.area_weights[:, None]), np.eye(2), atol=1e-3
+    )
 
 
 def test_a_built_model_carries_its_held_out_scores() -> None:
@@ -258,3 +268,112 @@ def test_a_built_model_carries_its_held_out_scores() -> None:
     scores = model.card["validation_rmse"]
     assert scores["unquantized"] <= scores["8 bits"] * 1.001 <= scores["4 bits"] * 1.01
     assert model.card["parameters"] == siren.parameter_count
+
+
+def globes(data: TrainingData) -> xr.DataArray:
+    """All fields of training data, in kelvins."""
+    fields = 250 + data.scale * np.concatenate([data.train, data.validation])
+    return xr.DataArray(
+        fields.reshape(-1, *GRID.shape), dims=("time", "latitude", "longitude"),
+        coords={"latitude": GRID.latitude, "longitude": GRID.longitude}, name="t2m",
+        attrs={"units": "K"},
+    )  # fmt: skip
+
+
+def noisy_data(items: int) -> TrainingData:
+    """Fields with local structure, which no few latents hold."""
+    rng = np.random.default_rng(1)
+    degree = np.sqrt(np.arange(64)).astype(int)
+    amplitudes = rng.standard_normal((items, 64)) / (1 + degree) ** 1.5
+    fields = (0.5 + 0.05 * amplitudes @ harmonics(GRID.points, 7).T)[..., None].astype(np.float32)
+    return TrainingData(GRID.points, GRID.area_weights, fields[:-10], fields[-10:], scale=100.0)
+
+
+QUICK = {"width": 16, "depth": 2, "omega0": 10.0, "steps": 30, "points_per_item": 100}
+
+
+def test_a_trained_model_has_the_latents_asked_for() -> None:
+    model = train(globes(noisy_data(100)), latent_dim=20, max_minutes=None, settings=QUICK)
+    assert model.latent_dim == 20
+    assert model.tail is not None
+    labels = model.card["candidates"]
+    assert set(labels) >= {model.card["network"].split(":")[0]}
+    assert min(labels.values()) == labels[model.card["network"].split(":")[0]]
+    by_latents = model.card["validation_rmse_by_latents"]
+    assert by_latents["20"] < by_latents["16"]
+    assert by_latents["20"] == model.card["validation_rmse"]["unquantized"]
+    assert model.spectrum is not None
+    assert model.spectrum.shape[1] == 20
+
+
+def test_training_is_deterministic() -> None:
+    first, second = (
+        train(globes(noisy_data(60)), latent_dim=12, max_minutes=None, settings=QUICK)
+        for _ in range(2)
+    )
+    assert first.fingerprint == second.fingerprint
+
+
+def test_all_latents_can_be_the_sirens() -> None:
+    model = train(globes(noisy_data(60)), latent_dim=4, tail=False, settings=QUICK)
+    assert model.tail is None
+    assert model.siren.latent_dim == model.latent_dim == 4
+    assert "candidates" not in model.card
+
+
+def test_the_papers_recipe_has_no_tail() -> None:
+    settings = {**QUICK, "objective": "paper"}
+    model = train(globes(noisy_data(60)), latent_dim=4, settings=settings)
+    assert model.tail is None
+
+
+def test_a_region_gets_a_siren_and_the_card_says_why() -> None:
+    region = globes(noisy_data(60)).isel(latitude=slice(0, 6))
+    model = train(region, latent_dim=4, settings=QUICK)
+    assert model.tail is None
+    assert "whole sphere" in model.card["network"]
+
+
+@pytest.mark.parametrize("items", [12, 30])
+def test_few_globes_make_a_model(items: int) -> None:
+    data = noisy_data(100)
+    few = globes(data).isel(time=slice(0, items))
+    model = train(few, latent_dim=32, max_minutes=None, settings=QUICK)
+    assert model.latent_dim == 32
+    unseen = (globes(data).values[items:].reshape(-1, len(GRID.points), 1) - model.offset) / (
+        model.scale
+    )
+    latents = fit(model.network, GRID.points, unseen, GRID.area_weights)
+    error = predict(model.network, GRID.points, latents) - unseen
+    anomaly = unseen - unseen.mean(0)
+    assert (error**2).mean() < 0.5 * (anomaly**2).mean()
+
+
+def test_more_latents_than_the_grid_resolves_are_refused() -> None:
+    with pytest.raises(ValueError, match="300 latents are more than the 100 spherical harmonics"):
+        train(globes(noisy_data(30)), latent_dim=300, settings=QUICK)
+
+
+@pytest.mark.parametrize("own", [0, 4])
+def test_tail_latents_stand_in_the_axes_of_the_error(own: int) -> None:
+    """Whatever part the SIREN has: an error in any latent is the same error of the field."""
+    data = noisy_data(100)
+    siren = meta_learn(data, replace(SMALL, latent_dim=4, steps=60))
+    latents = fit(siren, data.points, data.train, data.weights)
+    siren = standard_form(siren, data.points, data.weights, latents)
+    _, tried = choose_network(siren, data, 12)
+    network = next(c.network for c in tried if c.network.siren.latent_dim == own)
+    jacobian = network.linearise(data.points, network.zeros(1))[1][0, :, 0].astype(np.float64)
+    gram = jacobian.T @ (jacobian * GRID.area_weights[:, None])
+    np.testing.assert_allclose(gram, np.eye(12), atol=1e-3)
+
+
+def test_a_network_without_siren_latents_holds_the_mean_field() -> None:
+    data = noisy_data(100)
+    siren = meta_learn(data, replace(SMALL, latent_dim=4, steps=60))
+    linear = choose_network(siren, data, 12)[1][0].network
+    assert linear.linear
+    mean = linear(data.points, linear.zeros(1))[0]
+    # The few points around the poles share values that no smooth function has.
+    error = (mean - data.train.mean(0))[..., 0] ** 2 @ GRID.area_weights
+    assert np.sqrt(error) < 1e-4

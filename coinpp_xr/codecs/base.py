@@ -6,6 +6,7 @@ import asyncio
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -52,7 +53,7 @@ class Configured:
     codec_id: ClassVar[str]
 
     def get_config(self) -> dict[str, Any]:
-        """Plain JSON: the constructor's arguments that are not at their default."""
+        """Plain JSON: the constructor's arguments that are not at their default (None)."""
         settings = {name: v for name, v in vars(self).items() if not name.startswith("_")}
         return {"id": self.codec_id, **{k: v for k, v in sorted(settings.items()) if v is not None}}
 
@@ -69,16 +70,14 @@ class Configured:
         return {"name": config.pop("id"), "configuration": config}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.get_config() == other.get_config()
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.get_config(), sort_keys=True))
 
     def __repr__(self) -> str:
         shown = [
-            f"{name}=<{len(value)} values>" if isinstance(value, list) else f"{name}={value!r}"
-            for name, value in self.get_config().items()
-            if name != "id"
+            f"{name}={_short(value)}" for name, value in self.get_config().items() if name != "id"
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -124,6 +123,14 @@ class Configured:
 
     def _decode_sync(self, chunk: Any, chunk_spec: Any) -> Any:
         raise NotImplementedError
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"<{len(value)} values>"
+    if isinstance(value, str) and len(value) > 80:  # an embedded model
+        return f"<{len(value)} characters>"
+    return repr(value)
 
 
 class NumcodecsCodec(Configured, Codec, BytesBytesCodec):  # type: ignore[misc]
@@ -186,25 +193,49 @@ class ArrayCodec(Configured, ArrayBytesCodec):
         )
 
 
-def parse_rate(*, bits: Any, max_error: Any, target_rmse: Any) -> int:
-    """Check the exclusive rate controls; returns the bits per latent."""
-    given = {"bits": bits, "max_error": max_error, "target_rmse": target_rmse}
-    given = {name: value for name, value in given.items() if value is not None}
-    if len(given) > 1:
-        raise ValueError(f"give one rate control, not {' and '.join(given)}")
-    for name in ("max_error", "target_rmse"):
-        if name in given:
-            raise NotImplementedError(f"{name} is not available yet; use bits=1..16")
-    if not given:
-        warnings.warn(
-            f"no rate control given: bits={DEFAULT_BITS} is used, which bounds no error. Data "
-            "unlike the model's training data comes back with whatever error the model makes; "
-            "check the report of ds.coinpp.compress(...)",
-            CompressionWarning,
-            stacklevel=3,
-        )
-        return DEFAULT_BITS
-    return parse_bits(bits)
+@dataclass(frozen=True)
+class Rate:
+    """The one rate control of a codec."""
+
+    bits: int | None = None
+    target_rmse: float | None = None
+
+    @classmethod
+    def parse(cls, *, bits: Any, max_error: Any, target_rmse: Any) -> Rate:
+        """Check the exclusive rate controls.
+
+        Raises
+        ------
+        ValueError, NotImplementedError
+        """
+        given = {"bits": bits, "max_error": max_error, "target_rmse": target_rmse}
+        given = {name: value for name, value in given.items() if value is not None}
+        if len(given) > 1:
+            raise ValueError(f"give one rate control, not {' and '.join(given)}")
+        if "max_error" in given:
+            raise NotImplementedError(
+                "max_error is not available yet; use target_rmse or bits=1..16"
+            )
+        if "target_rmse" in given:
+            return cls(target_rmse=parse_error("target_rmse", target_rmse))
+        if not given:
+            warnings.warn(
+                f"no rate control given: bits={DEFAULT_BITS} is used, which bounds no error. Data "
+                "unlike the model's training data comes back with whatever error the model makes; "
+                "give target_rmse, or check the report of ds.coinpp.compress(...)",
+                CompressionWarning,
+                stacklevel=4,
+            )
+            return cls(bits=DEFAULT_BITS)
+        return cls(bits=parse_bits(bits))
+
+
+def parse_error(name: str, value: Any) -> float:
+    """Check an error in the data's unit."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if not number or isinstance(value, bool) or not 0 < float(value) < float("inf"):
+        raise ValueError(f"{name} must be a positive number in the data's unit, got {value!r}")
+    return float(value)
 
 
 def _is_zarr_batch(buf: Any) -> bool:

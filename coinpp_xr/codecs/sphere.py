@@ -8,10 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.chunk import decode_chunk, encode_chunk
-from coinpp_xr.codecs.base import ArrayCodec, Configured, NumcodecsCodec, parse_rate
+from coinpp_xr.codecs.base import ArrayCodec, Configured, NumcodecsCodec, Rate
+from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import EFFORTS
 from coinpp_xr.models import Model, load_model
+
+# The name of no model at all.
+NO_MODEL = "none"
 
 
 class _SphereSettings(Configured):
@@ -20,22 +24,28 @@ class _SphereSettings(Configured):
     Parameters
     ----------
     model : str or Model
-        Name of a shipped, cached or loaded model. A configuration keeps name and fingerprint.
+        Name of a shipped, cached or loaded model, or "none": coding without any, which needs
+        ``target_rmse``. A configuration keeps name and fingerprint.
     bits : int, optional
         Bits per latent, 1 to 16: the paper's rate control. Nothing else is stored, so the error
         is whatever the model makes of the data.
-    max_error, target_rmse : float, optional
-        Reserved for the error-bounded rate controls.
+    target_rmse : float, optional
+        Area-weighted root mean square error of every chunk, in the data's unit, that is never
+        exceeded: the smallest payload that meets it, with or without the model.
+    max_error : float, optional
+        Reserved for the pointwise bound.
     latitude, longitude : array_like, optional
         Coordinates in degrees. Without them a chunk is taken for a whole globe in the usual
         layout that fits it best (90 → −90 or −90 → 90, 0 → 360 or −180 → 180, with or without
         poles and repeated meridian), which is noted in the payload.
     time_axis : int
-        Reserved.
+        Which of the axes before latitude and longitude is time (0, the first). What follows in
+        time is coded together; along the others, each index is a sequence of its own.
     effort : {"default", "fast", "best", "paper"}
         How hard the encoder looks for the latents; decoding does not depend on it.
-    embed_model : bool
-        Reserved.
+    embed_model : bool or str
+        True: the model (at most 256 kB) travels in the codec's configuration, so that a store
+        opens wherever the package is installed. Configurations hold the model itself, as text.
     fingerprint : str, optional
         Set by configurations; the one model that the data was written with.
 
@@ -55,23 +65,35 @@ class _SphereSettings(Configured):
         longitude: npt.ArrayLike | None = None,
         time_axis: int = 0,
         effort: str = "default",
-        embed_model: bool = False,
+        embed_model: bool | str = False,
         fingerprint: str | None = None,
     ) -> None:
-        for name, value, only in (("time_axis", time_axis, 0), ("embed_model", embed_model, False)):
-            if value != only:
-                raise NotImplementedError(f"{name}={value!r} is not available yet; leave it out")
+        if isinstance(time_axis, bool) or not isinstance(time_axis, int) or time_axis < 0:
+            raise ValueError(f"time_axis must be 0 or a larger whole number, got {time_axis!r}")
         if effort not in EFFORTS:
             raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
         if (latitude is None) != (longitude is None):
             raise ValueError("give latitude and longitude together, or neither")
-        if fingerprint is None:
+        self._rate = Rate.parse(bits=bits, max_error=max_error, target_rmse=target_rmse)
+        self.bits, self.target_rmse = self._rate.bits, self._rate.target_rmse
+        self.embed_model: str | None = None
+        if isinstance(embed_model, str):
+            model = load_model(unpack_text(embed_model))
+            self.embed_model = embed_model
+        if isinstance(model, str) and model == NO_MODEL:
+            if self.target_rmse is None:
+                raise ValueError("bits needs a model; without one give target_rmse")
+            if embed_model:
+                raise ValueError("there is no model to embed")
+            fingerprint = None
+        elif fingerprint is None or isinstance(model, Model):
             # A typo in the name should show here, not in the middle of a write.
-            found = load_model(model)
+            found = load_model(model, fingerprint)
             model, fingerprint = found.name, found.fingerprint
+            if embed_model and self.embed_model is None:
+                self.embed_model = pack_text(found)
         self.model = str(model)
         self.fingerprint = fingerprint
-        self.bits = parse_rate(bits=bits, max_error=max_error, target_rmse=target_rmse)
         self._grid = None
         self.latitude, self.longitude = None, None
         if latitude is not None and longitude is not None:
@@ -79,11 +101,20 @@ class _SphereSettings(Configured):
             self.latitude = self._grid.latitude.tolist()
             self.longitude = self._grid.longitude.tolist()
         self.effort = None if effort == "default" else effort
+        self.time_axis = time_axis or None
 
     def _encode_array(self, values: npt.NDArray[Any]) -> bytes:
+        if values.ndim > 2 and (self.time_axis or 0) >= values.ndim - 2:
+            raise ValueError(
+                f"time_axis={self.time_axis} is not one of the {values.ndim - 2} axes before "
+                "latitude and longitude"
+            )
+        model = None
+        if self.model != NO_MODEL:
+            model = load_model(self.model, self.fingerprint)
         return encode_chunk(
-            values, load_model(self.model, self.fingerprint), bits=self.bits, grid=self._grid,
-            effort=self.effort or "default",
+            values, model, bits=self.bits, target_rmse=self.target_rmse, grid=self._grid,
+            effort=self.effort or "default", time_axis=self.time_axis or 0,
         )  # fmt: skip
 
     def _decode_payload(

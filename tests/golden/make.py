@@ -8,15 +8,18 @@ Run it only when a new format version is released: payloads of released versions
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from coinpp_xr.bitstream import VERSION
+from coinpp_xr.bitstream import VERSION, Payload
 from coinpp_xr.chunk import decode_chunk, encode_chunk
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.entropy import fit_histogram
 from coinpp_xr.models import Model
+from coinpp_xr.network import LinearTail, QuantizedTail
 from coinpp_xr.siren import ModulatedSiren
+from coinpp_xr.transform import fit_spectrum
 
 HERE = Path(__file__).parent
 LATITUDE, LONGITUDE = [60.0, 20.0, -10.0, -50.0], [0.0, 50.0, 100.0, 200.0, 300.0]
@@ -29,35 +32,60 @@ def golden_model() -> Model:
     )
     mean, std = np.zeros(2), np.ones(2)
     histogram = fit_histogram(rng.standard_normal((500, 2)), mean, std)
-    return Model("golden", siren, "sphere", 200.0, 100.0, mean, std, histogram, {})
+    modes = rng.standard_normal((3, 16)) * np.array([[0.05], [0.03], [0.02]])
+    tail = LinearTail(0.01 * rng.standard_normal(16), modes)
+    walks = np.cumsum(0.3 * rng.standard_normal((300, 5)), axis=0)
+    return Model(
+        "golden", siren, "sphere", 200.0, 100.0, mean, std, histogram, {},
+        QuantizedTail.of(tail, np.ones(3), 1e-3), fit_spectrum([walks]),
+    )  # fmt: skip
 
 
-def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, int]]:
-    """Name → values, coordinates, bits."""
+def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[str, Any]]]:
+    """Name → values, coordinates, rate control and other options."""
     rng = np.random.default_rng(5)
     own = SphereGrid(np.array(LATITUDE), np.array(LONGITUDE))
     usual = next(SphereGrid.usual_layouts(10, 20))
 
     def fields(grid: SphereGrid, n: int) -> np.ndarray:
         latents = rng.standard_normal((n, 2)).astype(np.float32)
-        return 200 + 100 * model.siren(grid.points, latents)[..., 0].reshape(n, *grid.shape)
+        return 200 + 100 * model.coded_network(grid.points, latents)[..., 0].reshape(n, *grid.shape)
 
     plain = fields(usual, 12).astype("<f4")
     masked = fields(usual, 12)
     masked[:, 2:5, 3:7] = np.nan
     masked[0, 0, 0], masked[11] = -np.inf, 0.0
     outlying = fields(usual, 40)
-    outlying[7] = 200 + 100 * model.siren(usual.points, np.array([[9.0, -9.0]], np.float32))[
+    outlying[7] = 200 + 100 * model.coded_network(usual.points, np.array([[9.0, -9.0]], np.float32))[
         0, :, 0
     ].reshape(usual.shape)
+    wave = np.sin(np.arange(30)[:, None] / 9 + np.arange(5)).astype(np.float32)
+    slow = 200 + 100 * model.network(usual.points, wave)[..., 0].reshape(30, *usual.shape)
+    rough = 50 * rng.standard_normal((4, 10, 20))
+    levels = np.cumsum(rng.random((3, 10, 20)) < 0.05, axis=2).astype("<f4")
+    with_gaps = rng.standard_normal((2, 9, 10, 20)).cumsum(1).cumsum(2).cumsum(3)
+    with_gaps[:, :, :3, 4:9], with_gaps[0, 3], with_gaps[:, 5] = np.nan, np.inf, np.nan
     return {
-        "usual-f4": (plain, None, 8),
-        "masked-f8-big-endian": (masked.astype(">f8"), None, 5),
-        "own-coordinates-f2": (fields(own, 60).astype("<f2"), own, 3),
-        "escapes-f4": (outlying.astype("<f4"), None, 12),
-        "lossless-i2": (np.arange(24, dtype="<i2").reshape(2, 3, 4), None, 8),
-        "lossless-nan": (np.full((2, 10, 20), np.nan, "<f4"), None, 8),
-    }
+        "usual-f4": (plain, None, {"bits": 8}),
+        "masked-f8-big-endian": (masked.astype(">f8"), None, {"bits": 5}),
+        "own-coordinates-f2": (fields(own, 60).astype("<f2"), own, {"bits": 3}),
+        "escapes-f4": (outlying.astype("<f4"), None, {"bits": 12}),
+        "lossless-i2": (np.arange(24, dtype="<i2").reshape(2, 3, 4), None, {"bits": 8}),
+        "lossless-nan": (np.full((2, 10, 20), np.nan, "<f4"), None, {"bits": 8}),
+        "latents-in-time-f4": (slow.astype("<f4"), None, {"target_rmse": 0.05}),
+        "latents-unordered-f4": (plain[::5], None, {"target_rmse": 0.5}),
+        "grid-f8": (rough, None, {"target_rmse": 1.0}),
+        "grid-from-model-f4": (
+            (slow + 3 * rng.standard_normal(slow.shape)).astype("<f4"), None, {"target_rmse": 1.0}
+        ),
+        "grid-gaps-second-axis-f4": (
+            with_gaps.astype("<f4"), None, {"target_rmse": 2.0, "time_axis": 1}
+        ),
+        "grid-own-coordinates-f4": (
+            rng.standard_normal((5, 4, 5)).cumsum(0).astype("<f4"), own, {"target_rmse": 0.1}
+        ),
+        "patterns-f4": (levels, None, {"target_rmse": 0.05}),
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -65,8 +93,9 @@ def main() -> None:
     folder = HERE / f"format-{VERSION}"
     folder.mkdir(exist_ok=True)
     model.save(folder / "golden.safetensors")
-    for name, (values, grid, bits) in chunks(model).items():
-        payload = encode_chunk(values, model, bits=bits, grid=grid)
+    for name, (values, grid, options) in chunks(model).items():
+        payload = encode_chunk(values, model, grid=grid, **options)
+        print(name, Payload.unpack(payload).kind.name, len(payload))
         (folder / f"{name}.cnpp").write_bytes(payload)
         np.save(folder / f"{name}.npy", decode_chunk(payload, lambda _: model, grid=grid))
 

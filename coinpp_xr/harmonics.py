@@ -1,0 +1,81 @@
+"""Real spherical harmonics at any points of the sphere."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+
+# Grids are used over and over; what is larger than this is evaluated anew, block by block.
+_CACHED_VALUES = 1 << 24
+
+
+def harmonics(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.float32]:
+    """Real spherical harmonics up to a degree, with mean square one over the sphere.
+
+    Parameters
+    ----------
+    points : float32 array, shape (points, 3)
+        Unit vectors.
+    degree : int
+
+    Returns
+    -------
+    float32 array, shape (points, (degree + 1)²)
+        Degree l and order m stand in column l² + l + m; negative m are the sines. Truncation to
+        a lower degree keeps the first columns.
+    """
+    if len(points) * (degree + 1) ** 2 <= _CACHED_VALUES:
+        return _cached(np.ascontiguousarray(points).tobytes(), degree)
+    return _evaluate(points, degree)
+
+
+@lru_cache(maxsize=8)
+def _cached(points: bytes, degree: int) -> npt.NDArray[np.float32]:
+    values = _evaluate(np.frombuffer(points, np.float32).reshape(-1, 3), degree)
+    values.flags.writeable = False
+    return values
+
+
+def _evaluate(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.float32]:
+    x, y, z = points.astype(np.float64).T
+    longitude = np.arctan2(y, x)
+    values = np.empty(((degree + 1) ** 2, len(points)), np.float32)
+    for m, column in enumerate(legendre(np.clip(z, -1, 1), degree)):
+        cosine, sine = np.cos(m * longitude), np.sin(m * longitude)
+        for l, polynomial in enumerate(column, start=m):  # noqa: E741
+            values[l * l + l + m] = polynomial * cosine
+            if m > 0:
+                values[l * l + l - m] = polynomial * sine
+    return np.ascontiguousarray(values.T)
+
+
+def legendre(sine: Float64, degree: int) -> list[list[Float64]]:
+    """Normalised associated Legendre functions of sin(latitude).
+
+    The mean over the sphere of the square of ``P_l^m cos(mφ)`` is one. Stable upward recursion
+    in l (Holmes and Featherstone 2002).
+
+    Returns
+    -------
+    list over m of list over l = m .. degree of float64 arrays, shape (len(sine),)
+    """
+    cosine = np.sqrt(np.maximum(1 - sine * sine, 0))
+    diagonal = np.ones_like(sine)
+    orders = []
+    for m in range(degree + 1):
+        if m > 0:
+            diagonal = diagonal * cosine * sqrt((2 * m + 1) / (2 * m) * (2 if m == 1 else 1))
+        column = [diagonal]
+        if degree > m:
+            column.append(sine * sqrt(2 * m + 3) * diagonal)
+        for l in range(m + 2, degree + 1):  # noqa: E741
+            forward = sqrt((4 * l * l - 1) / (l * l - m * m))
+            back = sqrt((2 * l + 1) * (l - 1 + m) * (l - 1 - m) / ((2 * l - 3) * (l * l - m * m)))
+            column.append(forward * sine * column[-1] - back * column[-2])
+        orders.append(column)
+    return orders

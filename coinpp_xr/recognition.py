@@ -1,0 +1,161 @@
+"""What a chunk is: which cells are missing, whether a model knows such data, how the grid lies.
+
+Zarr tells a codec nothing but an array, so all of it is found in the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.models import Model
+from coinpp_xr.parallel import map_in_threads
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+
+# Features of the training data lie in [0, 1]. Cells far outside are fill values or outliers and
+# are kept exactly; if there are many, the data is not what the model was made for.
+_PLAUSIBLE = (-1.0, 2.0)
+_MOST = 0.9
+# Another orientation must fit the mean field this much better before data is refused.
+_CLEARLY_BETTER = 0.5
+# Fewer cells cannot tell which axis is the latitude.
+_CELLS_TO_TELL = 512
+# An extreme value that many cells share, further from all others than half of what those span,
+# is a fill value.
+_FILL_CELLS = 8
+_FILL_GAP = 0.5
+
+
+def usable_cells(table: npt.NDArray[Any]) -> Bool:
+    """Cells that may come back with an error: finite and no fill values, shape (globes, cells).
+
+    A globe of one value is padding, which is kept as it is.
+    """
+    values = table.astype(np.float64)
+    valid = np.isfinite(values) & ~(table == table[:, :1]).all(axis=1, keepdims=True)
+    for extreme in (np.min, np.max):
+        valid &= ~_fill_cells(values, valid, extreme)
+    return valid
+
+
+def _fill_cells(
+    values: npt.NDArray[np.float64], valid: Bool, extreme: Callable[..., Any]
+) -> Bool | np.bool_:
+    """Cells at the lowest or highest value, if it looks like a fill value (-99, say)."""
+    known = values[valid]
+    if known.size == 0:
+        return np.False_
+    value = extreme(known)
+    others = known[known != value]
+    if others.size == 0 or known.size - others.size < _FILL_CELLS:
+        return np.False_
+    gap = abs(float(value - extreme(others)))
+    return values == value if gap > _FILL_GAP * float(np.ptp(others)) else np.False_
+
+
+def features_of(table: npt.NDArray[Any], usable: Bool, model: Model) -> tuple[Float32, Bool]:
+    """Normalised values and which of the usable cells the model may know, (globes, cells)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        features = (table.astype(np.float64) - model.offset) / model.scale
+        valid = usable & (features > _PLAUSIBLE[0]) & (features < _PLAUSIBLE[1])
+    return np.where(valid, features, 0).astype(np.float32), valid
+
+
+def is_plausible(usable: Bool, valid: Bool) -> bool:
+    """Whether the model may know most of what the chunk holds."""
+    return bool(valid.sum() >= _MOST * usable.sum())
+
+
+@lru_cache(maxsize=16)
+def layouts_of(n_lat: int, n_lon: int) -> tuple[SphereGrid, ...]:
+    return tuple(SphereGrid.usual_layouts(n_lat, n_lon))
+
+
+def best_layout(
+    features: Float32, valid: Bool, model: Model, shape: tuple[int, int]
+) -> tuple[int, SphereGrid]:
+    """The usual layout whose mean field looks most like the data."""
+    layouts = layouts_of(*shape)
+    sample = _sample(features, valid)
+    errors = _mean_field_errors(sample, model, layouts)
+    if features.shape[1] >= _CELLS_TO_TELL:
+        swapped = tuple(
+            np.ascontiguousarray(part.reshape(-1, *shape).swapaxes(1, 2)).reshape(part.shape)
+            for part in sample
+        )
+        as_swapped = _mean_field_errors(swapped, model, layouts_of(shape[1], shape[0]))
+        if min(as_swapped) < _CLEARLY_BETTER * min(errors):
+            raise ValueError(
+                f"the last two axes of {shape[0]} × {shape[1]} look like (longitude, latitude); "
+                "the codec needs (..., latitude, longitude): da.transpose(..., 'lat', 'lon'), and "
+                "no transposing filter before it"
+            )
+    # The layouts of cell centres and of poles are close: take another than the paper's only
+    # when it is clearly better.
+    best = int(np.argmin(errors))
+    best = best if errors[best] < 0.98 * errors[0] else 0
+    return best, layouts[best]
+
+
+def check_orientation(features: Float32, valid: Bool, model: Model, grid: SphereGrid) -> None:
+    """Notice data that was flipped or rolled after the codec got its coordinates."""
+    sample = _sample(features, valid)
+    own, *others = _mean_field_errors(sample, model, (grid, *_turned(grid)))
+    if min(others) < _CLEARLY_BETTER * own:
+        how = "upside down" if others[0] < others[1] else "turned by half the globe"
+        raise ValueError(
+            f"the data looks {how} on the codec's latitude and longitude; make a codec with this "
+            "data's own coordinates (after sortby or roll, write with ds.drop_encoding())"
+        )
+
+
+@lru_cache(maxsize=16)
+def _turned(grid: SphereGrid) -> tuple[SphereGrid, SphereGrid]:
+    half_turn = np.roll(grid.longitude, len(grid.longitude) // 2)
+    return (
+        SphereGrid(grid.latitude[::-1], grid.longitude),
+        SphereGrid(grid.latitude, np.unwrap(half_turn, period=360)),
+    )
+
+
+def _sample(features: Float32, valid: Bool) -> tuple[Float32, Bool]:
+    """A few globes that hold something."""
+    items = np.flatnonzero(valid.any(axis=1))
+    items = items[np.linspace(0, len(items) - 1, min(4, len(items))).astype(int)]
+    return features[items], valid[items]
+
+
+def _mean_field_errors(
+    sample: tuple[Float32, Bool], model: Model, grids: Sequence[SphereGrid]
+) -> list[float]:
+    """How far a sample of the data is from the model's mean field on each grid."""
+    features, valid = sample
+    cells = _few_cells(features.shape[1])
+    y, seen = features[:, cells], valid[:, cells]
+
+    def error(grid: SphereGrid) -> float:
+        weights = np.cos(np.deg2rad(grid.latitude[cells // grid.shape[1]])) * seen
+        squared = (y - _expected(model, grid)) ** 2
+        return float((weights * squared).sum() / max(weights.sum(), 1e-30))
+
+    return map_in_threads(error, grids)
+
+
+def _few_cells(n_cells: int) -> npt.NDArray[np.intp]:
+    # Evenly over the flattened globe, never in step with its rows.
+    return np.linspace(0, n_cells - 1, min(1024, n_cells)).astype(np.intp)
+
+
+@lru_cache(maxsize=128)
+def _expected(model: Model, grid: SphereGrid) -> Float32:
+    """The model's mean field in a few cells: the same for chunk after chunk."""
+    points = grid.points_at(_few_cells(grid.shape[0] * grid.shape[1]))
+    field: Float32 = model.network.truncated(0)(points, np.zeros((1, 0), np.float32))[..., 0]
+    return field

@@ -1,0 +1,441 @@
+"""The ways in which the fields of a chunk become bits at a given error.
+
+The encoder tries those that suit the data and keeps the smallest result; the payload says which.
+
+- *latents*: the model's latents, transformed along time. For what the model was made for.
+- *grid*: what the fields differ from a mean, transformed over the sphere and along time. Needs no
+  training, for any field on a latitude-longitude grid.
+
+Fields that are made of patterns go another way: :mod:`coinpp_xr.patterns`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import log2, sqrt
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr import coefficients as coding
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.devices import predict
+from coinpp_xr.models import Model
+from coinpp_xr.quantization import (
+    STEPS_PER_OCTAVE,
+    estimated_bits,
+    exponent_of,
+    quantize_for_rate,
+    step_of,
+    surrounding_sizes,
+)
+from coinpp_xr.transform import (
+    SIZES_PER_OCTAVE,
+    cosine_transform,
+    frequency_bands,
+    sphere_transform,
+)
+
+# The transform along time is one matrix: its memory grows with the square of a chunk's length.
+MOST_ITEMS = 1 << 13
+# How often a target is approached, and how closely.
+_ATTEMPTS = 12
+_CLOSE = 0.99
+_FILLING_STEPS = 12
+
+Bool = npt.NDArray[np.bool_]
+Floating = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Which item of a chunk stands where: rows of fields that follow each other in time.
+
+    Parameters
+    ----------
+    order : int array, shape (sequences, times)
+        Numbers of items; times at which every item is missing are left out.
+    """
+
+    order: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, batch: tuple[int, ...], time_axis: int, present: Bool) -> Sequences:
+        """From the axes before latitude and longitude, and which items hold anything."""
+        items = np.arange(len(present)).reshape(batch or (1,))
+        order = np.moveaxis(items, time_axis if batch else 0, -1)
+        order = order.reshape(-1, order.shape[-1])
+        return cls(order[:, present[order].any(axis=0)])
+
+    def take(self, items: npt.NDArray[Any], present: Bool) -> npt.NDArray[Any]:
+        """Items arranged as (sequences, times, …); one that is missing repeats its neighbour."""
+        order = self.order.copy()
+        for row in order:
+            known = np.flatnonzero(present[row])
+            if 0 < len(known) < len(row):
+                nearest = np.abs(np.arange(len(row))[:, None] - known).argmin(axis=1)
+                row[:] = row[known[nearest]]
+        return items[order]
+
+    def put(self, arranged: Floating, n_items: int) -> Floating:
+        """The items again; those that stand nowhere are zero."""
+        items = np.zeros((n_items, *arranged.shape[2:]), arranged.dtype)
+        items[self.order] = arranged
+        return items
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """Symbols of a transform, and the two numbers that turn them into coefficients."""
+
+    symbols: npt.NDArray[np.int32]
+    exponent: int
+    along_time: bool
+
+    @property
+    def step(self) -> float:
+        return step_of(self.exponent)
+
+    @property
+    def coefficients(self) -> Floating:
+        """Coefficients with the transform along time undone, (sequences, times, orders, waves)."""
+        # Single precision where it is far finer than the step.
+        fine = int(np.abs(self.symbols).max(initial=0)) < 2**14
+        scaled = self.symbols * (np.float32 if fine else np.float64)(self.step)
+        return _along_time(scaled, inverse=True) if self.along_time else scaled
+
+
+def _along_time(coefficients: Floating, *, inverse: bool = False) -> Floating:
+    matrix = cosine_transform(coefficients.shape[1]).astype(coefficients.dtype)
+    flat = coefficients.reshape(*coefficients.shape[:2], -1)
+    return ((matrix.T if inverse else matrix) @ flat).reshape(coefficients.shape)
+
+
+class Search:
+    """The largest step that keeps the squared error of coefficients below a limit.
+
+    Parameters
+    ----------
+    coefficients : array, shape (sequences, times, orders, waves)
+        Orthonormal: their squared error, summed and divided by the number of fields, is the mean
+        squared error of the fields.
+    along_time : bool
+        Whether to transform them along time first.
+    """
+
+    def __init__(self, coefficients: Floating, along_time: bool) -> None:
+        self._along_time = along_time
+        self._coefficients = _along_time(coefficients) if along_time else coefficients
+        self._sizes = surrounding_sizes(self._coefficients)
+        self._fields = coefficients.shape[0] * coefficients.shape[1]
+        self._errors: dict[int, float] = {}
+
+    def at(self, mean_squared_error: float) -> Quantized | None:
+        """The coarsest quantization within the limit; None if there is none that fits int32."""
+        n = self._coefficients[0, 0].size
+        noise = max(mean_squared_error, 1e-300) * 12 / n
+        low = exponent_of(sqrt(noise)) - STEPS_PER_OCTAVE
+        largest = float(np.abs(self._coefficients).max(initial=0))
+        high = max(exponent_of(largest) + 2 * STEPS_PER_OCTAVE, low + 1)
+        if low < -(2**15) or high >= 2**15 or largest > step_of(low) * coding.LARGEST / 8:
+            return None
+        if self._error(high) <= mean_squared_error:
+            return self.quantized(high)
+        if self._error(low) > mean_squared_error:
+            return None
+        while high - low > 1:
+            # The error grows like a power of the step: interpolate, but always make progress.
+            ends = [log2(max(self._error(e), 1e-300)) for e in (low, high)]
+            share = (log2(mean_squared_error) - ends[0]) / max(ends[1] - ends[0], 1e-9)
+            margin = (high - low) // 8
+            middle = round(low + share * (high - low))
+            middle = min(max(middle, low + 1 + margin), high - 1 - margin)
+            if self._error(middle) <= mean_squared_error:
+                low = middle
+            else:
+                high = middle
+        return self.quantized(low)
+
+    def quantized(self, exponent: int) -> Quantized:
+        symbols = quantize_for_rate(self._coefficients, step_of(exponent), self._sizes)
+        return Quantized(symbols, exponent, self._along_time)
+
+    def estimated_bits(self, exponent: int) -> float:
+        """A quick guess at the coded size at a step."""
+        return estimated_bits(self.quantized(exponent).symbols, step_of(exponent), self._sizes)
+
+    def _error(self, exponent: int) -> float:
+        if exponent not in self._errors:
+            symbols = self.quantized(exponent).symbols
+            difference = symbols * self._coefficients.dtype.type(step_of(exponent))
+            difference -= self._coefficients
+            squared = float(np.vdot(difference, difference))
+            self._errors[exponent] = squared / self._fields
+        return self._errors[exponent]
+
+
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """What a chunk holds, ready for the schemes.
+
+    Parameters
+    ----------
+    values : float64 array, shape (items, cells)
+        In the data's unit; anything finite where not valid.
+    valid : bool array, shape (items, cells)
+    dtype : dtype
+        Decoded values are rounded to it.
+    grid : SphereGrid
+    sequences : Sequences
+    """
+
+    values: npt.NDArray[np.float64]
+    valid: Bool
+    dtype: np.dtype[Any]
+    grid: SphereGrid
+    sequences: Sequences
+
+    @cached_property
+    def present(self) -> Bool:
+        """Items that hold anything, shape (items,)."""
+        return np.asarray(self.valid.any(axis=1))
+
+    def sequence_means(self) -> npt.NDArray[np.float64]:
+        """Area-weighted mean of every sequence, shape (sequences,)."""
+        weights = self.grid.area_weights
+        sums = (np.where(self.valid, self.values, 0) @ weights)[self.sequences.order].sum(axis=1)
+        shares = (self.valid @ weights)[self.sequences.order].sum(axis=1)
+        return sums / np.maximum(shares, 1e-300)
+
+    def energy(self, base: Floating) -> float:
+        """Area-weighted mean square of what the means of the sequences differ from a base."""
+        fields = self.sequences.take(np.where(self.valid, self.values, 0), self.present)
+        count = self.sequences.take(self.valid, self.present).sum(axis=1)
+        means = fields.sum(axis=1) / np.maximum(count, 1)
+        squared = np.where(count > 0, (means - base) ** 2, 0)
+        return float((squared @ self.grid.area_weights).sum())
+
+    @cached_property
+    def _weights(self) -> npt.NDArray[np.float64]:
+        weights = self.grid.area_weights
+        return np.asarray(weights / float(weights @ self.valid.sum(axis=0)))
+
+    def mean_squared_error(self, decoded: Floating) -> float:
+        """Area-weighted, over the valid cells of the whole chunk, after rounding to the dtype."""
+        difference = round_to(decoded, self.dtype) - self.values
+        if not self.valid.all():
+            difference[~self.valid] = 0
+        return float(np.einsum("ic,ic,c->", difference, difference, self._weights))
+
+
+def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
+    """Values as they come back: in the data's type, and finite."""
+    if dtype.itemsize == 2:  # what was finite must not become infinite
+        largest = values.dtype.type(np.finfo(np.float16).max)
+        values = np.clip(values, -largest, largest)
+    return values.astype(dtype, copy=False)
+
+
+# ---- from coefficients to fields ----------------------------------------------------------------
+
+
+class Synthesis(Protocol):
+    """What a decoder knows about a chunk: how coefficients become fields."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the coefficients: sequences, times, orders, waves."""
+        ...
+
+    def values(self, coefficients: Floating) -> Floating:
+        """Fields, shape (items, cells), in the data's unit."""
+        ...
+
+    def expected(self, exponent: int, along_time: bool) -> npt.NDArray[np.intp] | None:
+        """Classes of the coefficients' expected sizes; see :mod:`coinpp_xr.coefficients`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSynthesis:
+    """The model's latents."""
+
+    model: Model
+    grid: SphereGrid
+    sequences: Sequences
+    n_items: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (*self.sequences.order.shape, 1, self.model.latent_dim)
+
+    def values(self, coefficients: Floating) -> Floating:
+        latents = self.sequences.put(coefficients[:, :, 0], self.n_items)
+        return latent_values(latents, self.model, self.grid)
+
+    def expected(self, exponent: int, along_time: bool) -> npt.NDArray[np.intp] | None:
+        if self.model.spectrum is None:
+            return None
+        times = self.sequences.order.shape[1]
+        bands = frequency_bands(times) if along_time else np.zeros(times, np.intp)
+        # In integers: quarter octaves of expected size over step.
+        step = -(-exponent * SIZES_PER_OCTAVE // STEPS_PER_OCTAVE)
+        classes = self.model.spectrum[bands].astype(np.intp) - step + coding.PRIOR_CLASSES // 2
+        return np.clip(classes, 0, coding.PRIOR_CLASSES - 1)
+
+
+def latent_values(latents: Floating, model: Model, grid: SphereGrid) -> Floating:
+    """Fields, shape (items, cells), in the data's unit, of latents, shape (items, latent_dim)."""
+    features = predict(model.network, grid.points, latents.astype(np.float32))[..., 0]
+    return features.astype(np.float64) * model.scale + model.offset
+
+
+@dataclass(frozen=True, eq=False)
+class GridSynthesis:
+    """What the fields differ from a base, transformed over the sphere.
+
+    Parameters
+    ----------
+    base : array, shape (sequences or 1, cells or 1)
+        A mean per sequence, or one mean field for all.
+    """
+
+    base: Floating
+    grid: SphereGrid
+    sequences: Sequences
+    n_items: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        n_lat, n_lon = self.grid.shape
+        return (*self.sequences.order.shape, n_lat, n_lon)
+
+    def values(self, coefficients: Floating) -> Floating:
+        fields = sphere_transform(self.grid).inverse(coefficients)
+        fields = fields.reshape(*fields.shape[:2], -1) + self.base[:, None]
+        return self.sequences.put(fields, self.n_items)
+
+    def coefficients(self, fields: Fields) -> Floating:
+        """Of fields whose gaps are filled with what their surroundings suggest."""
+        transform = sphere_transform(self.grid)
+        rest = fields.sequences.take(fields.values, fields.present) - self.base[:, None]
+        rest = rest.reshape(self.shape)
+        if fields.valid[fields.present].all():
+            return transform.forward(rest)
+        gaps: Bool = ~fields.sequences.take(fields.valid, fields.present).reshape(self.shape)
+        rest[gaps] = 0
+        coefficients = transform.forward(rest)
+        largest = float(np.abs(coefficients).max(initial=0))
+        for octave in range(_FILLING_STEPS):
+            # What stands out above a falling threshold continues into the gaps.
+            kept = np.where(np.abs(coefficients) > largest / 2 ** (octave + 1), coefficients, 0)
+            rest[gaps] = transform.inverse(kept)[gaps]
+            coefficients = transform.forward(rest)
+        return coefficients
+
+    def expected(self, exponent: int, along_time: bool) -> None:
+        return None
+
+
+def encode_symbols(synthesis: Synthesis, quantized: Quantized) -> bytes:
+    expected = synthesis.expected(quantized.exponent, quantized.along_time)
+    return coding.encode(quantized.symbols, expected)
+
+
+def decode_values(synthesis: Synthesis, stream: bytes, exponent: int, along_time: bool) -> Floating:
+    """Fields of :func:`encode_symbols`, shape (items, cells)."""
+    expected = synthesis.expected(exponent, along_time)
+    symbols = coding.decode(stream, synthesis.shape, expected)
+    return synthesis.values(Quantized(symbols, exponent, along_time).coefficients)
+
+
+# ---- the encoder's choice -----------------------------------------------------------------------
+
+
+class Trial:
+    """A scheme on the fields of a chunk.
+
+    Parameters
+    ----------
+    synthesis : Synthesis
+    fields : Fields
+    coefficients : array
+        Of the fields, before the transform along time.
+    unit : float
+        Of the coefficients, in the data's unit.
+    misfit : float
+        Mean squared error that no precision of the coefficients can mend.
+    """
+
+    def __init__(
+        self,
+        synthesis: Synthesis,
+        fields: Fields,
+        coefficients: Floating,
+        unit: float = 1.0,
+        misfit: float = 0.0,
+    ) -> None:
+        self.synthesis, self.unit, self.misfit = synthesis, unit, misfit
+        self._fields, self._coefficients = fields, coefficients
+        self._searches: dict[bool, Search] = {}
+
+    @classmethod
+    def of_latents(cls, fields: Fields, model: Model, latents: Floating) -> Trial:
+        synthesis = LatentSynthesis(model, fields.grid, fields.sequences, len(fields.values))
+        coefficients = fields.sequences.take(latents, fields.present)[:, :, None, :]
+        misfit = fields.mean_squared_error(latent_values(latents, model, fields.grid))
+        return cls(synthesis, fields, coefficients, model.scale, misfit)
+
+    @classmethod
+    def of_grid(cls, fields: Fields, base: Floating) -> Trial:
+        synthesis = GridSynthesis(base, fields.grid, fields.sequences, len(fields.values))
+        return cls(synthesis, fields, synthesis.coefficients(fields))
+
+    def estimated_bits(self, step: float) -> float:
+        """A quick guess at the coded size at a step in the data's unit."""
+        exponent = exponent_of(step / self.unit)
+        along_time = {True, False} if self.synthesis.shape[1] > 1 else {False}
+        return min(self._search(along).estimated_bits(exponent) for along in along_time)
+
+    def meet(self, target_rmse: float) -> Quantized | None:
+        """The coarsest quantization whose decoded fields meet the target, if there is any."""
+        along_time = self.synthesis.shape[1] > 1
+        first = self._at(target_rmse**2, along_time)
+        if first is None:
+            return None
+        if along_time:
+            # Fields in no order have nothing in common with their neighbours in time.
+            bits = self._search(True).estimated_bits(first.exponent)
+            along_time = bits <= self._search(False).estimated_bits(first.exponent)
+        return self._approach(target_rmse**2, along_time)
+
+    def _approach(self, target: float, along_time: bool) -> Quantized | None:
+        allowed, best = target, None
+        for attempt in range(_ATTEMPTS):
+            quantized = self._at(allowed, along_time)
+            if quantized is None:
+                break
+            error = self._fields.mean_squared_error(self.synthesis.values(quantized.coefficients))
+            if error > target and best is not None:
+                break
+            if error <= target:
+                if best is not None and quantized.exponent <= best.exponent:
+                    break
+                best = quantized
+                coarsest = not quantized.symbols.any()
+                if coarsest or error > _CLOSE * target or attempt >= _ATTEMPTS // 2:
+                    break
+            # Coefficients are not quite orthonormal on every grid, or with gaps: correct for it.
+            allowed *= target / max(error, 1e-300) * (1 if error <= target else _CLOSE)
+        return best
+
+    def _at(self, mean_squared_error: float, along_time: bool) -> Quantized | None:
+        limit = (mean_squared_error - self.misfit) / self.unit**2
+        return self._search(along_time).at(limit) if limit > 0 else None
+
+    def _search(self, along_time: bool) -> Search:
+        if along_time not in self._searches:
+            self._searches[along_time] = Search(self._coefficients, along_time)
+        return self._searches[along_time]

@@ -1,0 +1,184 @@
+"""How large a model an archive can pay for: chunks plus weights, counted in bytes.
+
+A learned basis saves bits in every globe and costs bytes once. Small archives want no model, or
+one that is hardly more than a mean field; large ones want many modes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.compact import pack_model
+from coinpp_xr.data import Fields, load_fields
+from coinpp_xr.entropy import CELLS
+from coinpp_xr.eofs import EofSearch, HarmonicBasis
+from coinpp_xr.models import Model, parse_name
+from coinpp_xr.network import LinearTail, QuantizedTail
+from coinpp_xr.siren import ModulatedSiren
+from coinpp_xr.transform import fit_spectrum
+
+Float64 = npt.NDArray[np.float64]
+
+_LATENTS = (0, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+# Error that rounding the weights may add, as shares of the target.
+_ROUNDING = (0.15, 0.3, 0.45)
+# Modes must hold the fields with some of the allowed error to spare.
+_MOST_MISFIT = 0.95
+_SAMPLE_CHUNKS = 3
+_HELD_OUT = 0.1
+_MOST_SPECTRUM_ITEMS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Sized:
+    """What an archive takes with one model, or with none.
+
+    Parameters
+    ----------
+    model : Model or None
+    latents : int
+    model_nbytes : int
+        Of the model in its compact form.
+    bits_per_globe : float
+        Measured on sample chunks of the archive.
+    """
+
+    model: Model | None
+    latents: int
+    model_nbytes: int
+    bits_per_globe: float
+
+    def total(self, globes: int) -> float:
+        """Bytes of an archive of so many globes, the model counted."""
+        return self.model_nbytes + self.bits_per_globe * globes / 8
+
+
+def smallest_model(
+    source: Any,
+    *,
+    target_rmse: float,
+    variable: str | None = None,
+    chunk_time: int = 256,
+    max_minutes: float | None = 5.0,
+    most_nbytes: float = inf,
+    globes: int | None = None,
+    name: str = "custom",
+) -> tuple[Model | None, list[Sized]]:
+    """The model with which an archive takes the fewest bytes, its own included.
+
+    Parameters
+    ----------
+    source : DataArray, Dataset or path
+        The archive: fields with latitude and longitude; see :func:`coinpp_xr.data.load_fields`.
+    target_rmse : float
+        Area-weighted, in the data's unit.
+    variable : str, optional
+        Which variable, where the source holds several.
+    chunk_time : int
+        Globes per chunk.
+    max_minutes : float, optional
+        Larger models are not tried once this time is over.
+    most_nbytes : float
+        Larger models are left out.
+    globes : int, optional
+        How many globes the archive will have; default: those of the source.
+    name : str
+        Name of the model.
+
+    Returns
+    -------
+    Model or None
+        None where no model pays.
+    list of Sized
+        All that were tried.
+    """
+    started = time.perf_counter()
+    parse_name(name)
+    fields = load_fields(source, variable)
+    sizes = [_measure(None, 0, fields, target_rmse, chunk_time)]
+    count = len(fields.values) if globes is None else globes
+    best = sizes[0]
+    for model in _models(fields, target_rmse, name):
+        nbytes = len(pack_model(model))
+        if nbytes < min(best.total(count), most_nbytes):
+            sizes.append(_measure(model, nbytes, fields, target_rmse, chunk_time))
+            best = min(best, sizes[-1], key=lambda sized: sized.total(count))
+        if max_minutes is not None and time.perf_counter() - started > 60 * max_minutes:
+            break
+    return best.model, sizes
+
+
+def _models(fields: Fields, target_rmse: float, name: str) -> Iterator[Model]:
+    """From small to large."""
+    values = fields.values[np.isfinite(fields.values).all(axis=(1, 2))]
+    grid = fields.grid
+    basis = HarmonicBasis.of(grid.points, grid.area_weights)
+    if basis is None or len(values) < 2 or (scale := float(np.ptp(values))) == 0:
+        return
+    offset = float(values.min())
+    features = ((values.reshape(len(values), -1) - offset) / scale).astype(np.float32)
+    mean = features.mean(axis=0, dtype=np.float64)
+    coordinates = basis.analyse(features - mean.astype(np.float32))
+    mean_field = basis.to_harmonics(basis.analyse(mean[None].astype(np.float32)))[0]
+    held_out = max(1, int(_HELD_OUT * len(values)))
+    search = EofSearch(basis, coordinates[:-held_out], coordinates[-held_out:])
+    most = min(_LATENTS[-1], basis.size, len(values) - 1)
+    modes = search.best(most, seconds=0)[0].modes
+    all_scores = coordinates @ modes
+    energy = float((coordinates**2).sum(axis=1).mean())
+    held = np.cumsum((all_scores**2).mean(axis=0))
+    for latents in _LATENTS:
+        if latents > most:
+            return
+        if latents and scale**2 * (energy - held[latents - 1]) > (_MOST_MISFIT * target_rmse) ** 2:
+            continue
+        tail = LinearTail(mean_field, basis.to_harmonics(modes[:, :latents].T))
+        scores = all_scores[:, :latents]
+        for rounding in _ROUNDING:
+            quantized = QuantizedTail.of(tail, scores.std(axis=0), rounding * target_rmse / scale)
+            spectrum = fit_spectrum([scores[-_MOST_SPECTRUM_ITEMS:]]) if latents else None
+            card = {
+                "variable": fields.name,
+                "units": fields.units,
+                "grid": f"{grid.shape[0]} x {grid.shape[1]}",
+                "network": f"a mean field and {latents} EOFs of the archive itself",
+                "training_items": len(values),
+            }
+            yield Model(
+                name, _no_siren(), "sphere", offset, scale, np.zeros(0), np.zeros(0),
+                np.zeros((0, CELLS), np.uint32), card, quantized, spectrum,
+            )  # fmt: skip
+
+
+def _no_siren() -> ModulatedSiren:
+    """A network that is zero everywhere: all is left to the tail."""
+    zero = np.zeros((1, 1), np.float32)
+    return ModulatedSiren(
+        (np.zeros((1, 3), np.float32), zero),
+        (zero[0], np.full(1, -0.5, np.float32)),
+        np.zeros((1, 0), np.float32),
+        1.0,
+    )
+
+
+def _measure(
+    model: Model | None, nbytes: int, fields: Fields, target_rmse: float, chunk_time: int
+) -> Sized:
+    """Bits per globe of a few chunks, spread over the archive."""
+    values = fields.values
+    starts = np.arange(0, max(len(values) - chunk_time + 1, 1), chunk_time)
+    few = np.unique(np.linspace(0, len(starts) - 1, min(_SAMPLE_CHUNKS, len(starts))).astype(int))
+    chunks = [values[start : start + chunk_time] for start in starts[few]]
+    payloads = [
+        encode_chunk(chunk, model, target_rmse=target_rmse, grid=fields.grid) for chunk in chunks
+    ]
+    bits = 8 * sum(map(len, payloads)) / max(sum(map(len, chunks)), 1)
+    return Sized(model, model.latent_dim if model else 0, nbytes, bits)
