@@ -35,6 +35,21 @@ def weighted_rmse(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
     return float(np.sqrt((squared.reshape(len(a), -1) @ weights.ravel()).mean()))
 
 
+def eof_rmse(
+    train: np.ndarray, test: np.ndarray, weights: np.ndarray, counts: list[int]
+) -> dict[int, float]:
+    """Weighted RMSE of ``test`` truncated to the leading EOFs of ``train`` in the same weights."""
+    root = np.sqrt(weights)
+    mean = train.mean(0)
+    scaled = (train - mean) * root
+    vectors = np.linalg.eigh(scaled.T.astype(np.float64) @ scaled)[1][:, ::-1]
+    rest = (test - mean) * root
+    return {
+        k: float(np.sqrt((((rest - rest @ vectors[:, :k] @ vectors[:, :k].T) ** 2).sum(1)).mean()))
+        for k in counts
+    }
+
+
 def machine() -> dict[str, Any]:
     return {
         "cpu": platform.processor() or platform.machine(),

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from common import climate, open_variable, weighted_rmse, write_result
+from common import climate, eof_rmse, open_variable, weighted_rmse, write_result
 
 from coinpp_xr import entropy
 from coinpp_xr.building import build_model
@@ -23,21 +23,6 @@ from coinpp_xr.devices import fit, predict
 from coinpp_xr.models import Model
 from coinpp_xr.quantization import UniformQuantizer
 from coinpp_xr.training import PRESETS, TrainingConfig, TrainingData, meta_learn
-
-
-def eof_rmse(
-    train: np.ndarray, test: np.ndarray, weights: np.ndarray, counts: list[int]
-) -> dict[int, float]:
-    """Weighted RMSE of ``test`` truncated to the leading EOFs of ``train`` in the same weights."""
-    root = np.sqrt(weights)
-    mean = train.mean(0)
-    scaled = (train - mean) * root
-    vectors = np.linalg.eigh(scaled.T.astype(np.float64) @ scaled)[1][:, ::-1]
-    rest = (test - mean) * root
-    return {
-        k: float(np.sqrt((((rest - rest @ vectors[:, :k] @ vectors[:, :k].T) ** 2).sum(1)).mean()))
-        for k in counts
-    }
 
 
 def decibel_loss(before: float, after: float) -> float:

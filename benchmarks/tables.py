@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 START, END = "<!-- results -->\n", "<!-- /results -->"
@@ -51,6 +53,76 @@ def shipped_model() -> str:
     )
 
 
+def target_rmse() -> str:
+    result, peers = load("target_rmse"), load("peer_sizes")
+    header = ["data", "RMSE", "bits per globe", "SPERR", "SZ3", "of the better one"]
+    rows = []
+    for part, label in (("gcm", "simulation"), ("era5", "real ERA5")):
+        for target in sorted({row["target_rmse"] for row in result[part]}):
+            ours = [row for row in result[part] if row["target_rmse"] == target]
+            theirs = [row for row in peers[part] if row["target_rmse"] == target]
+            globes = sum(row["globes"] for row in ours)
+            nbytes = {
+                "ours": sum(row["nbytes"] for row in ours),
+                **{name: sum(row[name]["nbytes"] for row in theirs) for name in ("sperr", "sz3")},
+            }
+            bits = {name: 8 * n / globes for name, n in nbytes.items()}
+            best = min(nbytes["sperr"], nbytes["sz3"])
+            rows.append(
+                [
+                    f"{label}, {globes} globes",
+                    f"{target:g} °C",
+                    *(f"{bits[name]:,.1f}" for name in ("ours", "sperr", "sz3")),
+                    f"{nbytes['ours'] / best:.2f} ×",
+                ]
+            )
+    hostile = [row["ratio"] for rows in result["hostile"].values() for row in rows]
+    return (
+        "Bytes at equal RMSE with `target_rmse` and the shipped model, everything in a payload "
+        "counted ([results](benchmarks/results/target_rmse.json)). *Simulation* is the half year "
+        "after the model's training data in chunks of 256 globes; *real ERA5* is one chunk of 12 "
+        "snapshots, which no part of this package has seen. SPERR and SZ3 each with their best "
+        "mode, layout and setting:\n\n"
+        + table(header, rows)
+        + f"\nOn {len(result['hostile'])} fields that no model was made for, each at three targets "
+        "(white noise, steps, a checkerboard, spikes, a ramp, wind, pressure, 1° temperature, "
+        f"single globes, shuffled time): median {np.median(hostile):.2f} ×, worst "
+        f"{max(hostile):.2f} × of the better one.\n"
+    )
+
+
+def model_size() -> str:
+    result = load("model_size")
+    header = ["globes", "no model", "best model", "its latents", "its size", "shipped model"]
+
+    def kilobytes(nbytes: float) -> str:
+        return f"{nbytes / 1e3:,.0f} kB"
+
+    rows = [
+        [
+            f"{row['globes']:,}",
+            kilobytes(row["no_model_nbytes"]),
+            kilobytes(row["best_total_nbytes"]),
+            "none" if row["best_latents"] is None else str(row["best_latents"]),
+            f"{row['best_model_nbytes'] / 1e3:,.1f} kB",
+            kilobytes(row["shipped_model_nbytes"]),
+        ]
+        for row in result["break_even"]
+    ]
+    archives = " and ".join(
+        f"{row['globes']:,} globes: {kilobytes(row['chunk_nbytes'] + row['model_nbytes'])}, "
+        f"{row['ratio']:.2f} × of SPERR" for row in result["archives"]
+    )  # fmt: skip
+    return (
+        f"Archives at RMSE {result['target_rmse']:g} °C, model and chunks counted together, on the "
+        "simulation ([results](benchmarks/results/model_size.json)). Zero latents are a mean "
+        "field. Larger archives are extrapolated from bits per globe on unseen months:\n\n"
+        + table(header, rows)
+        + "\n`ds.coinpp.to_zarr(..., target_rmse=1.0, train_minutes=5, embed_model=True)`: "
+        f"{archives} in three dimensions.\n"
+    )
+
+
 def siren_vs_eof() -> str:
     result = load("siren_vs_eof")
     rows = [
@@ -83,6 +155,29 @@ def siren_vs_eof() -> str:
     )
 
 
+def train_your_own() -> str:
+    result = load("train_your_own")
+    rows = [
+        [
+            "`coinpp train`" if row["recipe"] == "default" else "COIN++'s recipe",
+            str(row["latents"]),
+            f"{row['minutes']:.1f}",
+            f"{row['rmse_K']:.3f}",
+            f"{row['eof_rmse_K']:.3f}",
+            f"{row['ratio_to_eof']:.3f}",
+            f"{row['ratio_to_eof_plain']:.3f}",
+        ]
+        for row in result["models"]
+    ]
+    header = ["recipe", "latents", "minutes", "RMSE K", "EOFs K", "ratio", "ratio, plain RMSE"]
+    return (
+        "Models trained within minutes on simulated weather, against EOF truncation with as many "
+        "components of the same training globes, on the half year after them "
+        "([results](benchmarks/results/train_your_own.json)); unquantized, area-weighted but for "
+        "the last column:\n\n" + table(header, rows)
+    )
+
+
 def throughput() -> str:
     result = load("throughput")
     cores = result["machine"]["cores"]
@@ -104,7 +199,7 @@ def main() -> None:
     text = README.read_text()
     before, rest = text.split(START)
     _, after = rest.split(END)
-    tables = "\n".join([shipped_model(), siren_vs_eof(), throughput()])
+    tables = "\n".join([shipped_model(), train_your_own(), siren_vs_eof(), throughput()])
     new = f"{before}{START}\n{tables}\n{END}{after}"
     if "--check" in sys.argv:
         sys.exit(

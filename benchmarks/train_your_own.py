@@ -12,7 +12,7 @@ import argparse
 import time
 
 import numpy as np
-from common import climate, open_variable, weighted_rmse, write_result
+from common import climate, eof_rmse, open_variable, weighted_rmse, write_result
 
 import coinpp_xr
 from coinpp_xr.coordinates import SphereGrid
@@ -21,21 +21,6 @@ from coinpp_xr.models import Model
 
 GLOBES = 7000
 HELD_OUT = 700
-
-
-def eof_rmse(
-    train: np.ndarray, test: np.ndarray, weights: np.ndarray, counts: list[int]
-) -> dict[int, float]:
-    """Weighted RMSE of ``test`` truncated to the leading EOFs of ``train`` in the same weights."""
-    root = np.sqrt(weights)
-    mean = train.mean(0)
-    scaled = (train - mean) * root
-    vectors = np.linalg.eigh(scaled.T.astype(np.float64) @ scaled)[1][:, ::-1]
-    rest = (test - mean) * root
-    return {
-        k: float(np.sqrt((((rest - rest @ vectors[:, :k] @ vectors[:, :k].T) ** 2).sum(1)).mean()))
-        for k in counts
-    }
 
 
 def row(

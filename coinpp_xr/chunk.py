@@ -26,7 +26,7 @@ from coinpp_xr.bitstream import (
     unpack_special_values,
 )
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.devices import fit, predict
+from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning, CorruptPayloadError
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
@@ -44,6 +44,7 @@ from coinpp_xr.schemes import (
     Fields,
     GridSynthesis,
     LatentSynthesis,
+    Quantized,
     Sequences,
     Synthesis,
     Trial,
@@ -217,23 +218,27 @@ def _smallest(
     if len(fields.values) > MOST_ITEMS:
         return None
     payloads: list[bytes] = []
-    step = 0.0
 
-    def attempt(trial: Trial, kind: Kind, sections: dict[Tag, bytes], **header: Any) -> None:
-        nonlocal step
+    def attempt(
+        trial: Trial, kind: Kind, sections: dict[Tag, bytes], **header: Any
+    ) -> Quantized | None:
         quantized = trial.meet(target_rmse)
-        if quantized is None:
-            return
-        # Where the latents hardly reach the target, their step says nothing about another way.
-        step = quantized.step * trial.unit if trial.misfit < target_rmse**2 / 2 else 0.0
-        sections = {**sections, Tag.COEFFICIENTS: encode_symbols(trial.synthesis, quantized)}
-        header |= {"exponent": quantized.exponent, "along_time": quantized.along_time, **place}
-        payloads.append(_pack(values, fields.valid, kind, sections, **header))
+        if quantized is not None:
+            sections = {**sections, Tag.COEFFICIENTS: encode_symbols(trial.synthesis, quantized)}
+            header |= {"exponent": quantized.exponent, "along_time": quantized.along_time, **place}
+            payloads.append(_pack(values, fields.valid, kind, sections, **header))
+        return quantized
 
     known = {"fingerprint": model.fingerprint} if model else {}
+    step, most_bits = None, 0.0
     if model is not None and latents is not None:
         trial = Trial.of_latents(fields, model, latents)
-        attempt(trial, Kind.LATENTS_IN_TIME, {}, **known)
+        quantized = attempt(trial, Kind.LATENTS_IN_TIME, {}, **known)
+        # Equal errors take about equal steps, so a guess at one step tells which way is shorter;
+        # but where the latents hardly reach the target, their step says nothing about others.
+        if quantized is not None and trial.misfit < target_rmse**2 / 2:
+            step = quantized.step * trial.unit
+            most_bits = _WORTH_TRYING * trial.estimated_bits(step)
 
     means = fields.sequence_means().astype(np.float32)
     base: Floating = means.astype(np.float64)[:, None]
@@ -245,8 +250,7 @@ def _smallest(
             base, kind, header, sections = expected, Kind.GRID_FROM_MODEL, known, {}
     if not payloads or effort != "fast":
         trial = Trial.of_grid(fields, base)
-        # Equal errors take about equal steps: a guess at one of them tells whether to go on.
-        if step == 0 or trial.estimated_bits(step) < _WORTH_TRYING * 8 * len(payloads[0]):
+        if step is None or trial.estimated_bits(step) < most_bits:
             attempt(trial, kind, sections, **header)
 
     worthwhile = min(map(len, payloads), default=values.nbytes)
@@ -371,7 +375,7 @@ def _decode_latents(payload: Payload, model: Model, grid: SphereGrid, items: int
         raise CorruptPayloadError("payload's header contradicts itself")
     symbols = entropy.decode(payload.section(Tag.LATENTS), items, model.histogram, payload.bits)
     latents = model.quantizer(payload.bits).dequantize(symbols)
-    features = predict(model.coded_network, grid.points, latents)[..., 0]
+    features = predict_on_grid(model.coded_network, grid, latents)
     # Half precision is for storing, not for arithmetic: 300 K has steps of 0.25 K there.
     working: Any = np.float64 if payload.dtype.itemsize == 8 else np.float32
     values: Floating = features.astype(working, copy=False)
@@ -406,8 +410,8 @@ def synthesis_of(
 @lru_cache(maxsize=4)
 def mean_field(model: Model, grid: SphereGrid) -> Floating:
     """What the model expects of every field, shape (1, cells), in the data's unit."""
-    features = predict(model.network.truncated(0), grid.points, np.zeros((1, 0), np.float32))
-    return features[..., 0].astype(np.float64) * model.scale + model.offset
+    features = predict_on_grid(model.network.truncated(0), grid, np.zeros((1, 0), np.float32))
+    return features.astype(np.float64) * model.scale + model.offset
 
 
 def _lossless(values: npt.NDArray[Any]) -> bytes:
@@ -496,7 +500,7 @@ def _unexplained(
     weights = grid.area_weights * valid[sample]
     weights /= weights.sum(axis=1, keepdims=True)
     y = features[sample].astype(np.float64)
-    fitted = predict(network, grid.points, latents[sample])[..., 0]
+    fitted = predict_on_grid(network, grid, latents[sample])
     mean = (weights * y).sum(axis=1, keepdims=True)
     variance = float((weights * (y - mean) ** 2).sum())
     return float((weights * (y - fitted) ** 2).sum()) / max(variance, 1e-30)

@@ -86,7 +86,7 @@ def pack_text(model: Model) -> str:
     if len(packed) > LARGEST:
         raise ValueError(
             f"model {model.name!r} takes {len(packed):,} bytes, at most {LARGEST:,} can be "
-            "embedded in a store's metadata; train a smaller one, or keep the model file beside the store"
+            "embedded: train a smaller one, or keep the model file beside the store"
         )
     return base64.b85encode(packed).decode("ascii")
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.fitting import Network, Origin, gauss_newton, sgd_step
+from coinpp_xr.harmonics import synthesise
 from coinpp_xr.network import BaseNetwork
 from coinpp_xr.parallel import map_in_threads, thread_count
 from coinpp_xr.settings import config
@@ -124,6 +126,37 @@ def predict(network: Network, points: Float32, latents: Float32) -> Float32:
         ],
     )
     return output
+
+
+def predict_on_grid(network: BaseNetwork, grid: SphereGrid, latents: Float32) -> Float32:
+    """:func:`predict` for all cells of a globe, shape (batch, cells).
+
+    The tail's harmonics are products of functions of latitude and of longitude, which makes
+    large grids cheap.
+    """
+    if network.tail is None or compute_device() != "cpu":
+        return predict(network, grid.points, latents)[..., 0]
+    tail, own = network.tail, network.siren.latent_dim
+    if own:
+        fields = predict(network.siren, grid.points, latents[:, :own])[..., 0]
+    else:
+        fields = np.repeat(_field_of(network.siren, grid), len(latents), axis=0)
+    per_block = -(-len(latents) // thread_count()) or 1
+
+    def add_tail(start: int) -> None:
+        items = slice(start, start + per_block)
+        coefficients = tail.mean + latents[items, own:] @ tail.modes
+        added = synthesise(coefficients, grid.latitude, grid.longitude)
+        fields[items] += added.reshape(len(added), -1)
+
+    map_in_threads(add_tail, range(0, len(latents), per_block))
+    return fields
+
+
+@lru_cache(maxsize=4)
+def _field_of(siren: ModulatedSiren, grid: SphereGrid) -> Float32:
+    """The one field of a SIREN without latents, shape (1, cells)."""
+    return predict(siren, grid.points, np.zeros((1, 0), np.float32))[..., 0]
 
 
 def compute_device() -> str:

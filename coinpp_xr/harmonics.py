@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import sqrt
+from math import isqrt, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,42 @@ def _evaluate(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.fl
             if m > 0:
                 values[l * l + l - m] = polynomial * sine
     return np.ascontiguousarray(values.T)
+
+
+def synthesise(
+    coefficients: npt.NDArray[np.float32], latitude: Float64, longitude: Float64
+) -> npt.NDArray[np.float32]:
+    """Sums of harmonics on a grid: along latitude first, then along longitude.
+
+    Parameters
+    ----------
+    coefficients : float32 array, shape (items, (degree + 1)²)
+        In the order of :func:`harmonics`.
+    latitude, longitude : float64 array
+        In degrees.
+
+    Returns
+    -------
+    float32 array, shape (items, n_lat, n_lon)
+    """
+    degree = isqrt(coefficients.shape[1]) - 1
+    by_order = _legendre_columns(latitude.tobytes(), degree)
+    waves = np.zeros((2 * degree + 1, len(coefficients), len(latitude)), np.float32)
+    for m, functions in enumerate(by_order):
+        l = np.arange(m, degree + 1)  # noqa: E741
+        waves[2 * m] = coefficients[:, l * l + l + m] @ functions
+        if m > 0:
+            waves[2 * m - 1] = coefficients[:, l * l + l - m] @ functions
+    phase = np.arange(degree + 1)[:, None] * np.deg2rad(longitude)
+    shapes = np.empty((2 * degree + 1, len(longitude)), np.float32)
+    shapes[0::2], shapes[1::2] = np.cos(phase), np.sin(phase[1:])
+    return np.tensordot(waves, shapes, axes=(0, 0))
+
+
+@lru_cache(maxsize=8)
+def _legendre_columns(latitude: bytes, degree: int) -> list[npt.NDArray[np.float32]]:
+    sine = np.sin(np.deg2rad(np.frombuffer(latitude)))
+    return [np.array(column, np.float32) for column in legendre(sine, degree)]
 
 
 def legendre(sine: Float64, degree: int) -> list[list[Float64]]:

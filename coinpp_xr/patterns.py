@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.schemes import Fields
+from coinpp_xr.schemes import ROUNDING, Fields
 
 Floating = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ def meet(
     step = target_rmse * sqrt(12)
     for _ in range(_ATTEMPTS):
         decoded = np.rint(fields.values / step) * step
-        if fields.mean_squared_error(decoded) <= target_rmse**2:
+        if fields.mean_squared_error(decoded) <= (1 - ROUNDING) * target_rmse**2:
             return encode(fields.values.reshape(shape), step, worthwhile)
         step *= 0.93
     return None

@@ -127,16 +127,23 @@ class SphereTransform:
     def forward(self, fields: Floating) -> Floating:
         """Coefficients, shape (…, orders, waves), of fields of shape (…, n_lat, n_lon)."""
         waves = (fields * self._row_weights[:, None]) @ self._along_longitude.T
-        coefficients: Floating = np.einsum(
-            "wol,...lw->...ow", self._along_latitude, waves, optimize=True
-        )
-        return coefficients
+        return self._each_wave(self._along_latitude, waves)
 
     def inverse(self, coefficients: Floating) -> Floating:
         """Fields of :meth:`forward`'s coefficients."""
-        waves = np.einsum("wol,...ow->...lw", self._along_latitude, coefficients, optimize=True)
+        waves = self._each_wave(self._along_latitude.swapaxes(-1, -2), coefficients)
         fields: Floating = (waves @ self._along_longitude) / self._row_weights[:, None]
         return fields
+
+    @staticmethod
+    def _each_wave(matrices: Floating, columns: Floating) -> Floating:
+        """Multiply what belongs to each wave, the last axis, by its matrix, or all by one."""
+        if matrices.ndim == 2:
+            return np.asarray(matrices @ columns)
+        product = matrices @ np.moveaxis(
+            columns.reshape(-1, *columns.shape[-2:]), (0, 1, 2), (2, 1, 0)
+        )
+        return np.moveaxis(product, (2, 1, 0), (0, 1, 2)).reshape(columns.shape)
 
     @cached_property
     def _row_weights(self) -> Float64:
@@ -166,10 +173,11 @@ class SphereTransform:
 
     @cached_property
     def _along_latitude(self) -> Float64:
-        """One orthonormal matrix (orders, rows) for every wave, shape (waves, orders, rows)."""
+        """An orthonormal matrix (orders, rows): one for each wave, (waves, orders, rows), or one
+        for all."""
         n_lat, n_lon = self.shape
         if not self._periodic or n_lat > _MOST_ROWS:
-            return np.broadcast_to(cosine_transform(n_lat), (n_lon, n_lat, n_lat))
+            return cosine_transform(n_lat)
         degree = n_lat + n_lon // 2
         power = (np.arange(degree + 1) + 1.0) ** -_SLOPE
         orders = legendre(np.sin(np.deg2rad(self.latitude)), degree)

@@ -96,8 +96,9 @@ def test_the_usual_layouts_are_recognised(era5, layout) -> None:
     """A smooth globe sampled in any layout is decoded on that layout."""
     model = coinpp_xr.load_model("t2m-46x90")
     grid = list(SphereGrid.usual_layouts(60, 120))[layout]
-    latents = np.random.default_rng(0).standard_normal((3, model.latent_dim)).astype(np.float32)
-    values = model.network(grid.points, 0.5 * latents)[..., 0].reshape(3, 60, 120)
+    latents = np.random.default_rng(0).standard_normal((3, len(model.latent_std)))
+    latents = (0.5 * latents * model.latent_std).astype(np.float32)
+    values = model.coded_network(grid.points, latents)[..., 0].reshape(3, 60, 120)
     values = (values * model.scale + model.offset).astype(np.float32)
     codec = COINppCodec(model, bits=12)
     assert rmse(codec.decode(codec.encode(values)), values) < 1.5
