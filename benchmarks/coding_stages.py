@@ -97,7 +97,7 @@ class Chunk:
     def quick_error(self, latents: Floating) -> float:
         """Very nearly the same without making the fields: latents are orthonormal."""
         wrong = latents - self.latents[:, : latents.shape[1]]
-        lost = self.by_count[latents.shape[1]] + float((wrong**2).sum(1).mean())
+        lost = float(self.by_count[latents.shape[1]]) + float((wrong**2).sum(1).mean())
         return lost * self.unit**2
 
     @cached_property
@@ -505,7 +505,9 @@ def shipped(globes: npt.NDArray[np.float32], target: float, weights: Float64) ->
     return Coded(8 * len(payload) / len(globes), rmse, {"scheme": scheme})
 
 
-def row(measure: Callable[[Chunk, float], Coded | None], chunks: list[Chunk], targets: list[float]):
+def row(
+    measure: Callable[[Chunk, float], Coded | None], chunks: list[Chunk], targets: list[float]
+) -> dict[str, dict[str, Any]]:
     """By target: mean bits per globe over the chunks, and what led to them."""
     by_target = {}
     for target in targets:
@@ -544,7 +546,7 @@ def main() -> None:
     ]
 
     chunks = [data.with_model(model)(f) for f in fields]
-    stages = {}
+    stages: dict[str, dict[str, Any]] = {}
     for letter, (what, measured, measure) in STAGES.items():
         stages[letter] = {
             "what": what,

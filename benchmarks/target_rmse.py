@@ -1,6 +1,6 @@
 """Bytes at equal RMSE: ``target_rmse`` beside the other codecs' sizes in ``peer_sizes.json``.
 
-    COINPP_DATA=… python benchmarks/target_rmse.py
+COINPP_DATA=… python benchmarks/target_rmse.py
 """
 
 from __future__ import annotations

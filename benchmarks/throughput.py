@@ -1,10 +1,11 @@
-"""Globes per second of the shipped model, alone and from several Zarr threads; import time.
+"""Globes per second of the shipped model: alone, from several threads, and through Zarr.
 
-python benchmarks/throughput.py
+COINPP_DATA=... python benchmarks/throughput.py
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -12,14 +13,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from common import open_variable, write_result
+import numpy.typing as npt
+import zarr
+from common import climate, open_variable, write_result
 
 from coinpp_xr import COINppCodec
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "era5_t2m_46x90.nc"
-GLOBES = 64
+# Globes per chunk for `bits`, and for `target_rmse`, which wants many that follow in time.
+GLOBES, IN_TIME = 64, 256
+TARGETS = (0.5, 1.0, 1.5)
+THREADS = (1, 2, 4, 8)
 
 
 def per_second(work: Callable[[], object], globes: int, repeats: int = 5) -> float:
@@ -30,6 +37,14 @@ def per_second(work: Callable[[], object], globes: int, repeats: int = 5) -> flo
         work()
         seconds.append(time.perf_counter() - start)
     return globes / statistics.median(seconds)
+
+
+def per_core_second(work: Callable[[], object], globes: int, repeats: int = 3) -> float:
+    """Globes per second of processor time: what one core does when nothing disturbs it."""
+    start = time.process_time()
+    for _ in range(repeats):
+        work()
+    return repeats * globes / (time.process_time() - start)
 
 
 def import_seconds(package: str, repeats: int = 7) -> float:
@@ -43,7 +58,43 @@ def import_seconds(package: str, repeats: int = 7) -> float:
     return statistics.median(runs)
 
 
+def by_calling_threads(codec: COINppCodec, chunks: list[npt.NDArray[Any]]) -> dict[int, Any]:
+    """Eight chunks at once from pools of several sizes."""
+    globes = sum(len(chunk) for chunk in chunks)
+    payloads = [codec.encode(chunk) for chunk in chunks]
+    rates = {}
+    for n in THREADS:
+        with ThreadPoolExecutor(n) as pool:
+            rates[n] = {
+                "encode": per_second(lambda: list(pool.map(codec.encode, chunks)), globes, 3),
+                "decode": per_second(lambda: list(pool.map(codec.decode, payloads)), globes, 3),
+            }
+    return rates
+
+
+def through_zarr(codec: COINppCodec, chunks: list[npt.NDArray[Any]]) -> dict[int, Any]:
+    """Writing and reading an array whose chunks are handled by several tasks at once."""
+    values = np.concatenate(chunks)
+    rates = {}
+    for n in THREADS:
+        with zarr.config.set({"async.concurrency": n}):
+            array = zarr.create_array(
+                zarr.storage.MemoryStore(), shape=values.shape, dtype=values.dtype,
+                chunks=chunks[0].shape, compressors=[codec], filters=None,
+            )  # fmt: skip
+
+            def write(array: Any = array) -> None:
+                array[:] = values
+
+            rates[n] = {
+                "write": per_second(write, len(values), 3),
+                "read": per_second(lambda array=array: array[:], len(values), 3),
+            }
+    return rates
+
+
 def main() -> None:
+    load = round(os.getloadavg()[0], 2)
     values = np.resize(open_variable(EXAMPLE).values, (GLOBES, 46, 90))
     efforts = {}
     for effort in ("fast", "default", "best"):
@@ -51,24 +102,44 @@ def main() -> None:
         efforts[effort] = per_second(lambda codec=codec: codec.encode(values), GLOBES)
     codec = COINppCodec(bits=8)
     payload = codec.encode(values)
-    threads = {}
-    for n in (1, 2, 4, 8):
-        with ThreadPoolExecutor(n) as pool:
-            threads[n] = {
-                "encode": per_second(
-                    lambda: list(pool.map(codec.encode, [values] * 8)), 8 * GLOBES, 3
-                ),
-                "decode": per_second(
-                    lambda: list(pool.map(codec.decode, [payload] * 8)), 8 * GLOBES, 3
-                ),
-            }
+    decode = per_second(lambda: codec.decode(payload), GLOBES)
+    threads = by_calling_threads(codec, [values] * 8)
+
+    test = open_variable(climate("gcm_6hourly_test_46x90.nc")).values.astype(np.float32)
+    parts = [test[i : i + IN_TIME] for i in range(0, len(test) - IN_TIME + 1, IN_TIME)]
+    in_time: dict[str, Any] = {
+        "data": f"chunks of {IN_TIME} simulated 6-hourly globes of 46 x 90 from after the "
+        "training data; by target in K"
+    }
+    for target in TARGETS:
+        codec = COINppCodec(target_rmse=target)
+        payload = codec.encode(parts[0])
+
+        def encoded(codec: COINppCodec = codec) -> bytes:
+            return codec.encode(parts[0])
+
+        def decoded(codec: COINppCodec = codec, payload: bytes = payload) -> Any:
+            return codec.decode(payload)
+
+        in_time[f"{target:g}"] = {
+            "encode_globes_per_second": per_second(encoded, IN_TIME),
+            "decode_globes_per_second": per_second(decoded, IN_TIME),
+            "encode_globes_per_core_second": per_core_second(encoded, IN_TIME),
+            "decode_globes_per_core_second": per_core_second(decoded, IN_TIME),
+        }
+    codec = COINppCodec(target_rmse=1.0)
+    eight = (parts * 8)[:8]
+    in_time["by_calling_threads_at_1_K"] = by_calling_threads(codec, eight)
+    in_time["through_zarr_by_concurrency_at_1_K"] = through_zarr(codec, eight)
     write_result(
         "throughput",
         {
             "data": f"{GLOBES} globes of 46 x 90 per chunk, shipped model t2m-46x90, 8 bits",
+            "load_before": load,
             "encode_globes_per_second": efforts,
-            "decode_globes_per_second": per_second(lambda: codec.decode(payload), GLOBES),
+            "decode_globes_per_second": decode,
             "by_calling_threads": threads,
+            "target_rmse": in_time,
             "import_seconds": {
                 "xarray": import_seconds("xarray"),
                 "xarray, coinpp_xr": import_seconds("xarray, coinpp_xr"),

@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from html import escape
-from itertools import accumulate, pairwise, product
-from time import perf_counter
-from types import SimpleNamespace
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.data import horizontal_axes
-from coinpp_xr.errors import CompressionWarning
-from coinpp_xr.report import (
-    COMPRESSED,
-    GLOBE_ERRORS,
-    Report,
-    VariableReport,
-    globe_errors,
-    plot_maps,
-    variable_report,
-)
-from coinpp_xr.xarray_encoding import whole_globe_chunks
-
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from coinpp_xr.codecs.sphere import COINppCodec
     from coinpp_xr.models import Model
+    from coinpp_xr.report import Report
+    from coinpp_xr.roundtrip import CompressionResult
 
-Values = npt.NDArray[Any]
 Bits = int | Mapping[str, int] | None
 Bound = float | Mapping[str, float] | None
-
-_KINDS = {
-    "i": "integers",
-    "u": "integers",
-    "b": "booleans",
-    "c": "complex numbers",
-    "M": "dates",
-    "m": "time spans",
-}
 
 
 def register() -> None:
@@ -86,13 +51,17 @@ class DatasetAccessor:
             Bits per latent, 1 to 16. Like the other rate controls for all variables, or
             ``{"t2m": 8}`` by name; of the controls a variable takes one.
         model : str or Model
+            A model, or "none": coding without any, which needs ``target_rmse``.
         effort : {"default", "fast", "best", "paper"}
             How hard the encoder looks for the latents.
         variables : str or iterable of str, optional
             Default: every float variable with latitude and longitude. Others are left alone,
             and the report says why.
-        max_error, target_rmse : float or mapping, optional
-            In the unit of the variable.
+        max_error : float or mapping, optional
+            Not available yet.
+        target_rmse : float or mapping, optional
+            Area-weighted RMSE of every chunk, in the unit of the variable, which is never
+            exceeded.
 
         Returns
         -------
@@ -107,15 +76,109 @@ class DatasetAccessor:
         Warns
         -----
         CompressionWarning
-            If the codec stores a variable without loss because the model was not made for it, or
-            if no rate control is given.
+            If under ``bits`` the codec stores a variable without loss because the model was not
+            made for it, or if no rate control is given.
         """
-        return _compress(
+        from coinpp_xr.roundtrip import compress
+
+        return compress(
             self._dataset,
             variables=variables,
             rates={"bits": bits, "max_error": max_error, "target_rmse": target_rmse},
             model=model,
             effort=effort,
+        )
+
+    def to_zarr(
+        self,
+        store: Any,
+        *,
+        bits: Bits = None,
+        target_rmse: Bound = None,
+        max_error: Bound = None,
+        variables: str | Iterable[str] | None = None,
+        model: str | Model = "t2m-46x90",
+        train_minutes: float | None = None,
+        embed_model: bool = False,
+        chunk_time: int = 256,
+        effort: str = "default",
+        zarr_format: int | None = None,
+        **to_zarr_arguments: Any,
+    ) -> Report:
+        """Write a compressed Zarr store, read it back, and report sizes and errors.
+
+        Every float variable with latitude and longitude goes through the codec, in chunks of
+        whole globes; everything else is written as xarray would. ``xr.open_zarr(store)`` reads it
+        wherever the package is installed. The errors in the report are those of what is really in
+        the store; data in dask arrays is therefore computed twice, to write it and to compare.
+
+        Latitude and longitude become the last two dimensions of what is compressed; xarray goes
+        by names, and ``transpose`` puts them back. Values keep their dtype: packing that was read
+        from a file (``scale_factor``, integer ``dtype``, ``_FillValue``) is not applied again.
+
+        Parameters
+        ----------
+        store : str, path or Zarr store
+            A new store in a local folder appears when it is complete and verified; on any error
+            nothing is left, and with ``mode="w"`` the old store stays as it was.
+        bits, target_rmse, max_error
+            As for :meth:`compress`. With mappings, a variable that none of them names is
+            written without loss.
+        variables : str or iterable of str, optional
+            Default: every float variable with latitude and longitude.
+        model : str or Model
+            A model, or "none": coding without any, which needs ``target_rmse``.
+        train_minutes : float, optional
+            Train a model on each variable for so long, and use it where it pays: where under
+            ``target_rmse`` a sample of the chunks and the model take less than without it. A
+            model that is not embedded is kept in the user's cache of models; the report names it.
+        embed_model : bool
+            The models (at most 256 kB each) travel in the store's metadata. Under
+            ``target_rmse`` those that do not pay there are left out. In Zarr format 3
+            ``consolidated`` is then False unless given: consolidated metadata would hold every
+            model a second time.
+        chunk_time : int
+            How many globes a chunk holds at most along time (a dimension of that name, or with
+            dates, or else the first); fewer where a chunk would exceed 64 MiB. Along other
+            dimensions a chunk has one index, or all where there is a single time. Dask arrays
+            are rechunked accordingly.
+        effort : {"default", "fast", "best", "paper"}
+        zarr_format : {2, 3}, optional
+        **to_zarr_arguments
+            For :meth:`xarray.Dataset.to_zarr`: ``mode``, ``group``, ``append_dim``, ``region``,
+            ``encoding`` (of a compressed variable: ``chunks`` only), ... What would decode and
+            encode earlier data again (appending or writing into partly filled chunks) is
+            refused. Appended data takes the rate and the model that the store was written with;
+            with ``region``, coordinates without its dimensions are not written again.
+
+        Returns
+        -------
+        Report
+            On what was written by this call.
+
+        Raises
+        ------
+        ValueError
+            If an argument makes no sense, or a variable does not exist or cannot be compressed.
+        FileExistsError
+            If the store exists; give ``mode="w"`` to replace it.
+        ModelNotFoundError
+        RuntimeError
+            If what was read back is not within the target.
+        """
+        from coinpp_xr.writing import Settings, write
+
+        settings = Settings(
+            rates={"bits": bits, "max_error": max_error, "target_rmse": target_rmse},
+            variables=variables,
+            model=model,
+            train_minutes=train_minutes,
+            embed_model=embed_model,
+            chunk_time=chunk_time,
+            effort=effort,
+        )
+        return write(
+            self._dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments}
         )
 
 
@@ -135,11 +198,12 @@ class DataArrayAccessor:
         target_rmse: Bound = None,
     ) -> CompressionResult:
         """Compress in memory and decompress again; see :meth:`DatasetAccessor.compress`."""
-        name = "field" if self._array.name is None else self._array.name
-        if name in self._array.coords:
-            raise ValueError(f"cannot compress the coordinate {name!r}")
-        result = _compress(
-            self._array.to_dataset(name=name),
+        from coinpp_xr.roundtrip import compress
+
+        dataset = self._dataset()
+        (name,) = dataset
+        result = compress(
+            dataset,
             variables=[name],
             rates={"bits": bits, "max_error": max_error, "target_rmse": target_rmse},
             model=model,
@@ -148,344 +212,41 @@ class DataArrayAccessor:
         result.dataarray = result.dataset[name].rename(self._array.name)
         return result
 
+    def to_zarr(
+        self,
+        store: Any,
+        *,
+        bits: Bits = None,
+        target_rmse: Bound = None,
+        max_error: Bound = None,
+        model: str | Model = "t2m-46x90",
+        train_minutes: float | None = None,
+        embed_model: bool = False,
+        chunk_time: int = 256,
+        effort: str = "default",
+        zarr_format: int | None = None,
+        **to_zarr_arguments: Any,
+    ) -> Report:
+        """Write a compressed Zarr store; see :meth:`DatasetAccessor.to_zarr`.
 
-@dataclass(repr=False)
-class CompressionResult:
-    """A reconstruction and what it cost.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The original's structure, attributes and dtypes with the values that decoding gives.
-    report : Report
-        Bytes, ratios, errors and times of every variable.
-    dataarray : DataArray or None
-        The reconstruction where a DataArray was compressed.
-    """
-
-    dataset: xr.Dataset
-    report: Report
-    dataarray: xr.DataArray | None = field(default=None, kw_only=True)
-    _original: xr.Dataset = field(kw_only=True)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all payloads, without the model."""
-        return self.report.nbytes
-
-    @property
-    def ratio(self) -> float | None:
-        """Plain float32 bytes of the encoded variables per compressed byte."""
-        return self.report.ratio
-
-    def plot(self, variable: str | None = None, item: int = 0) -> Figure:
-        """Maps of original, reconstruction and residual.
-
-        Parameters
-        ----------
-        variable : str, optional
-            Default: the first one that was encoded.
-        item : int
-            Position of the globe along the other axes, flattened in C order;
-            ``result.report["t2m"].worst_globe_index`` is the one with the largest error.
-
-        Raises
-        ------
-        ValueError, IndexError
-            If the variable was not encoded or has not that many globes.
+        An array without a name is written as ``field``.
         """
-        encoded = [v.name for v in self.report.encoded]
-        name = encoded[0] if variable is None else variable
-        if name not in encoded:
-            raise ValueError(f"{name!r} was not compressed; there are: {', '.join(encoded)}")
-        return plot_maps(self._original[name], self.dataset[name], item=item)
+        from coinpp_xr.writing import Settings, write
 
-    def __repr__(self) -> str:
-        return f"<coinpp_xr.CompressionResult: {self.report.headline}>\n{self.report}"
-
-    def _repr_html_(self) -> str:
-        return (
-            f'<div class="coinpp-report"><div class="coinpp-head">'
-            f"<span>coinpp_xr.CompressionResult</span>{escape(self.report.headline)}</div>"
-            f"{self.report._repr_html_()}"
-            f"<details><summary>Reconstruction</summary>{self.dataset._repr_html_()}</details>"
-            "</div>"
+        dataset = self._dataset()
+        settings = Settings(
+            rates={"bits": bits, "max_error": max_error, "target_rmse": target_rmse},
+            variables=list(dataset),
+            model=model,
+            train_minutes=train_minutes,
+            embed_model=embed_model,
+            chunk_time=chunk_time,
+            effort=effort,
         )
+        return write(dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments})
 
-
-# ---- the round trip -----------------------------------------------------------------------------
-
-
-def _compress(
-    dataset: xr.Dataset,
-    *,
-    variables: str | Iterable[Any] | None,
-    rates: Mapping[str, Any],
-    model: str | Model,
-    effort: str,
-) -> CompressionResult:
-    from coinpp_xr.models import load_model
-
-    for control in rates.values():
-        if isinstance(control, Mapping):
-            _check_names(control, dataset)
-    asked = None
-    if variables is not None:
-        asked = [variables] if isinstance(variables, str) else list(variables)
-        _check_names(asked, dataset)
-
-    reasons = {}
-    for name, array in dataset.data_vars.items():
-        reason = _why_not(array)
-        if reason and asked is not None and name in asked:
-            raise ValueError(f"cannot compress {name!r}: {reason}")
-        if not reason and asked is not None and name not in asked:
-            reason = "left alone: not asked for"
-        reasons[name] = reason
-    if all(reasons.values()):
-        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise ValueError(f"no variable can be compressed ({listed or 'there is none'})")
-
-    found = load_model(model)
-    # A wrong argument for the last variable should not wait for the first ones.
-    codecs, warned = {}, {}
-    for name, reason in reasons.items():
-        if not reason:
-            with _codec_warnings() as texts:
-                codecs[name] = _codec(dataset[name], found, effort, rates)
-            if texts:
-                warned[name] = texts[0]
-    if warned:
-        text = f"{_join(warned)}: {next(iter(warned.values()))}"
-        warnings.warn(text, CompressionWarning, stacklevel=3)
-    reports, decoded = [], {}
-    for name, reason in reasons.items():
-        if reason:
-            reports.append(VariableReport(name=str(name), outcome=reason))
-            continue
-        decoded[name], variable = _round_trip(dataset[name], codecs[name], found)
-        reports.append(variable)
-    return CompressionResult(dataset.assign(decoded), Report.of(reports, found), _original=dataset)
-
-
-def _check_names(names: Iterable[Any], dataset: xr.Dataset) -> None:
-    known = list(map(str, dataset.data_vars))
-    for name in names:
-        if name not in dataset.data_vars:
-            near = difflib.get_close_matches(str(name), known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {_join(known)}"
-            raise ValueError(f"no variable {name!r}; {hint}")
-
-
-def _join(names: Iterable[Any]) -> str:
-    return ", ".join(map(str, names)) or "none at all"
-
-
-def _why_not(array: xr.DataArray) -> str:
-    """Why a variable cannot be compressed, in plain words; empty if it can."""
-    if array.dtype.kind != "f":
-        return f"{_KINDS.get(array.dtype.kind, 'text or objects')}: kept as they are"
-    try:
-        latitude, longitude = horizontal_axes(array)
-    except ValueError as error:
-        if array.ndim < 2:
-            return "no latitude/longitude"
-        # The message opens with the variable's name and dimensions, which the reader sees anyway.
-        return f"no latitude/longitude: {str(error).partition(') ')[2]}"
-    if array.size == 0:
-        return "no values"
-    try:
-        SphereGrid(latitude.to_numpy(), longitude.to_numpy())
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _codec(array: xr.DataArray, model: Model, effort: str, rates: Mapping[str, Any]) -> COINppCodec:
-    from coinpp_xr.codecs.sphere import COINppCodec
-
-    latitude, longitude = horizontal_axes(array)
-    own: dict[str, Any] = {
-        control: value.get(array.name) if isinstance(value, Mapping) else value
-        for control, value in rates.items()
-    }
-    return COINppCodec(
-        model,
-        latitude=latitude.to_numpy(),
-        longitude=longitude.to_numpy(),
-        effort=effort,
-        **own,
-    )
-
-
-def _round_trip(
-    array: xr.DataArray, codec: COINppCodec, model: Model
-) -> tuple[xr.Variable, VariableReport]:
-    """Encode and decode one variable block by block."""
-    variable = array.variable
-    latitude, longitude = horizontal_axes(array)
-    horizontal = (*latitude.dims, *longitude.dims)
-    order = [*(dim for dim in variable.dims if dim not in horizontal), *horizontal]
-    to_order = [variable.dims.index(dim) for dim in order]
-    from_order = [order.index(dim) for dim in variable.dims]
-    lazy = variable.chunks is not None
-
-    cuts = _cuts(variable, order)
-    errors = np.zeros([variable.sizes[dim] for dim in order[:-2]], GLOBE_ERRORS)
-    blocks = np.empty([len(slices) for slices in cuts], dtype=object)
-    values = None if lazy else np.empty(variable.shape, variable.dtype)
-    tally = _Tally()
-    for location in np.ndindex(*blocks.shape):
-        where = tuple(slices[i] for slices, i in zip(cuts, location, strict=True))
-        selected = variable.isel(dict(zip(order, where, strict=True)))
-        original = selected.to_numpy().transpose(to_order)
-        decoded = np.empty_like(original)
-        payloads = []
-        for part in _parts(original):
-            payloads.append(tally.encode(codec, original[part]))
-            decoded[part] = tally.decode(codec, payloads[-1])
-        errors[where[:-2]] = globe_errors(original, decoded, latitude.to_numpy())
-        if values is not None:
-            values.transpose(to_order)[where] = decoded
-        elif all(_is_lossless(payload) for payload in payloads):
-            # The same bits again: no need to hold payloads that are about as large as the data.
-            blocks[location] = selected.data.transpose(to_order)
-        else:
-            blocks[location] = _decode_later(codec, payloads, original.shape, original.dtype)
-
-    if values is None:
-        import dask.array
-
-        values = dask.array.block(blocks.tolist()).transpose(from_order)
-    if tally.warned:
-        warnings.warn(f"{array.name}: {tally.warned[0]}", CompressionWarning, stacklevel=4)
-    report = variable_report(
-        array,
-        errors,
-        nbytes=tally.nbytes,
-        model_nbytes=model.nbytes,
-        outcome=tally.outcome(),
-        encode_seconds=tally.encode_seconds,
-        decode_seconds=tally.decode_seconds,
-    )
-    return variable.copy(deep=False, data=values), report
-
-
-def _cuts(variable: xr.Variable, order: list[Any]) -> list[list[slice]]:
-    """Along every axis in ``order``, the slices that are read at a time; globes stay whole."""
-    shape = [variable.sizes[dim] for dim in order]
-    if variable.chunks is not None:
-        sizes = [variable.chunksizes[dim] for dim in order]
-        if all(len(parts) == 1 for parts in sizes[-2:]):
-            edges = ([0, *accumulate(parts)] for parts in sizes)
-            return [
-                [slice(*pair) for pair in pairwise(axis) if pair[0] < pair[1]] for axis in edges
-            ]
-    # In memory, in a file, or in dask chunks that cut globes, which are then read across.
-    array = SimpleNamespace(shape=shape, dtype=variable.dtype, chunks=None)
-    return _regular(shape, whole_globe_chunks(array))
-
-
-def _parts(values: Values) -> Iterator[tuple[slice, ...]]:
-    """Slices of a block that make one payload each: a dask chunk may be deeper than that."""
-    globes = values.reshape(-1, *values.shape[-2:])
-    in_line = SimpleNamespace(shape=globes.shape, dtype=values.dtype, chunks=None)
-    if len(globes) <= whole_globe_chunks(in_line)[0]:
-        yield (slice(None),) * values.ndim
-        return
-    as_is = SimpleNamespace(shape=values.shape, dtype=values.dtype, chunks=None)
-    yield from product(*_regular(values.shape, whole_globe_chunks(as_is)))
-
-
-def _regular(shape: Iterable[int], chunks: Iterable[int]) -> list[list[slice]]:
-    return [
-        [slice(start, min(start + depth, length)) for start in range(0, length, depth)]
-        for length, depth in zip(shape, chunks, strict=True)
-    ]
-
-
-def _decode_later(
-    codec: COINppCodec, payloads: list[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Any:
-    """A dask array of one block."""
-    import dask
-    import dask.array
-
-    return dask.array.from_delayed(
-        dask.delayed(_decode_block, pure=False)(codec, payloads, shape, dtype), shape, dtype
-    )
-
-
-def _decode_block(
-    codec: COINppCodec, payloads: list[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Values:
-    values = np.empty(shape, dtype)
-    for part, payload in zip(_parts(values), payloads, strict=True):
-        values[part] = codec.decode(payload)
-    return values
-
-
-def _is_lossless(payload: bytes) -> bool:
-    from coinpp_xr.bitstream import Kind, Payload
-
-    return Payload.unpack(payload).kind == Kind.LOSSLESS
-
-
-@contextmanager
-def _codec_warnings() -> Iterator[list[str]]:
-    """What the codec warns of: once per chunk it would bury the one line that matters."""
-    texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CompressionWarning)
-        yield texts
-    for warning in caught:
-        if issubclass(warning.category, CompressionWarning):
-            texts.append(str(warning.message))
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
-
-
-class _Tally:
-    """Sizes, times and what the codec warned of, over all payloads of one variable."""
-
-    def __init__(self) -> None:
-        self.nbytes = self.payloads = self.lossless = self.missing_only = 0
-        self.encode_seconds = self.decode_seconds = 0.0
-        self.warned: list[str] = []
-
-    def encode(self, codec: COINppCodec, values: Values) -> bytes:
-        with _codec_warnings() as warned:
-            start = perf_counter()
-            payload: bytes = codec.encode(values)
-            self.encode_seconds += perf_counter() - start
-        self.warned += warned
-        self.nbytes += len(payload)
-        self.payloads += 1
-        if _is_lossless(payload):
-            self.lossless += 1
-            self.missing_only += not np.isfinite(values).any()
-        return payload
-
-    def decode(self, codec: COINppCodec, payload: bytes) -> Values:
-        start = perf_counter()
-        values: Values = codec.decode(payload)
-        self.decode_seconds += perf_counter() - start
-        return values
-
-    def outcome(self) -> str:
-        if not self.lossless:
-            return COMPRESSED
-        if self.warned:
-            reason = self.warned[0].partition(";")[0]
-        elif self.missing_only == self.lossless:
-            reason = "missing values only"
-        else:
-            reason = "constant, or so small that a lossless copy takes no more"
-        if self.lossless == self.payloads:
-            return f"stored without loss: {reason}"
-        return (
-            f"{COMPRESSED}, except for {self.lossless} of {self.payloads} chunks stored without "
-            f"loss: {reason}"
-        )
+    def _dataset(self) -> xr.Dataset:
+        name = "field" if self._array.name is None else self._array.name
+        if name in self._array.coords:
+            raise ValueError(f"cannot compress the coordinate {name!r}")
+        return self._array.to_dataset(name=name)

@@ -193,13 +193,13 @@ class _Maker:
         points = self.data.points
         features = hidden(points, siren.zeros(1))[0]
         missed = self.mean - siren(points, siren.zeros(1))[0, :, 0]
-        both = np.concatenate([features, missed[:, None]], axis=1).astype(np.float32)
+        both = np.concatenate([features, missed[:, None]], axis=1).T.astype(np.float32)
         # What the harmonics cannot hold of either, in the area metric.
-        rest = both - self.basis.on_points(points) @ self.basis.analyse(both.T).T
-        rest *= np.sqrt(self.weights)[:, None]
-        normal = rest[:, :-1].T @ rest[:, :-1]
+        rest = both - self.basis.synthesise(self.basis.analyse(both))
+        rest = (rest * np.sqrt(self.weights)).astype(np.float64)
+        normal = rest[:-1] @ rest[:-1].T
         damping = 1e-3 * np.trace(normal) / siren.width * np.eye(siren.width)
-        change = np.linalg.solve(normal + damping, rest[:, :-1].T @ rest[:, -1])
+        change = np.linalg.solve(normal + damping, rest[:-1] @ rest[-1])
         output = siren.weights[-1] + change[None].astype(np.float32)
         return ModulatedSiren(
             (*siren.weights[:-1], output), siren.biases, siren.shift_map, siren.omega0

@@ -42,7 +42,7 @@ def usable_cells(table: npt.NDArray[Any]) -> Bool:
     valid = np.isfinite(values) & ~(table == table[:, :1]).all(axis=1, keepdims=True)
     for extreme in (np.min, np.max):
         valid &= ~_fill_cells(values, valid, extreme)
-    return valid
+    return np.asarray(valid)
 
 
 def _fill_cells(
@@ -86,10 +86,8 @@ def best_layout(
     sample = _sample(features, valid)
     errors = _mean_field_errors(sample, model, layouts)
     if features.shape[1] >= _CELLS_TO_TELL:
-        swapped = tuple(
-            np.ascontiguousarray(part.reshape(-1, *shape).swapaxes(1, 2)).reshape(part.shape)
-            for part in sample
-        )
+        order = np.arange(features.shape[1]).reshape(shape).T.ravel()
+        swapped = sample[0][:, order], sample[1][:, order]
         as_swapped = _mean_field_errors(swapped, model, layouts_of(shape[1], shape[0]))
         if min(as_swapped) < _CLEARLY_BETTER * min(errors):
             raise ValueError(

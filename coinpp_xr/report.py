@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.bitstream import Kind
+from coinpp_xr.codecs.sphere import NO_MODEL
 from coinpp_xr.coordinates import area_weights
 from coinpp_xr.data import horizontal_axes
 
@@ -29,7 +32,8 @@ _TEXT_WIDTH = 100
 _CELLS_PER_SLAB = 2**20
 
 # Per-globe sums: of area weights, weighted squared and signed errors, plain squared errors; the
-# largest absolute error; numbers of valid and missing cells.
+# largest absolute error; numbers of valid and missing cells; the original's lowest and highest
+# value (∞ and −∞ without a valid cell).
 GLOBE_ERRORS = np.dtype(
     [
         ("weight", "f8"),
@@ -39,6 +43,8 @@ GLOBE_ERRORS = np.dtype(
         ("largest", "f8"),
         ("valid", "i8"),
         ("missing", "i8"),
+        ("low", "f8"),
+        ("high", "f8"),
     ]
 )
 
@@ -151,7 +157,26 @@ def globe_errors(
         row["largest"] = np.abs(error).max((1, 2))
         row["valid"] = valid.sum((1, 2))
         row["missing"] = n_lat * n_lon - row["valid"]
+        row["low"] = np.min(globes[slab], (1, 2), where=valid, initial=np.inf)
+        row["high"] = np.max(globes[slab], (1, 2), where=valid, initial=-np.inf)
     return sums.reshape(batch)
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """One payload: which globes it holds, and how.
+
+    Parameters
+    ----------
+    where : tuple of slice
+        Along the axes other than latitude and longitude, in the array's order.
+    nbytes : int
+    kind : Kind
+    """
+
+    where: tuple[slice, ...]
+    nbytes: int
+    kind: Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +193,21 @@ class VariableReport:
     n_globes, n_points, missing_cells : int
         Missing cells are NaN or infinite in the original; no error counts them.
     nbytes : int or None
-        Of all payloads; None for a variable that was left alone.
+        Of all payloads, without a model; None for a variable that was left alone.
+    schemes : dict
+        How many chunks are stored in which way, such as ``{"latents in time": 3, "grid": 1}``.
+    model : str
+        Name of the model that decoding needs; ``none`` if it needs none.
     model_nbytes : int
-        Size of the model's file, which a reader needs once.
+        What it takes: in the store's metadata if it is embedded, else the size of its file. A
+        model that is embedded in vain counts, too.
+    model_embedded : bool
+    model_choice : str
+        Why this model, where several could be had.
+    bits : int or None
+        Per latent, as asked.
+    target_rmse : float or None
+        As asked, for every chunk.
     rmse : float or None
         Weighted by cos(latitude), over all valid cells of all globes.
     rmse_plain : float or None
@@ -179,6 +216,10 @@ class VariableReport:
         Largest absolute error of a cell.
     bias : float or None
         Area-weighted mean of reconstruction − original.
+    worst_chunk_rmse : float or None
+        The largest area-weighted RMSE of a single chunk, which the target holds for.
+    worst_chunk_label : str
+        Its coordinates along the axes other than latitude and longitude.
     worst_globe_rmse : float or None
         The largest area-weighted RMSE of a single globe.
     worst_globe_index : int or None
@@ -198,11 +239,19 @@ class VariableReport:
     n_points: int = 0
     missing_cells: int = 0
     nbytes: int | None = None
+    schemes: dict[str, int] = field(default_factory=dict)
+    model: str = NO_MODEL
     model_nbytes: int = 0
+    model_embedded: bool = False
+    model_choice: str = ""
+    bits: int | None = None
+    target_rmse: float | None = None
     rmse: float | None = None
     rmse_plain: float | None = None
     max_error: float | None = None
     bias: float | None = None
+    worst_chunk_rmse: float | None = None
+    worst_chunk_label: str = ""
     worst_globe_rmse: float | None = None
     worst_globe_index: int | None = None
     worst_globe_label: str = ""
@@ -217,18 +266,16 @@ class VariableReport:
     @property
     def ratio(self) -> float | None:
         """Plain float32 bytes per compressed byte."""
-        return None if self.nbytes is None else self.raw_nbytes_float32 / self.nbytes
+        return _per_byte(self.raw_nbytes_float32, self.nbytes)
 
     @property
     def ratio_with_model(self) -> float | None:
-        """As ``ratio``, with the model's file added to the compressed bytes."""
-        if self.nbytes is None:
-            return None
-        return self.raw_nbytes_float32 / (self.nbytes + self.model_nbytes)
+        """As ``ratio``, with the model added to the compressed bytes."""
+        return _per_byte(self.raw_nbytes_float32, (self.nbytes or 0) + self.model_nbytes)
 
     @property
     def bits_per_point(self) -> float | None:
-        """Compressed bits per grid point (bpp)."""
+        """Compressed bits per grid point (bpp), without the model."""
         return None if self.nbytes is None else 8 * self.nbytes / self.n_points
 
     def to_dict(self) -> dict[str, Any]:
@@ -241,13 +288,20 @@ class VariableReport:
         }
 
 
+def _per_byte(raw: int, nbytes: int | None) -> float | None:
+    return raw / nbytes if nbytes else None
+
+
 def variable_report(
     array: xr.DataArray,
     errors: npt.NDArray[np.void],
+    chunks: Sequence[StoredChunk],
     *,
-    nbytes: int,
-    model_nbytes: int,
-    outcome: str = COMPRESSED,
+    model: Model | None,
+    bits: int | None = None,
+    target_rmse: float | None = None,
+    embedded_nbytes: int = 0,
+    model_choice: str = "",
     encode_seconds: float | None = None,
     decode_seconds: float | None = None,
 ) -> VariableReport:
@@ -260,6 +314,17 @@ def variable_report(
     errors : structured array of dtype GLOBE_ERRORS
         One entry per globe, in the shape and order of the array's axes other than latitude and
         longitude; see :func:`globe_errors`.
+    chunks : sequence of StoredChunk
+        What was written. A chunk of fill values only, which Zarr does not write, is not among
+        them.
+    model : Model or None
+        That was at hand for it.
+    bits, target_rmse
+        The rate control, in the data's unit.
+    embedded_nbytes : int
+        What the model takes in the store's metadata; 0 if it is not there.
+    model_choice : str
+    encode_seconds, decode_seconds : float, optional
     """
     latitude, longitude = horizontal_axes(array)
     horizontal = {*latitude.dims, *longitude.dims}
@@ -280,18 +345,74 @@ def variable_report(
             "worst_globe_index": worst,
             "worst_globe_label": _globe_label(array, batch, worst),
         }
+        if chunks:
+            rmse, chunk = max(
+                ((chunk_rmse(errors[chunk.where]), chunk) for chunk in chunks), key=lambda c: c[0]
+            )
+            measured["worst_chunk_rmse"] = unit.scale * rmse
+            measured["worst_chunk_label"] = _chunk_label(array, batch, chunk)
+    needed = model is not None and any(chunk.kind.has_model for chunk in chunks)
     return VariableReport(
         name=str(array.name),
-        outcome=outcome,
+        outcome=_outcome(errors, chunks, model, bits),
         unit=unit.label,
         n_globes=errors.size,
         n_points=array.size,
         missing_cells=int(errors["missing"].sum()),
-        nbytes=nbytes,
-        model_nbytes=model_nbytes,
+        nbytes=sum(chunk.nbytes for chunk in chunks),
+        schemes=dict(Counter(_in_words(chunk.kind) for chunk in chunks)),
+        model=model.name if model is not None and (needed or embedded_nbytes) else NO_MODEL,
+        model_nbytes=embedded_nbytes or (model.nbytes if model is not None and needed else 0),
+        model_embedded=embedded_nbytes > 0,
+        model_choice=model_choice,
+        bits=bits,
+        target_rmse=None if target_rmse is None else unit.scale * target_rmse,
         encode_seconds=encode_seconds,
         decode_seconds=decode_seconds,
         **measured,
+    )
+
+
+def chunk_rmse(errors: npt.NDArray[np.void]) -> float:
+    """Area-weighted RMSE over the valid cells of some globes; 0 if there are none."""
+    weight = float(errors["weight"].sum())
+    return float(np.sqrt(errors["squared"].sum() / weight)) if weight else 0.0
+
+
+def _in_words(kind: Kind) -> str:
+    return kind.name.lower().replace("_", " ")
+
+
+def _outcome(
+    errors: npt.NDArray[np.void],
+    chunks: Sequence[StoredChunk],
+    model: Model | None,
+    bits: int | None,
+) -> str:
+    """``compressed``, or why some chunks were not."""
+    if not errors["valid"].any():
+        return "stored without loss: missing values only"
+    kept = [errors[chunk.where] for chunk in chunks if chunk.kind == Kind.LOSSLESS]
+    if not kept:
+        return COMPRESSED
+    lows, highs = [e["low"].min() for e in kept], [e["high"].max() for e in kept]
+    if all(low > high for low, high in zip(lows, highs, strict=True)):
+        reason = "missing values only"
+    elif all(low >= high for low, high in zip(lows, highs, strict=True)):
+        reason = "constant, or missing values only"
+    elif bits is None or model is None:
+        reason = "nothing smaller meets the target"
+    else:
+        reason = (
+            f"values {min(lows):.6g} … {max(highs):.6g}, which model {model.name!r} "
+            f"({model.offset:.6g} … {model.offset + model.scale:.6g} {model.units}) does not "
+            "explain, or too few to gain anything"
+        )
+    if len(kept) == len(chunks):
+        return f"stored without loss: {reason}"
+    return (
+        f"{COMPRESSED}, except for {len(kept)} of {len(chunks)} chunks stored without loss: "
+        f"{reason}"
     )
 
 
@@ -300,15 +421,26 @@ def _globe_label(array: xr.DataArray, batch: list[Any], index: int) -> str:
     if not batch:
         return ""
     positions = np.unravel_index(index, [array.sizes[dim] for dim in batch])
+    pairs = zip(batch, positions, strict=True)
+    return ", ".join(f"{dim}={_coordinate(array, dim, int(position))}" for dim, position in pairs)
+
+
+def _chunk_label(array: xr.DataArray, batch: list[Any], chunk: StoredChunk) -> str:
+    """``time=2026-03-25T07:00 … 2026-05-28T01:00, member=3``."""
     parts = []
-    for dim, position in zip(batch, positions, strict=True):
-        value: Any = int(position)
-        if dim in array.coords:
-            value = array[dim].to_numpy()[position]
-            if isinstance(value, np.datetime64):
-                value = np.datetime_as_string(value, unit="m")
-        parts.append(f"{dim}={value}")
+    for dim, where in zip(batch, chunk.where, strict=True):
+        first, last, _ = where.indices(array.sizes[dim])
+        ends = dict.fromkeys(str(_coordinate(array, dim, i)) for i in (first, last - 1))
+        parts.append(f"{dim}={' … '.join(ends)}")
     return ", ".join(parts)
+
+
+def _coordinate(array: xr.DataArray, dim: Any, position: int) -> Any:
+    """The coordinate at a position, or the position where there is none."""
+    if dim not in array.coords:
+        return position
+    value = array[dim].to_numpy()[position]
+    return np.datetime_as_string(value, unit="m") if isinstance(value, np.datetime64) else value
 
 
 # ---- report -----------------------------------------------------------------------------------
@@ -324,20 +456,15 @@ class Report:
     ----------
     variables : tuple of VariableReport
         In the order of the dataset.
-    model : str
-        Name of the model.
-    model_nbytes : int
-        Size of its file.
+    metadata_nbytes : int or None
+        Of the store's metadata, without the models in it; None where there is no store.
+    other_nbytes : int or None
+        What coordinates and the variables that were left alone take in the store.
     """
 
     variables: tuple[VariableReport, ...]
-    model: str
-    model_nbytes: int
-
-    @classmethod
-    def of(cls, variables: list[VariableReport], model: Model) -> Report:
-        """The report on variables that were compressed with one model."""
-        return cls(tuple(variables), model.name, model.nbytes)
+    metadata_nbytes: int | None = None
+    other_nbytes: int | None = None
 
     def __getitem__(self, name: str) -> VariableReport:
         for variable in self.variables:
@@ -363,6 +490,25 @@ class Report:
         return sum(v.nbytes or 0 for v in self.encoded)
 
     @property
+    def model(self) -> str:
+        """Names of the models that decoding needs; ``none`` if it needs none."""
+        return ", ".join(dict.fromkeys(model.model for model in self._models)) or NO_MODEL
+
+    @property
+    def model_nbytes(self) -> int:
+        """What they take: each file counted once, and each copy in the store's metadata."""
+        return sum(model.model_nbytes for model in self._models)
+
+    @property
+    def _models(self) -> list[VariableReport]:
+        """One variable for every model that takes room of its own."""
+        models: dict[Any, VariableReport] = {}
+        for v in self.encoded:
+            if v.model != NO_MODEL:
+                models.setdefault(v.name if v.model_embedded else (v.model, v.model_nbytes), v)
+        return list(models.values())
+
+    @property
     def raw_nbytes_float32(self) -> int:
         """Size of the encoded variables as plain float32."""
         return sum(v.raw_nbytes_float32 for v in self.encoded)
@@ -370,19 +516,22 @@ class Report:
     @property
     def ratio(self) -> float | None:
         """Plain float32 bytes per compressed byte, over all encoded variables."""
-        return self.raw_nbytes_float32 / self.nbytes if self.nbytes else None
+        return _per_byte(self.raw_nbytes_float32, self.nbytes)
 
     @property
     def ratio_with_model(self) -> float | None:
-        """As ``ratio``, with the model's file counted once."""
-        return self.raw_nbytes_float32 / (self.nbytes + self.model_nbytes) if self.nbytes else None
+        """As ``ratio``, with all models added to the compressed bytes."""
+        return _per_byte(self.raw_nbytes_float32, self.nbytes + self.model_nbytes)
 
     @property
     def headline(self) -> str:
         """All encoded variables in one line."""
+        without = f"{self.nbytes:,} bytes, {_times(self.ratio)} smaller than float32"
+        if not self.model_nbytes:
+            return f"{without} (no model needed)"
         return (
-            f"{self.nbytes:,} bytes, {_times(self.ratio)} smaller than float32 "
-            f"({_times(self.ratio_with_model)} with the model)"
+            f"{without}; with the model {self.nbytes + self.model_nbytes:,} bytes, "
+            f"{_times(self.ratio_with_model)}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -391,6 +540,8 @@ class Report:
             "model": self.model,
             "model_nbytes": self.model_nbytes,
             "nbytes": self.nbytes,
+            "metadata_nbytes": self.metadata_nbytes,
+            "other_nbytes": self.other_nbytes,
             "raw_nbytes_float32": self.raw_nbytes_float32,
             "ratio": self.ratio,
             "ratio_with_model": self.ratio_with_model,
@@ -405,12 +556,13 @@ class Report:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for column in _COLUMNS:
+        columns = self._columns()
+        for column in columns:
             table.add_column(
                 column.title.replace(" ", "\n"), justify=column.justify, overflow="fold"
             )
         for variable in self.encoded:
-            table.add_row(*(Text(column.cell(variable)) for column in _COLUMNS))
+            table.add_row(*(Text(column.cell(variable)) for column in columns))
         notes = [Padding(Text(note), (0, 0, 0, 1)) for note in self._notes()]
         return Group(*([table] if self.encoded else []), *notes)
 
@@ -432,15 +584,15 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        columns = self._columns()
         heads = "".join(
-            f'<th class="coinpp-{column.justify}">{escape(column.title)}</th>'
-            for column in _COLUMNS
+            f'<th class="coinpp-{column.justify}">{escape(column.title)}</th>' for column in columns
         )
         rows = "".join(
             "<tr>"
             + "".join(
                 f'<td class="coinpp-{column.justify}">{escape(column.cell(variable))}</td>'
-                for column in _COLUMNS
+                for column in columns
             )
             + "</tr>"
             for variable in self.encoded
@@ -451,6 +603,11 @@ class Report:
             f'<div class="coinpp-report"><style>{_CSS}</style>{table if rows else ""}'
             f"<ul>{notes}</ul></div>"
         )
+
+    def _columns(self) -> list[_Column]:
+        """Those that say anything: not every rate control is a target."""
+        has_target = any(v.target_rmse is not None for v in self.encoded)
+        return [c for c in _COLUMNS if has_target or c.title != "target"]
 
     def _notes(self) -> list[str]:
         """What does not fit into the table, one line each."""
@@ -464,22 +621,49 @@ class Report:
             for v in self.encoded
             if v.missing_cells
         ]
+        notes += [_chunks_note(v) for v in self.encoded if v.schemes]
         notes += [
             f"{v.name}: worst of {v.n_globes:,} globes is {v.worst_globe_label}"
             for v in self.encoded
             if v.n_globes > 1 and v.worst_globe_rmse
         ]
+        notes += [f"{v.name}: {v.model_choice}" for v in self.encoded if v.model_choice]
         if len(self.encoded) > 1:
             notes.append(f"together {self.headline}")
+        elif self.encoded:
+            notes.append(self.headline)
+        notes += [
+            f"model {v.model}: {v.model_nbytes:,} bytes "
+            + (f"in the metadata of {v.name}" if v.model_embedded else "in its file")
+            for v in self._models
+        ]
+        if self.metadata_nbytes is not None:
+            notes.append(
+                f"beside them in the store: metadata {self.metadata_nbytes:,} bytes, coordinates "
+                f"and other variables {self.other_nbytes or 0:,} bytes"
+            )
         timed = [v for v in self.encoded if v.encode_seconds is not None]
-        times = ", ".join(
-            f"{verb} in {sum(getattr(v, name) or 0 for v in timed):.2g} s"
-            for verb, name in (("encoded", "encode_seconds"), ("decoded", "decode_seconds"))
-        )
-        notes.append(
-            f"model {self.model}, {self.model_nbytes:,} bytes" + (f"; {times}" if timed else "")
-        )
+        if timed:
+            times = (
+                f"{verb} in {sum(getattr(v, name) or 0 for v in timed):.2g} s"
+                for verb, name in (("encoded", "encode_seconds"), ("decoded", "decode_seconds"))
+            )
+            notes.append(", ".join(times))
         return notes
+
+
+def _chunks_note(variable: VariableReport) -> str:
+    """``t: 3 chunks (2 latents in time, 1 grid), the worst has RMSE 0.499 K (time=0 … 255)``."""
+    count = sum(variable.schemes.values())
+    listed = ", ".join(
+        f"{n} {scheme}" if len(variable.schemes) > 1 else scheme
+        for scheme, n in variable.schemes.items()
+    )
+    note = f"{variable.name}: {count:,} chunk{'s' if count > 1 else ''} ({listed})"
+    if count == 1 or not variable.worst_chunk_rmse:
+        return note
+    rmse = f"{_number(variable.worst_chunk_rmse)} {variable.unit}".rstrip()
+    return f"{note}, the worst has RMSE {rmse} ({variable.worst_chunk_label})"
 
 
 @dataclass(frozen=True)
@@ -507,6 +691,7 @@ _COLUMNS = (
     _Column("ratio", lambda v: _times(v.ratio)),
     _Column("with model", lambda v: _times(v.ratio_with_model)),
     _Column("bpp", lambda v: _number(v.bits_per_point)),
+    _Column("target", lambda v: _number(v.target_rmse)),
     _Column("RMSE", lambda v: _number(v.rmse)),
     _Column("plain RMSE", lambda v: _number(v.rmse_plain)),
     _Column("max error", lambda v: _number(v.max_error)),
@@ -579,7 +764,7 @@ def plot_maps(original: xr.DataArray, reconstruction: xr.DataArray, *, item: int
         for array in (original, reconstruction)
     )
     valid = np.isfinite(shown)
-    shown, decoded = (np.where(valid, field, np.nan) for field in (shown, decoded))
+    shown, decoded = (np.where(valid, values, np.nan) for values in (shown, decoded))
     with np.errstate(invalid="ignore"):
         residual = decoded - shown
     weights = np.where(valid, area_weights(latitude.to_numpy(), len(longitude)), 0)
@@ -605,11 +790,11 @@ def plot_maps(original: xr.DataArray, reconstruction: xr.DataArray, *, item: int
     )
     figure = _headless_figure()
     figure.suptitle(f"{original.name or name}  {label}".strip())
-    for axes, (title, field, text, colours, vmin, vmax) in zip(
+    for axes, (title, shades, text, colours, vmin, vmax) in zip(
         figure.subplots(1, 3, sharey=True), panels, strict=True
     ):
         image = axes.pcolormesh(
-            longitude.to_numpy(), latitude.to_numpy(), field, cmap=colours, vmin=vmin, vmax=vmax,
+            longitude.to_numpy(), latitude.to_numpy(), shades, cmap=colours, vmin=vmin, vmax=vmax,
             shading="nearest", rasterized=True,
         )  # fmt: skip
         axes.set_facecolor("0.7")

@@ -209,7 +209,7 @@ class Fields:
         weights = self.grid.area_weights
         sums = (np.where(self.valid, self.values, 0) @ weights)[self.sequences.order].sum(axis=1)
         shares = (self.valid @ weights)[self.sequences.order].sum(axis=1)
-        return sums / np.maximum(shares, 1e-300)
+        return np.asarray(sums / np.maximum(shares, 1e-300))
 
     def energy(self, base: Floating) -> float:
         """Area-weighted mean square of what the means of the sequences differ from a base."""

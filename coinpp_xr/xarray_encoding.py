@@ -9,15 +9,16 @@ that turns a variable's encoding into Zarr's arguments is wrapped, for our codec
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import wraps
-from math import prod
 from numbers import Integral
 from typing import Any
 
 from coinpp_xr.errors import CompressionWarning
 
-_MAX_GLOBES = 256
-_MAX_CHUNK_BYTES = 2**27
+MOST_GLOBES = 256
+# Encoding takes some thirty times the memory of a chunk, in every thread.
+_MAX_CHUNK_BYTES = 2**26
 
 
 def install() -> None:
@@ -61,7 +62,12 @@ def prepare_encoding(variable: Any, codec: Any, name: str) -> dict[str, Any]:
 
     shape = variable.shape
     if encoding.get("chunks") in (None, (), [], "auto"):
-        encoding["chunks"] = whole_globe_chunks(variable)
+        if variable.chunks:  # dask: keep its chunks; below it shows whether they hold whole globes
+            encoding["chunks"] = tuple(sizes[0] for sizes in variable.chunks)
+        else:
+            encoding["chunks"] = whole_globe_chunks(
+                shape, variable.dtype.itemsize, time_axis=codec.time_axis or 0
+            )
     chunks = encoding["chunks"]
     if isinstance(chunks, Integral):  # Zarr means the same for every axis
         chunks = (int(chunks),) * len(shape)
@@ -89,15 +95,33 @@ def prepare_encoding(variable: Any, codec: Any, name: str) -> dict[str, Any]:
     return encoding
 
 
-def whole_globe_chunks(variable: Any) -> tuple[int, ...]:
-    """Chunks that never cut the last two axes, at most 256 deep along the first."""
-    shape = variable.shape
+def whole_globe_chunks(
+    shape: Sequence[int], itemsize: int, *, time_axis: int = 0, most_globes: int = MOST_GLOBES
+) -> tuple[int, ...]:
+    """Chunks that never cut the last two axes, of at most 64 MiB unless one globe is larger.
+
+    Members, levels and the like are sequences of their own, and an error target should hold for
+    each of them: a chunk has one index of their axes. Only where there is a single time they are
+    gathered, so that a chunk is more than one globe.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of an array (..., latitude, longitude).
+    itemsize : int
+        Bytes of a value.
+    time_axis : int
+        Which of the axes before latitude and longitude is gathered.
+    most_globes : int
+        How many globes a chunk holds at most.
+    """
     if len(shape) < 2:
         return tuple(shape)
-    if variable.chunks:  # dask: keep its chunks; the caller checks that they hold whole globes
-        return tuple(sizes[0] for sizes in variable.chunks)
-    globe_bytes = max(1, prod(shape[-2:]) * variable.dtype.itemsize)
-    deepest = max(1, min(_MAX_GLOBES, _MAX_CHUNK_BYTES // globe_bytes))
-    # Members and levels are sequences of their own: only the first axis (time) is gathered.
-    batch = [min(shape[0], deepest), *[1] * (len(shape) - 3)] if len(shape) > 2 else []
-    return tuple(max(1, n) for n in (*batch, *shape[-2:]))
+    *batch, n_lat, n_lon = shape
+    left = max(1, min(most_globes, _MAX_CHUNK_BYTES // max(1, n_lat * n_lon * itemsize)))
+    chunks = [1] * len(batch)
+    axes = [time_axis] if time_axis < len(batch) and batch[time_axis] > 1 else range(len(batch))
+    for axis in reversed(axes):
+        chunks[axis] = max(1, min(batch[axis], left))
+        left //= chunks[axis]
+    return (*chunks, max(1, n_lat), max(1, n_lon))

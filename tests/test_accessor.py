@@ -35,9 +35,10 @@ def ds(tiny_globes) -> xr.Dataset:
 
 
 @pytest.fixture
-def compress(tiny_model) -> Callable[..., coinpp_xr.accessor.CompressionResult]:
+def compress(tiny_model) -> Callable[..., Any]:
     def call(data: xr.Dataset | xr.DataArray, bits: Any = 8, **arguments: Any) -> Any:
-        return data.coinpp.compress(bits, model=tiny_model, **arguments)
+        bits = None if "target_rmse" in arguments else bits
+        return data.coinpp.compress(bits, **{"model": tiny_model} | arguments)
 
     return call
 
@@ -290,6 +291,8 @@ def test_a_variable_the_model_was_not_made_for_is_stored_without_loss(ds, compre
         result = compress(ds)
     report = result.report["pressure"]
     assert report.outcome.startswith("stored without loss: values ")
+    assert "which model 'tiny' (200 … 300 K) does not explain" in report.outcome
+    assert (report.model, report.model_nbytes) == ("none", 0)
     assert report.max_error == 0
     assert report.nbytes > 0
     np.testing.assert_array_equal(result.dataset.pressure, ds.pressure)
@@ -303,7 +306,7 @@ def test_the_warning_comes_once_per_variable_and_points_here(ds, compress, tiny_
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [(np.nan, "missing values only"), (273.15, "constant, or so small")]
+    ("value", "reason"), [(np.nan, "missing values only"), (273.15, "constant")]
 )
 def test_what_cannot_be_fitted_is_stored_without_loss(ds, compress, value, reason) -> None:
     result = compress(ds.t * 0 + value)
@@ -317,6 +320,37 @@ def test_a_report_counts_the_chunks_that_were_stored_without_loss(ds, compress) 
     ds.t[256:] = 273.15
     outcome = compress(ds).report["t"].outcome
     assert outcome.startswith("compressed, except for 1 of 2 chunks stored without loss: constant")
+
+
+# ---- targets ----------------------------------------------------------------------------------
+
+
+def test_a_target_is_met_for_every_variable_and_shown_beside_what_was_reached(ds, compress) -> None:
+    ds = ds.assign(u=(ds.t - 250).assign_attrs(units="m s-1"))
+    report = compress(ds, target_rmse={"t": 1.0, "u": 0.25}).report
+    for name, target in (("t", 1.0), ("u", 0.25)):
+        assert report[name].target_rmse == target
+        assert 0 < report[name].rmse <= report[name].worst_chunk_rmse <= target
+    assert report["u"].schemes in ({"grid": 1}, {"grid from model": 1})
+
+
+def test_without_a_model_nothing_of_it_is_counted(ds, compress) -> None:
+    report = compress(ds, model="none", target_rmse=1.0).report
+    assert report["t"].rmse <= 1.0
+    assert (report.model, report.model_nbytes) == ("none", 0)
+    assert "no model needed" in str(report)
+
+
+def test_without_a_model_and_a_target_there_is_no_rate(ds, compress) -> None:
+    ds = ds.assign(u=ds.t)
+    message = refusal(lambda: compress(ds, bits=None, model="none"))
+    assert message == "t, u: without a model give target_rmse"
+
+
+def test_time_is_transformed_wherever_it_stands(ds, compress) -> None:
+    members = xr.concat([ds.t, ds.t + 1], "member")  # member, time, lat, lon
+    straight = compress(members.transpose("time", "member", "lat", "lon"), target_rmse=0.5)
+    assert compress(members, target_rmse=0.5).nbytes == straight.nbytes
 
 
 # ---- arguments ----------------------------------------------------------------------------------

@@ -177,6 +177,31 @@ def test_a_trained_model_can_be_used(coinpp: Coinpp, archive: Path) -> None:
     assert COINppCodec(model="mine.safetensors", bits=8).fingerprint == model.fingerprint
 
 
+def test_the_summary_says_what_was_tried(coinpp: Coinpp, archive: Path) -> None:
+    command = ["train", archive, "-o", "mine.safetensors", *TINY, "--steps", 20]
+    result = coinpp(*command)
+    model = Model.from_file("mine.safetensors")
+
+    tried = [line for line in result.out.splitlines() if line.startswith("tried")]
+    assert len(tried) == len(model.card["candidates"]) >= 2
+    assert "in a linear tail of degree 3" in result.out
+    shown = json.loads(coinpp("models", "show", "mine.safetensors", "--json").out)
+    assert (shown["latent_dim"], shown["tail_degree"]) == (2, 3)
+    assert shown["parameters"] == model.network.parameter_count
+    for label in model.card["candidates"]:
+        assert label in coinpp("models", "show", "mine.safetensors").out
+
+
+def test_the_tail_can_be_left_out(coinpp: Coinpp, archive: Path) -> None:
+    result = coinpp("train", archive, "-o", "mine.safetensors", *TINY, "--steps", 20, "--no-tail")
+
+    assert "tail" not in result.out
+    model = Model.from_file("mine.safetensors")
+    assert model.tail is None
+    shown = json.loads(coinpp("models", "show", "mine.safetensors", "--json").out)
+    assert (shown["siren_latents"], shown["tail_degree"]) == (2, None)
+
+
 def test_training_leaves_model_log_and_curve(coinpp: Coinpp, archive: Path) -> None:
     coinpp("train", archive, "-o", "mine.safetensors", *TINY, "--steps", 20)
 

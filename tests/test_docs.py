@@ -55,9 +55,10 @@ def test_figures_in_the_readme_come_from_the_result_files() -> None:
 
 
 CORE = {
-    "bitstream", "candidates", "coefficients", "compact", "coordinates", "devices", "entropy", "eofs",
-    "errors", "files", "fitting", "harmonics", "mixing", "models", "network", "parallel", "patterns",
-    "quantization", "recognition", "schemes", "settings", "siren", "training", "transform",
+    "bitstream", "candidates", "coefficients", "compact", "coordinates", "devices", "entropy",
+    "eofs", "errors", "files", "fitting", "harmonics", "mixing", "models", "network", "parallel",
+    "patterns", "quantization", "recognition", "schemes", "settings", "siren", "training",
+    "transform",
 }  # fmt: skip
 FRONT_ENDS = {
     "accessor", "cli", "codecs", "curves", "model_choice", "report", "roundtrip", "selection",

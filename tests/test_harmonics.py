@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.harmonics import harmonics
+from coinpp_xr.harmonics import harmonics, synthesise
 
 DEGREE = 12
 
@@ -78,3 +78,13 @@ def test_many_points_are_evaluated_as_few_are(scattered: np.ndarray, monkeypatch
     monkeypatch.setattr("coinpp_xr.harmonics._CACHED_VALUES", 10)
 
     np.testing.assert_array_equal(harmonics(scattered, 5), few)
+
+
+def test_sums_on_a_grid_are_those_at_its_points() -> None:
+    grid = SphereGrid(np.linspace(90, -90, 9), np.arange(-30, 330, 24.0))
+    coefficients = np.random.default_rng(1).standard_normal((3, 169)).astype(np.float32)
+
+    fields = synthesise(coefficients, grid.latitude, grid.longitude)
+
+    expected = coefficients @ harmonics(grid.points, DEGREE).T
+    np.testing.assert_allclose(fields.reshape(3, -1), expected, atol=1e-3)

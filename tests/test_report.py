@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from coinpp_xr.bitstream import Kind
 from coinpp_xr.report import (
     Report,
+    StoredChunk,
     VariableReport,
     display_unit,
     globe_errors,
@@ -47,22 +49,37 @@ def noisy(array: xr.DataArray) -> xr.DataArray:
     return array + np.random.default_rng(1).normal(0, 2, array.shape).astype(np.float32)
 
 
-def report_on(original: xr.DataArray, decoded: xr.DataArray, **facts: Any) -> VariableReport:
+class NamedModel:
+    """What a report needs of a model."""
+
+    name, nbytes, offset, scale, units = "tiny", 90, 200.0, 100.0, "K"
+
+
+def report_on(
+    original: xr.DataArray,
+    decoded: xr.DataArray,
+    chunks: list[StoredChunk] | None = None,
+    **facts: Any,
+) -> VariableReport:
     errors = globe_errors(original.values, decoded.values, original.lat.values)
-    return variable_report(original, errors, **{"nbytes": 10, "model_nbytes": 90} | facts)
+    if chunks is None:
+        chunks = [StoredChunk((slice(None),) * errors.ndim, 10, Kind.LATENTS)]
+    return variable_report(original, errors, chunks, **{"model": NamedModel()} | facts)
 
 
 def example(**changes: Any) -> Report:
     """A report on one encoded variable and one that was left alone."""
     facts: dict[str, Any] = {
         "name": "t", "outcome": "compressed", "unit": "°C", "n_globes": 1234, "n_points": 500_000,
-        "missing_cells": 77, "nbytes": 4321, "model_nbytes": 100_000, "rmse": 1.234,
-        "rmse_plain": 2.345, "max_error": 34.56, "bias": -0.0567, "worst_globe_rmse": 3.456,
+        "missing_cells": 77, "nbytes": 4321, "schemes": {"latents in time": 4, "grid": 1},
+        "model": "t2m-46x90", "model_nbytes": 100_000, "target_rmse": 1.357, "rmse": 1.234,
+        "rmse_plain": 2.345, "max_error": 34.56, "bias": -0.0567, "worst_chunk_rmse": 1.345,
+        "worst_chunk_label": "time=2020-01-01T00:00 … 2020-01-02T18:00", "worst_globe_rmse": 3.456,
         "worst_globe_index": 17, "worst_globe_label": "time=2020-01-01T06:00",
         "encode_seconds": 0.11, "decode_seconds": 0.022,
     }  # fmt: skip
     left_alone = VariableReport(name="count", outcome="integers: kept as they are")
-    return Report((VariableReport(**facts | changes), left_alone), "t2m-46x90", 100_000)
+    return Report((VariableReport(**facts | changes), left_alone), 321, 654)
 
 
 # ---- units ------------------------------------------------------------------------------------
@@ -207,7 +224,8 @@ def test_different_shapes_are_refused() -> None:
 
 
 def test_ratios_and_bits_per_point_follow_from_the_bytes() -> None:
-    report = report_on(field().astype(np.float64), field(), nbytes=12, model_nbytes=36)
+    chunks = [StoredChunk((slice(i, i + 1),), 6, Kind.LATENTS) for i in range(2)]
+    report = report_on(field().astype(np.float64), field(), chunks, embedded_nbytes=36)
     assert report.raw_nbytes_float32 == 4 * 24
     assert report.ratio == 8.0
     assert report.ratio_with_model == 2.0
@@ -215,18 +233,82 @@ def test_ratios_and_bits_per_point_follow_from_the_bytes() -> None:
 
 
 def test_a_report_adds_its_variables_up_and_counts_the_model_once() -> None:
-    one = report_on(field(), field(), nbytes=10, model_nbytes=172)
-    report = Report((one, one, VariableReport(name="n", outcome="integers")), "m", 172)
-    assert report.nbytes == 20
+    one, other = report_on(field(), field()), report_on(field().rename("u"), field())
+    report = Report((one, other, VariableReport(name="n", outcome="integers")))
+    assert (report.nbytes, report.model, report.model_nbytes) == (20, "tiny", 90)
     assert report.ratio == pytest.approx(2 * 96 / 20)
-    assert report.ratio_with_model == pytest.approx(1.0)
+    assert report.ratio_with_model == pytest.approx(2 * 96 / 110)
+
+
+def test_every_copy_of_an_embedded_model_counts() -> None:
+    arrays = (field(), field().rename("u"))
+    report = Report(tuple(report_on(array, array, embedded_nbytes=40) for array in arrays))
+    assert (report.model, report.model_nbytes) == ("tiny", 80)
+
+
+def test_a_model_that_no_chunk_needs_counts_only_where_it_is_embedded() -> None:
+    chunks = [StoredChunk((slice(None),), 10, Kind.GRID)]
+    report = report_on(field(), field(), chunks)
+    assert (report.model, report.model_nbytes, report.ratio_with_model) == ("none", 0, report.ratio)
+    assert report_on(field(), field(), chunks, embedded_nbytes=40).model_nbytes == 40
+    assert "no model needed" in Report((report,)).headline
+
+
+# ---- chunks ------------------------------------------------------------------------------------
+
+
+def in_two(kinds: tuple[Kind, Kind]) -> list[StoredChunk]:
+    """One chunk for each of the two times."""
+    return [StoredChunk((slice(i, i + 1),), 10, kind) for i, kind in enumerate(kinds)]
+
+
+def test_the_schemes_are_counted_and_the_worst_chunk_is_named() -> None:
+    original = field()
+    decoded = original + np.array([1, 2], np.float32)[:, None, None]
+    chunks = in_two((Kind.GRID, Kind.LATENTS_IN_TIME))
+    report = report_on(original, decoded, chunks, target_rmse=2.5)
+    assert report.schemes == {"grid": 1, "latents in time": 1}
+    assert report.worst_chunk_rmse == pytest.approx(2.0)
+    assert report.worst_chunk_label == "time=2020-01-01T06:00"
+    assert report.target_rmse == 2.5
+
+
+def test_a_chunk_of_several_times_is_named_by_its_ends() -> None:
+    label = report_on(field(), noisy(field())).worst_chunk_label
+    assert label == "time=2020-01-01T00:00 … 2020-01-01T06:00"
+
+
+def test_a_target_in_fahrenheit_is_shown_in_celsius() -> None:
+    original = field(units="degF")
+    assert report_on(original, original, target_rmse=9.0).target_rmse == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "reason"),
+    [
+        (np.nan, 8, "missing values only"),
+        (280.0, 8, "constant, or missing values only"),
+        (np.arange(24).reshape(2, 4, 3) * 1000, 8, "values 0 … 23000, which model 'tiny' (200 …"),
+        (np.arange(24).reshape(2, 4, 3), None, "nothing smaller meets the target"),
+    ],
+)
+def test_the_outcome_says_why_chunks_were_stored_without_loss(values, bits, reason) -> None:
+    original = field(values)
+    report = report_on(original, original, in_two((Kind.LOSSLESS, Kind.LOSSLESS)), bits=bits)
+    assert report.outcome.startswith(f"stored without loss: {reason}")
+
+
+def test_the_outcome_counts_the_chunks_that_were_stored_without_loss() -> None:
+    report = report_on(field(), field(), in_two((Kind.GRID, Kind.LOSSLESS)))
+    assert report.outcome.startswith("compressed, except for 1 of 2 chunks stored without loss")
 
 
 # ---- text, JSON, HTML -------------------------------------------------------------------------
 
 SHOWN = ["4,321", "463×", "19.2×", "0.0691", "1.23", "2.35", "34.6", "−0.0567", "3.46", "°C",
-         "77 missing", "time=2020-01-01T06:00", "integers: kept as they are", "t2m-46x90",
-         "100,000 bytes", "0.11 s", "0.022 s"]  # fmt: skip
+         "77 missing", "1.36", "5 chunks (4 latents in time, 1 grid), the worst has RMSE 1.34 °C",
+         "metadata 321 bytes", "654 bytes", "104,321 bytes", "time=2020-01-01T06:00", "0.11 s",
+         "integers: kept as they are", "t2m-46x90", "100,000 bytes", "0.022 s"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", SHOWN)
@@ -243,6 +325,10 @@ def test_the_table_is_plain_text_of_at_most_100_columns() -> None:
     text = str(example(outcome="stored without loss: " + 40 * "because "))
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_target_is_a_column_only_where_there_is_one() -> None:
+    assert "target" not in str(example(target_rmse=None))
 
 
 def test_a_variable_without_errors_shows_dashes_instead_of_numbers() -> None:
@@ -262,7 +348,7 @@ def test_to_dict_holds_what_follows_from_the_fields() -> None:
 
 
 def test_measured_reports_are_plain_json() -> None:
-    report = Report((report_on(field(), noisy(field())),), "m", 5).to_dict()
+    report = Report((report_on(field(), noisy(field())),)).to_dict()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 

@@ -56,9 +56,8 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     masked[:, 2:5, 3:7] = np.nan
     masked[0, 0, 0], masked[11] = -np.inf, 0.0
     outlying = fields(usual, 40)
-    outlying[7] = 200 + 100 * model.coded_network(usual.points, np.array([[9.0, -9.0]], np.float32))[
-        0, :, 0
-    ].reshape(usual.shape)
+    extreme = model.coded_network(usual.points, np.array([[9.0, -9.0]], np.float32))
+    outlying[7] = 200 + 100 * extreme.reshape(usual.shape)
     wave = np.sin(np.arange(30)[:, None] / 9 + np.arange(5)).astype(np.float32)
     slow = 200 + 100 * model.network(usual.points, wave)[..., 0].reshape(30, *usual.shape)
     rough = 50 * rng.standard_normal((4, 10, 20))

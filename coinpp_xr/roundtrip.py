@@ -1,0 +1,265 @@
+"""Compression in memory: a dataset through the codec and back, with a report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from itertools import accumulate, pairwise, product
+from math import prod
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from coinpp_xr.bitstream import Kind, Payload
+from coinpp_xr.codecs.sphere import NO_MODEL, COINppCodec
+from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.models import Model, load_model
+from coinpp_xr.report import (
+    GLOBE_ERRORS,
+    Report,
+    StoredChunk,
+    VariableReport,
+    globe_errors,
+    plot_maps,
+    variable_report,
+)
+from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable
+from coinpp_xr.xarray_encoding import whole_globe_chunks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Values = npt.NDArray[Any]
+Slices = tuple[slice, ...]
+
+
+@dataclass(repr=False)
+class CompressionResult:
+    """A reconstruction and what it cost.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The original's structure, attributes and dtypes with the values that decoding gives.
+    report : Report
+        Bytes, ratios, errors and times of every variable.
+    dataarray : DataArray or None
+        The reconstruction where a DataArray was compressed.
+    """
+
+    dataset: xr.Dataset
+    report: Report
+    dataarray: xr.DataArray | None = field(default=None, kw_only=True)
+    _original: xr.Dataset = field(kw_only=True)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all payloads, without the model."""
+        return self.report.nbytes
+
+    @property
+    def ratio(self) -> float | None:
+        """Plain float32 bytes of the encoded variables per compressed byte, without the model."""
+        return self.report.ratio
+
+    def plot(self, variable: str | None = None, item: int = 0) -> Figure:
+        """Maps of original, reconstruction and residual.
+
+        Parameters
+        ----------
+        variable : str, optional
+            Default: the first one that was encoded.
+        item : int
+            Position of the globe along the other axes, flattened in C order;
+            ``result.report["t2m"].worst_globe_index`` is the one with the largest error.
+
+        Raises
+        ------
+        ValueError, IndexError
+            If the variable was not encoded or has not that many globes.
+        """
+        encoded = [v.name for v in self.report.encoded]
+        name = encoded[0] if variable is None else variable
+        if name not in encoded:
+            raise ValueError(f"{name!r} was not compressed; there are: {', '.join(encoded)}")
+        return plot_maps(self._original[name], self.dataset[name], item=item)
+
+    def __repr__(self) -> str:
+        return f"<coinpp_xr.CompressionResult: {self.report.headline}>\n{self.report}"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<div class="coinpp-report"><div class="coinpp-head">'
+            f"<span>coinpp_xr.CompressionResult</span>{escape(self.report.headline)}</div>"
+            f"{self.report._repr_html_()}"
+            f"<details><summary>Reconstruction</summary>{self.dataset._repr_html_()}</details>"
+            "</div>"
+        )
+
+
+def compress(
+    dataset: xr.Dataset,
+    *,
+    variables: str | Iterable[Any] | None,
+    rates: Mapping[str, Any],
+    model: str | Model,
+    effort: str,
+) -> CompressionResult:
+    """See :meth:`coinpp_xr.accessor.DatasetAccessor.compress`, which passes all arguments on."""
+    check_rates(rates, dataset)
+    chosen, reasons = choose_variables(dataset, variables)
+    found = None if model == NO_MODEL else load_model(model)
+    own = rates_by_variable(rates, chosen, has_model=found is not None)
+    # A wrong argument for the last variable should not wait for the first ones.
+    codecs = {}
+    for name in chosen:
+        settings: dict[str, Any] = {**Layout.of(dataset[name]).codec_settings, **own[name]}
+        codecs[name] = COINppCodec(found or NO_MODEL, effort=effort, **settings)
+
+    reports, decoded = [], {}
+    for name in dataset.data_vars:
+        if name in reasons:
+            reports.append(VariableReport(name=str(name), outcome=reasons[name]))
+            continue
+        decoded[name], variable = _round_trip(dataset[name], codecs[name], found)
+        reports.append(variable)
+    return CompressionResult(dataset.assign(decoded), Report(tuple(reports)), _original=dataset)
+
+
+def _round_trip(
+    array: xr.DataArray, codec: COINppCodec, model: Model | None
+) -> tuple[xr.Variable, VariableReport]:
+    """Encode and decode one variable block by block."""
+    variable, layout = array.variable, Layout.of(array)
+    to_order = [variable.dims.index(dim) for dim in layout.dims]
+    from_order = [layout.dims.index(dim) for dim in variable.dims]
+    lazy = variable.chunks is not None
+
+    cuts = _cuts(variable, layout)
+    errors = np.zeros([variable.sizes[dim] for dim in layout.dims[:-2]], GLOBE_ERRORS)
+    blocks = np.empty([len(slices) for slices in cuts], dtype=object)
+    values = None if lazy else np.empty(variable.shape, variable.dtype)
+    chunks: list[StoredChunk] = []
+    warned: list[str] = []
+    encode_seconds = decode_seconds = 0.0
+    for location in np.ndindex(*blocks.shape):
+        where = tuple(slices[i] for slices, i in zip(cuts, location, strict=True))
+        selected = variable.isel(dict(zip(layout.dims, where, strict=True)))
+        original = selected.to_numpy().transpose(to_order)
+        decoded = np.empty_like(original)
+        payloads, kinds = [], []
+        for part in _parts(original.shape, original.dtype, layout.time_axis):
+            start = perf_counter()
+            with _codec_warnings(warned):
+                payload: bytes = codec.encode(original[part])
+            encoded = perf_counter()
+            decoded[part] = codec.decode(payload)
+            encode_seconds += encoded - start
+            decode_seconds += perf_counter() - encoded
+            payloads.append(payload)
+            kinds.append(Payload.unpack(payload).kind)
+            chunks.append(StoredChunk(_within(where, part)[:-2], len(payload), kinds[-1]))
+        errors[where[:-2]] = globe_errors(original, decoded, layout.latitude)
+        if values is not None:
+            values.transpose(to_order)[where] = decoded
+        elif all(kind == Kind.LOSSLESS for kind in kinds):
+            # The same bits again: no need to hold payloads that are about as large as the data.
+            blocks[location] = selected.data.transpose(to_order)
+        else:
+            blocks[location] = _decode_later(codec, payloads, original.shape, original.dtype)
+
+    if values is None:
+        import dask.array
+
+        values = dask.array.block(blocks.tolist()).transpose(from_order)
+    if warned:
+        warnings.warn(f"{array.name}: {warned[0]}", CompressionWarning, stacklevel=4)
+    report = variable_report(
+        array, errors, chunks, model=model, bits=codec.bits, target_rmse=codec.target_rmse,
+        encode_seconds=encode_seconds, decode_seconds=decode_seconds,
+    )  # fmt: skip
+    return variable.copy(deep=False, data=values), report
+
+
+def _cuts(variable: xr.Variable, layout: Layout) -> list[list[slice]]:
+    """Along every axis of the layout, the slices that are read at a time; globes stay whole."""
+    if variable.chunks is not None:
+        sizes = [variable.chunksizes[dim] for dim in layout.dims]
+        if all(len(parts) == 1 for parts in sizes[-2:]):
+            edges = ([0, *accumulate(parts)] for parts in sizes)
+            return [
+                [slice(*pair) for pair in pairwise(axis) if pair[0] < pair[1]] for axis in edges
+            ]
+    # In memory, in a file, or in dask chunks that cut globes, which are then read across.
+    shape = [variable.sizes[dim] for dim in layout.dims]
+    return _regular(shape, layout.chunks(variable.sizes, variable.dtype.itemsize))
+
+
+def _parts(shape: tuple[int, ...], dtype: np.dtype[Any], time_axis: int) -> Iterator[Slices]:
+    """Slices of a block that make one payload each: a dask chunk may be deeper than that."""
+    in_line = (prod(shape[:-2]), *shape[-2:])
+    if in_line[0] <= whole_globe_chunks(in_line, dtype.itemsize)[0]:
+        yield (slice(None),) * len(shape)
+        return
+    yield from product(
+        *_regular(shape, whole_globe_chunks(shape, dtype.itemsize, time_axis=time_axis))
+    )
+
+
+def _regular(shape: Iterable[int], chunks: Iterable[int]) -> list[list[slice]]:
+    return [
+        [slice(start, min(start + depth, length)) for start in range(0, length, depth)]
+        for length, depth in zip(shape, chunks, strict=True)
+    ]
+
+
+def _within(block: Slices, part: Slices) -> Slices:
+    """A part of a block, counted from where the array begins."""
+    located = []
+    for outer, inner in zip(block, part, strict=True):
+        start, stop, _ = inner.indices(outer.stop - outer.start)
+        located.append(slice(outer.start + start, outer.start + stop))
+    return tuple(located)
+
+
+def _decode_later(
+    codec: COINppCodec, payloads: list[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Any:
+    """A dask array of one block."""
+    import dask
+    import dask.array
+
+    return dask.array.from_delayed(
+        dask.delayed(_decode_block, pure=False)(codec, payloads, shape, dtype), shape, dtype
+    )
+
+
+def _decode_block(
+    codec: COINppCodec, payloads: list[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Values:
+    values = np.empty(shape, dtype)
+    parts = _parts(shape, dtype, codec.time_axis or 0)
+    for part, payload in zip(parts, payloads, strict=True):
+        values[part] = codec.decode(payload)
+    return values
+
+
+@contextmanager
+def _codec_warnings(texts: list[str]) -> Iterator[None]:
+    """Collects what the codec warns of: once per chunk it would bury the one line that matters."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CompressionWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, CompressionWarning):
+            texts.append(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )

@@ -1,0 +1,209 @@
+"""Which variables of a dataset the codec takes, how they lie in it, and at what rate."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy.typing as npt
+import xarray as xr
+
+from coinpp_xr.codecs.base import DEFAULT_BITS
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.data import horizontal_axes, why_no_grid
+from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.xarray_encoding import MOST_GLOBES, whole_globe_chunks
+
+_KINDS = {
+    "i": "integers",
+    "u": "integers",
+    "b": "booleans",
+    "c": "complex numbers",
+    "M": "dates",
+    "m": "time spans",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How a variable lies in the codec: latitude and longitude last, and which axis is time.
+
+    Parameters
+    ----------
+    dims : tuple
+        The variable's dimensions with latitude and longitude last, the others as they were.
+    time_axis : int
+        Position in ``dims`` of the dimension along which fields follow each other.
+    latitude, longitude : array
+        Degrees.
+    """
+
+    dims: tuple[Any, ...]
+    time_axis: int
+    latitude: npt.NDArray[Any]
+    longitude: npt.NDArray[Any]
+
+    @classmethod
+    def of(cls, array: xr.DataArray) -> Self:
+        """The layout of an array that :func:`why_not` has nothing against."""
+        latitude, longitude = horizontal_axes(array)
+        horizontal = (*latitude.dims, *longitude.dims)
+        batch = tuple(dim for dim in array.dims if dim not in horizontal)
+        time_axis = batch.index(_time_dim(array, batch)) if batch else 0
+        return cls(
+            (*batch, *horizontal), time_axis, latitude.to_numpy(), longitude.to_numpy()
+        )  # fmt: skip
+
+    def chunks(
+        self, sizes: Mapping[Any, int], itemsize: int, most_globes: int = MOST_GLOBES
+    ) -> tuple[int, ...]:
+        """Chunks of whole globes, in the order of ``dims``."""
+        shape = [sizes[dim] for dim in self.dims]
+        return whole_globe_chunks(
+            shape, itemsize, time_axis=self.time_axis, most_globes=most_globes
+        )
+
+    @property
+    def codec_settings(self) -> dict[str, Any]:
+        """Arguments of a codec that follow from the layout."""
+        return {
+            "latitude": self.latitude,
+            "longitude": self.longitude,
+            "time_axis": self.time_axis,
+        }
+
+
+def _time_dim(array: xr.DataArray, batch: tuple[Any, ...]) -> Any:
+    """The dimension along which neighbours are most alike: time, or else the first.
+
+    A single analysis time with many forecast steps is a sequence of steps.
+    """
+    longer = [dim for dim in batch if array.sizes[dim] > 1] or list(batch)
+
+    def likeness(dim: Any) -> int:
+        if str(dim).lower() == "time":
+            return 3
+        if dim not in array.coords:
+            return 0
+        coordinate = array[dim]
+        is_date = coordinate.dtype.kind == "M" or hasattr(coordinate.to_numpy()[0], "calendar")
+        return 2 if is_date else int(coordinate.dtype.kind == "m")
+
+    return max(longer, key=likeness)
+
+
+def choose_variables(
+    dataset: xr.Dataset, variables: str | Iterable[Any] | None
+) -> tuple[list[Any], dict[Any, str]]:
+    """The variables to compress, and why each of the others is not.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    variables : str or iterable, optional
+        Those asked for; default: all that can be compressed.
+
+    Raises
+    ------
+    ValueError
+        If one that was asked for does not exist or cannot be compressed, or if none can.
+    """
+    asked = None
+    if variables is not None:
+        asked = [variables] if isinstance(variables, str) else list(variables)
+        check_names(asked, dataset)
+    chosen, reasons = [], {}
+    for name, array in dataset.data_vars.items():
+        reason = why_not(array)
+        if reason and asked is not None and name in asked:
+            raise ValueError(f"cannot compress {name!r}: {reason}")
+        if not reason and asked is not None and name not in asked:
+            reason = "left alone: not asked for"
+        if reason:
+            reasons[name] = reason
+        else:
+            chosen.append(name)
+    if not chosen:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise ValueError(f"no variable can be compressed ({listed or 'there is none'})")
+    return chosen, reasons
+
+
+def check_names(names: Iterable[Any], dataset: xr.Dataset) -> None:
+    """Refuse names that are no variables, with those that are near."""
+    known = list(map(str, dataset.data_vars))
+    for name in names:
+        if name not in dataset.data_vars:
+            near = difflib.get_close_matches(str(name), known, n=3)
+            there = f"there are: {', '.join(known) or 'none'}"
+            hint = f"did you mean {' or '.join(near)}?" if near else there
+            raise ValueError(f"no variable {name!r}; {hint}")
+
+
+def why_not(array: xr.DataArray) -> str:
+    """Why a variable cannot be compressed, in plain words; empty if it can."""
+    if array.dtype.kind != "f":
+        return f"{_KINDS.get(array.dtype.kind, 'text or objects')}: kept as they are"
+    if reason := why_no_grid(array):
+        return "no latitude/longitude" if array.ndim < 2 else f"no latitude/longitude: {reason}"
+    if array.size == 0:
+        return "no values"
+    try:
+        SphereGrid(*(axis.to_numpy() for axis in horizontal_axes(array)))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def check_rates(rates: Mapping[str, Any], dataset: xr.Dataset) -> None:
+    """Refuse controls for variables that there are not."""
+    for value in rates.values():
+        if isinstance(value, Mapping):
+            check_names(value, dataset)
+
+
+def rates_of(rates: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """The rate controls that hold for one variable.
+
+    Parameters
+    ----------
+    rates : mapping
+        From the name of a control to its value for all variables, or to a mapping by variable.
+    name : hashable
+        Of the variable.
+    """
+    own = {
+        control: value.get(name) if isinstance(value, Mapping) else value
+        for control, value in rates.items()
+    }
+    return {control: value for control, value in own.items() if value is not None}
+
+
+def rates_by_variable(
+    rates: Mapping[str, Any], names: Iterable[Any], *, has_model: bool
+) -> dict[Any, dict[str, Any]]:
+    """The rate controls of every variable; the codec's default, with a warning, where none is.
+
+    The warning points at the caller's caller's caller: at the line that uses the accessor.
+
+    Raises
+    ------
+    ValueError
+        If a variable has none, and there is no model for the default.
+    """
+    own = {name: rates_of(rates, name) for name in names}
+    if without := [name for name in own if not own[name]]:
+        listed = ", ".join(map(str, without))
+        if not has_model:
+            raise ValueError(f"{listed}: without a model give target_rmse")
+        warnings.warn(
+            f"{listed}: no rate control given: bits={DEFAULT_BITS} is used, which bounds no error; "
+            "give target_rmse in the variable's unit",
+            CompressionWarning,
+            stacklevel=4,
+        )
+        own |= {name: {"bits": DEFAULT_BITS} for name in without}
+    return own

@@ -1,0 +1,180 @@
+"""What stands in a Zarr store, byte by byte, and putting a new one in its place whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, StorePath
+
+from coinpp_xr.bitstream import Payload
+from coinpp_xr.report import StoredChunk
+from coinpp_xr.xarray_encoding import find_codec
+
+_DOCUMENTS = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+# Requests to a store that are under way at once.
+_AT_ONCE = 32
+
+
+@contextmanager
+def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
+    """Where to write a new store: beside its place, where it appears when the block is done.
+
+    An error in the block leaves things as they were. That is for local folders; other stores, and
+    groups of stores that exist, are written where they are.
+
+    Parameters
+    ----------
+    store : str, path or Zarr store
+    replace : bool
+        Whether what is there makes way.
+    group : str, optional
+
+    Raises
+    ------
+    FileExistsError
+        If something is there that is not to be replaced.
+    """
+    path = _local_path(store)
+    is_there = path is not None and path.exists() and not _is_empty_folder(path)
+    if path is None or (is_there and group):
+        yield store
+        return
+    if is_there and not replace:
+        raise FileExistsError(
+            f"{path} exists; give mode='w' to replace it, append_dim or region to add to it, or "
+            "another name"
+        )
+    if is_there and not _is_store(path):
+        raise FileExistsError(f"{path} is no Zarr store, mode='w' would delete it; move it away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A worker on another machine may still write when an error ends the block: that error matters.
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
+    ) as folder:
+        complete, old = Path(folder) / path.name, Path(folder) / "replaced"
+        yield str(complete)
+        if path.exists():
+            path.rename(old)
+        try:
+            complete.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+
+
+def _local_path(store: Any) -> Path | None:
+    if isinstance(store, LocalStore):
+        store = None if store.read_only else store.root
+    if isinstance(store, str):
+        store = store.removeprefix("file://")
+        return None if "://" in store else Path(store).resolve()
+    return Path(store).resolve() if isinstance(store, os.PathLike) else None
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _is_store(path: Path) -> bool:
+    return any((path / name).exists() for name in _DOCUMENTS)
+
+
+def open_group(store: Any, group: str | None, storage_options: Any = None) -> zarr.Group | None:
+    """A group for reading, by its own metadata; None if it does not exist."""
+    store = os.fspath(store) if isinstance(store, os.PathLike) else store
+    try:
+        return zarr.open_group(
+            store, mode="r", path=group or "", storage_options=storage_options,
+            use_consolidated=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return None
+
+
+def is_consolidated(group: zarr.Group) -> bool:
+    """Whether the store's root holds the metadata of everything below it."""
+    return zarr.open_group(group.store, mode="r").metadata.consolidated_metadata is not None
+
+
+def codec_of(array: zarr.Array[Any]) -> Any:
+    """Our codec of an array, or None."""
+    metadata = array.metadata
+    codecs = metadata.codecs if metadata.zarr_format == 3 else [metadata.compressor]
+    return find_codec({"compressors": list(codecs)})
+
+
+def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """The names of an array's dimensions as xarray writes them."""
+    if array.metadata.zarr_format == 3:
+        return tuple(name or "" for name in array.metadata.dimension_names or ())
+    return tuple(str(name) for name in array.attrs.get("_ARRAY_DIMENSIONS", ()))  # type: ignore[union-attr]
+
+
+def stored_chunks(array: zarr.Array[Any], where: Sequence[slice]) -> list[StoredChunk]:
+    """What the store holds of a part of an array that begins and ends with its chunks.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Written with one of our codecs.
+    where : sequence of slice
+        One for every axis, with start and stop.
+
+    Returns
+    -------
+    list of StoredChunk
+        Placed relative to the part, along all axes but the last two. Zarr does not write chunks
+        that hold the fill value only.
+    """
+    grid = [
+        range(part.start // depth, -(-part.stop // depth))
+        for part, depth in zip(where, array.chunks, strict=True)
+    ]
+    positions = list(product(*grid))
+    keys = [array.metadata.encode_chunk_key(position) for position in positions]
+    chunks = []
+    for position, payload in zip(positions, _read(array.store_path, keys), strict=True):
+        if payload is not None:
+            place = tuple(
+                slice(i * depth - part.start, min((i + 1) * depth, part.stop) - part.start)
+                for i, depth, part in zip(position, array.chunks, where, strict=True)
+            )
+            chunks.append(StoredChunk(place[:-2], len(payload), Payload.unpack(payload).kind))
+    return chunks
+
+
+def metadata_documents(group: zarr.Group) -> list[bytes]:
+    """The metadata of a group and its arrays, and what is consolidated at the store's root."""
+    folders = {"", group.path, *(array.path for _, array in group.arrays())}
+    keys = [f"{folder}/{name}".lstrip("/") for folder in folders for name in _DOCUMENTS]
+    return [document for document in _read(StorePath(group.store), keys) if document is not None]
+
+
+def chunk_nbytes(arrays: Iterable[zarr.Array[Any]]) -> int:
+    """Bytes that arrays take in the store without their metadata."""
+    total = 0
+    for array in arrays:
+        documents = _read(array.store_path, _DOCUMENTS)
+        total += array.nbytes_stored() - sum(len(d) for d in documents if d is not None)
+    return total
+
+
+def _read(folder: StorePath, keys: Sequence[str]) -> Iterator[bytes | None]:
+    async def get(some: Sequence[str]) -> list[Any]:
+        prototype = default_buffer_prototype()
+        return await asyncio.gather(*((folder / key).get(prototype) for key in some))
+
+    for start in range(0, len(keys), _AT_ONCE):
+        for buffer in sync(get(keys[start : start + _AT_ONCE])):
+            yield None if buffer is None else buffer.to_bytes()
