@@ -232,15 +232,15 @@ def _smallest(
         return quantized
 
     known = {"fingerprint": model.fingerprint} if model else {}
-    step, most_bits = None, 0.0
+    step, along_time, most_bits = 0.0, True, 0.0
     if model is not None and latents is not None:
         trial = Trial.of_latents(fields, model, latents)
         quantized = attempt(trial, Kind.LATENTS_IN_TIME, {}, **known)
         # Equal errors take about equal steps, so a guess at one step tells which way is shorter;
         # but where the latents hardly reach the target, their step says nothing about others.
         if quantized is not None and trial.misfit < target_rmse**2 / 2:
-            step = quantized.step * trial.unit
-            most_bits = _WORTH_TRYING * trial.estimated_bits(step)
+            step, along_time = quantized.step * trial.unit, quantized.along_time
+            most_bits = _WORTH_TRYING * trial.estimated_bits(step, along_time)
 
     means = fields.sequence_means().astype(np.float32)
     base: Floating = means.astype(np.float64)[:, None]
@@ -251,8 +251,8 @@ def _smallest(
         if fields.energy(expected) < fields.energy(base):
             base, kind, header, sections = expected, Kind.GRID_FROM_MODEL, known, {}
     if not payloads or effort != "fast":
-        trial = Trial.of_grid(fields, base)
-        if step is None or trial.estimated_bits(step) < most_bits:
+        trial = Trial.of_grid(fields, base, target_rmse)
+        if step == 0 or trial.estimated_bits(step, along_time) < most_bits:
             attempt(trial, kind, sections, **header)
 
     worthwhile = min(map(len, payloads), default=values.nbytes)

@@ -46,6 +46,8 @@ ROUNDING = 1e-6
 _ATTEMPTS = 12
 _CLOSE = 0.99
 _FILLING_STEPS = 12
+# Single precision will do for errors of this share of the largest value.
+_SINGLE = 1e-3
 
 Bool = npt.NDArray[np.bool_]
 Floating = npt.NDArray[np.floating[Any]]
@@ -319,10 +321,15 @@ class GridSynthesis:
         fields = fields.reshape(*fields.shape[:2], -1) + self.base[:, None]
         return self.sequences.put(fields, self.n_items)
 
-    def coefficients(self, fields: Fields) -> Floating:
-        """Of fields whose gaps are filled with what their surroundings suggest."""
+    def coefficients(self, fields: Fields, precision: float) -> Floating:
+        """Of fields whose gaps are filled with what their surroundings suggest.
+
+        In single precision where the errors of that are far smaller than ``precision``.
+        """
         transform = sphere_transform(self.grid)
         rest = fields.sequences.take(fields.values, fields.present) - self.base[:, None]
+        if precision > _SINGLE * float(np.abs(rest).max(initial=0)):
+            rest = rest.astype(np.float32)
         rest = rest.reshape(self.shape)
         if fields.valid[fields.present].all():
             return transform.forward(rest)
@@ -391,15 +398,13 @@ class Trial:
         return cls(synthesis, fields, coefficients, model.scale, misfit)
 
     @classmethod
-    def of_grid(cls, fields: Fields, base: Floating) -> Trial:
+    def of_grid(cls, fields: Fields, base: Floating, precision: float) -> Trial:
         synthesis = GridSynthesis(base, fields.grid, fields.sequences, len(fields.values))
-        return cls(synthesis, fields, synthesis.coefficients(fields))
+        return cls(synthesis, fields, synthesis.coefficients(fields, precision))
 
-    def estimated_bits(self, step: float) -> float:
+    def estimated_bits(self, step: float, along_time: bool) -> float:
         """A quick guess at the coded size at a step in the data's unit."""
-        exponent = exponent_of(step / self.unit)
-        along_time = {True, False} if self.synthesis.shape[1] > 1 else {False}
-        return min(self._search(along).estimated_bits(exponent) for along in along_time)
+        return self._search(along_time).estimated_bits(exponent_of(step / self.unit))
 
     def meet(self, target_rmse: float) -> Quantized | None:
         """The coarsest quantization whose decoded fields meet the target, if there is any."""

@@ -126,14 +126,16 @@ class SphereTransform:
 
     def forward(self, fields: Floating) -> Floating:
         """Coefficients, shape (…, orders, waves), of fields of shape (…, n_lat, n_lon)."""
-        waves = (fields * self._row_weights[:, None]) @ self._along_longitude.T
-        return self._each_wave(self._along_latitude, waves)
+        rows = self._row_weights.astype(fields.dtype)[:, None]
+        waves = (fields * rows) @ self._along_longitude.T.astype(fields.dtype)
+        return self._each_wave(self._along_latitude.astype(fields.dtype), waves)
 
     def inverse(self, coefficients: Floating) -> Floating:
         """Fields of :meth:`forward`'s coefficients."""
-        waves = self._each_wave(self._along_latitude.swapaxes(-1, -2), coefficients)
-        fields: Floating = (waves @ self._along_longitude) / self._row_weights[:, None]
-        return fields
+        dtype = coefficients.dtype
+        waves = self._each_wave(self._along_latitude.swapaxes(-1, -2).astype(dtype), coefficients)
+        fields: Floating = waves @ self._along_longitude.astype(dtype)
+        return fields / self._row_weights.astype(dtype)[:, None]
 
     @staticmethod
     def _each_wave(matrices: Floating, columns: Floating) -> Floating:
