@@ -15,7 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.devices import fit, predict
-from coinpp_xr.eofs import PLAIN, EofSearch, HarmonicBasis, Localisation
+from coinpp_xr.eofs import (
+    PLAIN,
+    HarmonicBasis,
+    Localisation,
+    LocalisedEofs,
+    choose_localisation,
+)
 from coinpp_xr.network import BaseNetwork, LinearTail
 from coinpp_xr.siren import ModulatedSiren
 
@@ -135,17 +141,14 @@ class _Maker:
         self.mean = data.train[..., 0].mean(0, dtype=np.float64)
         mean = self.mean.astype(np.float32)
         self.train = basis.analyse(data.train[..., 0] - mean)
-        held_out = data.validation[..., 0] - mean
-        self.validation = basis.analyse(held_out)
-        self.lost = float(((held_out**2) @ self.weights).mean() - _mean_square(self.validation))
 
     def linear(self, latent_dim: int, seconds: float) -> Candidate:
         """All latents the tail's; its settings searched for."""
         siren = self._as_mean_field(BaseNetwork(self.siren).truncated(0).siren)
         field = siren(self.data.points, siren.zeros(1))[0, :, 0]
-        search = EofSearch(self.basis, self.train, self.validation, lost=max(self.lost, 0.0))
-        best, _ = search.best(latent_dim, seconds)
-        return self._candidate(siren, self.mean - field, best.localisation, best.modes)
+        localisation, _ = choose_localisation(self.basis, self.train, latent_dim, seconds)
+        modes = LocalisedEofs(self.basis, self.train).modes(localisation, latent_dim)
+        return self._candidate(siren, self.mean - field, localisation, modes)
 
     def with_siren(
         self, siren_latents: int, latent_dim: int, localisation: Localisation
@@ -159,8 +162,7 @@ class _Maker:
         # What the SIREN describes are the leading, global modes.
         kept = max(localisation.global_modes - siren_latents, 0)
         localisation = replace(localisation, global_modes=kept)
-        search = EofSearch(self.basis, self.train, self.validation, fixed=tangent)
-        modes = search.modes(localisation, count)
+        modes = LocalisedEofs(self.basis, self.train, tangent).modes(localisation, count)
         return self._candidate(siren, missed, localisation, modes)
 
     def _candidate(
@@ -223,7 +225,3 @@ class _Maker:
         latents = fit(network, self.data.points, self.judged, self.weights)
         error = predict(network, self.data.points, latents) - self.judged
         return float(np.sqrt(((error[..., 0] ** 2) @ self.weights).mean()))
-
-
-def _mean_square(coordinates: Float64) -> float:
-    return float((coordinates**2).sum(1).mean())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import inf, isqrt
 from typing import Any
 
@@ -31,8 +31,6 @@ _DISTINCT = 0.1
 # Low degrees on a grid that covers the globe are very nearly orthonormal.
 _GLOBAL_DEGREE, _GLOBAL = 2, 0.8
 _POINTS_PER_BLOCK = 8192
-# Distances between all pairs of points are needed; denser grids are replaced by a coarser one.
-_MOST_TAPER_POINTS = 4200
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,166 +133,194 @@ class Localisation:
 
     global_modes: int = 0
     share: float = 0.0
-    half_width: float = 0.6
+    half_width: float = 0.9
 
 
 PLAIN = Localisation()
-# Tried in this order while there is time: one change at a time from what is usually good.
-_USUAL = Localisation(8, 0.7, 0.9)
-_GLOBAL_MODES = (4, 8, 16, 32)
-_HALF_WIDTHS = (0.6, 0.9, 1.3)
-_SHARES = (0.5, 0.7, 0.85)
 
 
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """A localisation with its modes, and the RMSE on held-out fields.
+class LocalisedEofs:
+    """The modes of an archive.
 
     Parameters
     ----------
-    modes : float64 array, shape (size, count)
-        Orthonormal columns in the coordinates of a :class:`HarmonicBasis`, by falling variance.
+    basis : HarmonicBasis
+    fields : float64 array, shape (items, size)
+        Coordinates of fields, the mean subtracted.
+    fixed : float64 array, shape (size, n), optional
+        Directions that something else describes: the modes stay orthogonal to them.
+    """
+
+    def __init__(self, basis: HarmonicBasis, fields: Float64, fixed: Float64 | None = None) -> None:
+        self.basis = basis
+        self.fixed = np.zeros((basis.size, 0)) if fixed is None else np.linalg.qr(fixed)[0]
+        self.covariance = _clear_of(fields.T @ fields / len(fields), self.fixed)
+        self.rank = min(len(fields) - 1, basis.size - int(self.fixed.shape[1]))
+        self._eofs = _leading(self.covariance, basis.size)
+        self._tapered: tuple[tuple[int, float], Float64] | None = None
+
+    def modes(self, localisation: Localisation, count: int) -> Float64:
+        """Orthonormal modes as columns, shape (size, count), by falling variance.
+
+        Parameters
+        ----------
+        localisation : Localisation
+            With at most ``rank`` global modes.
+        count : int
+            At most ``rank`` for plain EOFs, else at most ``basis.size`` less the fixed directions.
+        """
+        if localisation.share == 0:
+            return self._eofs[:, :count]
+        kept = self._eofs[:, : localisation.global_modes]
+        mixed = (1 - localisation.share) * _clear_of(self.covariance, kept)
+        mixed += localisation.share * self._tapered_remainder(kept, localisation.half_width)
+        # Tapering leaks into what is kept or fixed.
+        mixed = _clear_of(mixed, np.concatenate([self.fixed, kept], axis=1))
+        modes = np.concatenate([kept, _leading(mixed, count - kept.shape[1])], axis=1)
+        variance = np.einsum("ik,ij,jk->k", modes, self.covariance, modes, optimize=True)
+        return np.asarray(modes[:, np.argsort(-variance, kind="stable")])
+
+    def _tapered_remainder(self, kept: Float64, half_width: float) -> Float64:
+        key = kept.shape[1], half_width
+        if self._tapered is None or self._tapered[0] != key:
+            values, back, distances = _taper_grid(self.basis)
+            remainder = _clear_of(self.covariance, kept).astype(np.float32)
+            product = (values @ remainder @ values.T) * gaspari_cohn(distances / half_width)
+            self._tapered = key, (back @ product @ back.T).astype(np.float64)
+        return self._tapered[1]
+
+
+@lru_cache(maxsize=2)
+def _taper_grid(basis: HarmonicBasis) -> tuple[Float32, Float32, Float32]:
+    """Basis on a grid where tapering takes place, the way back, and distances in radians.
+
+    The grid is as coarse as the degree allows, because all pairs of points are looked at. In
+    single precision: covariances are known far less well.
+    """
+    n_lat = basis.degree + 4
+    latitude = 90 - (np.arange(n_lat) + 0.5) * 180 / n_lat
+    grid = SphereGrid(latitude, np.arange(2 * n_lat) * 180 / n_lat)
+    values = basis.on_points(grid.points)
+    weighted = values * grid.area_weights[:, None]
+    back = np.linalg.solve(weighted.T @ values, weighted.T)
+    chord = np.clip(grid.points @ grid.points.T, -1, 1)
+    return values.astype(np.float32), back.astype(np.float32), np.arccos(chord)
+
+
+# ---- which localisation -------------------------------------------------------------------------
+
+_FOLDS = 5
+# A search looks at large scales only, as far as that many modes reach.
+_LEAST_SEARCH_DEGREE, _HARMONICS_PER_MODE = 24, 4
+# One change at a time from what is usually good, in this order, while there is time.
+_USUAL = Localisation(4, 0.7, 0.9)
+_CHANGES: tuple[tuple[str, tuple[float, ...]], ...] = (
+    ("share", (0.5, 0.85)),
+    ("half_width", (0.6, 1.3)),
+    ("global_modes", (2, 3, 6, 8)),
+    ("share", (0.6, 0.8, 0.9)),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a localisation did in cross-validation.
+
+    Parameters
+    ----------
+    localisation : Localisation
     rmse : float
-        In the unit of the fields.
+        With all modes, on fields that had no part in them, in their unit.
     score : float
         What the search makes small: the geometric mean of the RMSE with all modes and, where
         there are hundreds, with the first 64, 128, 256, ... too. Low rates use these alone.
     """
 
     localisation: Localisation
-    modes: Float64
     rmse: float
     score: float
 
 
-class EofSearch:
-    """Finds the localisation whose modes hold held-out fields best.
+def choose_localisation(
+    basis: HarmonicBasis, fields: Float64, count: int, seconds: float = inf
+) -> tuple[Localisation, list[Trial]]:
+    """The localisation whose modes hold unseen fields best, by cross-validation.
+
+    One part of the archive after the other is left out: single held-out months prefer now this
+    and now that, by more than the best choices differ.
 
     Parameters
     ----------
     basis : HarmonicBasis
-    train, validation : float64 array, shape (items, size)
-        Coordinates of fields, the mean state subtracted.
-    fixed : float64 array, shape (size, n), optional
-        Directions that something else describes: the modes stay orthogonal to them.
-    lost : float
-        Mean square of the held-out fields that the basis cannot hold.
+    fields : float64 array, shape (items, size)
+        Coordinates of fields in order of time.
+    count : int
+        How many modes are wanted.
+    seconds : float
+        Time for the search. One localisation, and plain EOFs where the fields are enough for as
+        many, are always tried.
+
+    Returns
+    -------
+    Localisation
+    list of Trial
+        All that was tried; nothing for fewer than four fields.
     """
+    started = time.perf_counter()
+    usual = replace(_USUAL, global_modes=min(_USUAL.global_modes, count // 2, len(fields) // 4))
+    if len(fields) < 4:
+        return usual, []
+    folds = _Folds(basis, fields, count)
+    trials = [folds.trial(usual)]
+    if count <= folds.rank:
+        trials.append(folds.trial(PLAIN))
+    for name, values in _CHANGES:
+        base = min((t for t in trials if t.localisation != PLAIN), key=_score).localisation
+        for value in values:
+            change: dict[str, Any] = {name: value}
+            candidate = replace(base, **change)
+            new = candidate not in {trial.localisation for trial in trials}
+            spent = time.perf_counter() - started
+            in_time = spent * (1 + 1 / len(trials)) <= seconds
+            if new and in_time and candidate.global_modes <= min(folds.rank, count):
+                trials.append(folds.trial(candidate))
+    return min(trials, key=_score).localisation, trials
 
-    def __init__(
-        self,
-        basis: HarmonicBasis,
-        train: Float64,
-        validation: Float64,
-        *,
-        fixed: Float64 | None = None,
-        lost: float = 0.0,
-    ) -> None:
-        self.basis, self.lost = basis, lost
-        self.fixed = np.zeros((basis.size, 0)) if fixed is None else np.linalg.qr(fixed)[0]
-        self.validation = _without(validation, self.fixed)
-        covariance = train.T @ train / len(train)
-        self.covariance = _without(_without(covariance, self.fixed).T, self.fixed)
-        self.rank = int(min(len(train) - 1, basis.size - self.fixed.shape[1]))
-        self._eofs = _leading(self.covariance, basis.size)
-        self._tapered: dict[tuple[int, float], Float64] = {}
 
-    def best(self, count: int, seconds: float = inf) -> tuple[Trial, list[Trial]]:
-        """Search within a time; one localisation and, where there are enough, plain EOFs are
-        always tried.
+class _Folds:
+    """Modes from all fields but a part, and their error on that part, for each of several parts."""
 
-        Parameters
-        ----------
-        count : int
-            At most ``basis.size`` less the fixed directions.
-        seconds : float
+    def __init__(self, basis: HarmonicBasis, fields: Float64, count: int) -> None:
+        degree = max(_LEAST_SEARCH_DEGREE, isqrt(_HARMONICS_PER_MODE * count))
+        # The first coordinates of a basis are those of the same basis of lower degree.
+        smaller = HarmonicBasis(basis.points, basis.weights, min(basis.degree, degree))
+        self.count = count
+        self.parts = []
+        for part in np.array_split(np.arange(len(fields)), min(_FOLDS, len(fields))):
+            others = np.delete(fields, part, axis=0)
+            mean = others.mean(0)
+            left_out = fields[part] - mean
+            eofs = LocalisedEofs(smaller, (others - mean)[:, : smaller.size])
+            self.parts.append((eofs, left_out[:, : smaller.size], _energy(left_out)))
+        self.rank = min(eofs.rank for eofs, _, _ in self.parts)
 
-        Returns
-        -------
-        Trial
-            The one with the best score on held-out fields.
-        list of Trial
-            All that were tried.
-        """
-        started = time.perf_counter()
-        usual = replace(_USUAL, global_modes=min(_USUAL.global_modes, self.rank // 2, count // 2))
-        trials = [self.trial(usual, count)]
-        if count <= self.rank:
-            trials.append(self.trial(PLAIN, count))
-        for field, values in (
-            ("half_width", _HALF_WIDTHS),
-            ("share", _SHARES),
-            ("global_modes", _GLOBAL_MODES),
-        ):
-            base = min(
-                (trial for trial in trials if trial.localisation != PLAIN), key=_score
-            ).localisation
-            for value in values:
-                tried = {trial.localisation for trial in trials}
-                change: dict[str, Any] = {field: value}
-                candidate = replace(base, **change)
-                last = (time.perf_counter() - started) / len(trials)
-                in_time = time.perf_counter() - started + last <= seconds
-                possible = candidate.global_modes <= min(self.rank, count)
-                if in_time and possible and candidate not in tried:
-                    trials.append(self.trial(candidate, count))
-        return min(trials, key=_score), trials
-
-    def trial(self, localisation: Localisation, count: int) -> Trial:
-        """The modes of one localisation and their error."""
-        modes = self.modes(localisation, count)
-        held = np.cumsum(((self.validation @ modes) ** 2).mean(0))
-        counts = [*(2**n for n in range(6, count.bit_length()) if 2**n < count), count]
-        energy = (self.validation**2).sum(1).mean() - held[np.array(counts) - 1]
-        rmse = np.sqrt(np.maximum(energy, 0) + self.lost)
-        score = np.exp(np.log(np.maximum(rmse, 1e-30)).mean())
-        return Trial(localisation, modes, float(rmse[-1]), float(score))
-
-    def modes(self, localisation: Localisation, count: int) -> Float64:
-        """Orthonormal modes, shape (size, count), by falling variance of the training fields."""
-        if localisation.share == 0:
-            return self._eofs[:, :count]
-        kept = self._eofs[:, : localisation.global_modes]
-        mixed = (1 - localisation.share) * self._remainder(kept)
-        mixed += localisation.share * self._tapered_remainder(kept, localisation.half_width)
-        # Tapering leaks into what is kept or fixed.
-        taken = np.concatenate([self.fixed, kept], axis=1)
-        mixed = _without(_without(mixed, taken).T, taken)
-        modes = np.concatenate([kept, _leading(mixed, count - kept.shape[1])], axis=1)
-        variance = np.einsum("ik,ij,jk->k", modes, self.covariance, modes, optimize=True)
-        return np.asarray(modes[:, np.argsort(-variance, kind="stable")])
-
-    def _remainder(self, kept: Float64) -> Float64:
-        return _without(_without(self.covariance, kept).T, kept)
-
-    def _tapered_remainder(self, kept: Float64, half_width: float) -> Float64:
-        key = kept.shape[1], half_width
-        if key not in self._tapered:
-            values, back, distances = self._taper_grid
-            remainder = self._remainder(kept).astype(np.float32)
-            product = (values @ remainder @ values.T) * gaspari_cohn(distances / half_width)
-            self._tapered[key] = (back @ product @ back.T).astype(np.float64)
-        return self._tapered[key]
-
-    @cached_property
-    def _taper_grid(self) -> tuple[Float32, Float32, Float32]:
-        """Basis on the points where tapering takes place, the way back, and distances in radians.
-
-        In single precision: covariances are known far less well.
-        """
-        points, weights = self.basis.points, self.basis.weights
-        if len(points) > _MOST_TAPER_POINTS:
-            grid = next(SphereGrid.usual_layouts(46, 90))
-            points, weights = grid.points, grid.area_weights
-        values = self.basis.on_points(points)
-        weighted = values * weights[:, None]
-        back = np.linalg.solve(weighted.T @ values, weighted.T)
-        chord = np.clip(points @ points.T, -1, 1)
-        return values.astype(np.float32), back.astype(np.float32), np.arccos(chord)
+    def trial(self, localisation: Localisation) -> Trial:
+        counts = [2**n for n in range(6, self.count.bit_length()) if 2**n < self.count]
+        errors = []
+        for eofs, left_out, energy in self.parts:
+            modes = eofs.modes(localisation, self.count)
+            held = np.cumsum(((left_out @ modes) ** 2).mean(0))
+            errors.append(energy - held[np.array([*counts, self.count]) - 1])
+        rmse = np.sqrt(np.maximum(np.mean(errors, axis=0), 1e-30))
+        return Trial(localisation, float(rmse[-1]), float(np.exp(np.log(rmse).mean())))
 
 
 def _score(trial: Trial) -> float:
     return trial.score
+
+
+def _energy(coordinates: Float64) -> float:
+    return float((coordinates**2).sum(1).mean())
 
 
 def gaspari_cohn(distance: npt.NDArray[Any]) -> Float32:
@@ -319,9 +345,10 @@ def _leading(symmetric: Float64, count: int) -> Float64:
     return np.asarray(vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])]))
 
 
-def _without(rows: Float64, directions: Float64) -> Float64:
-    """Rows without their parts along orthonormal directions (columns)."""
-    return np.asarray(rows - (rows @ directions) @ directions.T)
+def _clear_of(covariance: Float64, directions: Float64) -> Float64:
+    """The covariance of what is left without some orthonormal directions (columns)."""
+    half = covariance - directions @ (directions.T @ covariance)
+    return np.asarray(half - (half @ directions) @ directions.T)
 
 
 def _smallest_eigenvalue(gram: Float64) -> float:

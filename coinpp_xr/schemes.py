@@ -140,9 +140,12 @@ class Search:
         """The coarsest quantization within the limit; None if there is none that fits int32."""
         n = self._coefficients[0, 0].size
         noise = max(mean_squared_error, 1e-300) * 12 / n
-        low = exponent_of(sqrt(noise)) - STEPS_PER_OCTAVE
         largest = float(np.abs(self._coefficients).max(initial=0))
-        high = max(exponent_of(largest) + 2 * STEPS_PER_OCTAVE, low + 1)
+        if largest == 0:
+            return self.quantized(0)
+        # Beyond the upper end nothing but zeros is left, below the lower end errors are smaller.
+        high = exponent_of(largest) + 2 * STEPS_PER_OCTAVE
+        low = min(exponent_of(sqrt(noise)) - STEPS_PER_OCTAVE, high - 1)
         if low < -(2**15) or high >= 2**15 or largest > step_of(low) * coding.LARGEST / 8:
             return None
         if self._error(high) <= mean_squared_error:
@@ -328,7 +331,8 @@ class GridSynthesis:
         """
         transform = sphere_transform(self.grid)
         rest = fields.sequences.take(fields.values, fields.present) - self.base[:, None]
-        if precision > _SINGLE * float(np.abs(rest).max(initial=0)):
+        ordinary = 1e-9 < precision < 1e9  # far from the limits of its exponents
+        if ordinary and precision > _SINGLE * float(np.abs(rest).max(initial=0)):
             rest = rest.astype(np.float32)
         rest = rest.reshape(self.shape)
         if fields.valid[fields.present].all():
