@@ -27,7 +27,12 @@ types: $(VENV)/.installed
 benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/shipped_model.py
+	$(BIN)/python benchmarks/peer_sizes.py
+	$(BIN)/python benchmarks/target_rmse.py
+	$(BIN)/python benchmarks/model_size.py
+	$(BIN)/python benchmarks/train_your_own.py
 	$(BIN)/python benchmarks/siren_vs_eof.py
+	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf $(VENV) out runs dist build
