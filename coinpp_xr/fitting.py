@@ -145,6 +145,10 @@ def gauss_newton(
             if matrix is None:
                 matrix = _normal_matrix(jacobian, weights)
             latents = latents + _solve_damped(matrix, _slope(jacobian, weighted))
+        if own_steps == 0 and step == chord_steps - 1:
+            # Chord steps shrink as they go; to look at the last one would cost as much as to make
+            # it. Where the error grew before, the best latents stay.
+            return _where(better[:, None], latents, best)
     return best
 
 

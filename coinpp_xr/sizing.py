@@ -19,7 +19,7 @@ from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.compact import pack_model
 from coinpp_xr.data import Fields, load_fields
 from coinpp_xr.entropy import CELLS
-from coinpp_xr.eofs import EofSearch, HarmonicBasis
+from coinpp_xr.eofs import HarmonicBasis, Localisation, LocalisedEofs
 from coinpp_xr.models import Model, parse_name
 from coinpp_xr.network import LinearTail, QuantizedTail
 from coinpp_xr.siren import ModulatedSiren
@@ -33,7 +33,8 @@ _ROUNDING = (0.15, 0.3, 0.45)
 # Modes must hold the fields with some of the allowed error to spare.
 _MOST_MISFIT = 0.95
 _SAMPLE_CHUNKS = 3
-_HELD_OUT = 0.1
+# What is usually a good localisation; searching for the best takes longer than it saves bytes.
+_GLOBAL_MODES, _SHARE = 4, 0.7
 _MOST_SPECTRUM_ITEMS = 4096
 
 
@@ -128,10 +129,10 @@ def _models(fields: Fields, target_rmse: float, name: str) -> Iterator[Model]:
     mean = features.mean(axis=0, dtype=np.float64)
     coordinates = basis.analyse(features - mean.astype(np.float32))
     mean_field = basis.to_harmonics(basis.analyse(mean[None].astype(np.float32)))[0]
-    held_out = max(1, int(_HELD_OUT * len(values)))
-    search = EofSearch(basis, coordinates[:-held_out], coordinates[-held_out:])
     most = min(_LATENTS[-1], basis.size, len(values) - 1)
-    modes = search.best(most, seconds=0)[0].modes
+    modes = LocalisedEofs(basis, coordinates).modes(
+        Localisation(min(_GLOBAL_MODES, most), _SHARE), most
+    )
     all_scores = coordinates @ modes
     energy = float((coordinates**2).sum(axis=1).mean())
     held = np.cumsum((all_scores**2).mean(axis=0))
