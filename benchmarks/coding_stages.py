@@ -26,7 +26,7 @@ from coinpp_xr import COINppCodec, entropy, load_model
 from coinpp_xr.bitstream import Payload, Tag
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit
-from coinpp_xr.eofs import PLAIN, EofSearch, HarmonicBasis
+from coinpp_xr.eofs import PLAIN, HarmonicBasis, LocalisedEofs
 from coinpp_xr.models import Model
 from coinpp_xr.network import LinearTail, QuantizedTail
 from coinpp_xr.quantization import (
@@ -428,11 +428,11 @@ class Archive:
         train, held_out = (self.features(v) - mean for v in (self.globes, self.held_out))
         coordinates, judged = basis.analyse(train), basis.analyse(held_out)
         lost = float(((held_out**2) @ basis.weights).mean() - (judged**2).sum(1).mean())
-        search = EofSearch(basis, coordinates, judged, lost=max(lost, 0.0))
-        trial = search.trial(PLAIN, self.model.latent_dim)
-        modes = LinearTail(tail.tail.mean, basis.to_harmonics(trial.modes.T))
-        spread = (coordinates @ trial.modes).std(0)
-        rounded = QuantizedTail.of(modes, spread, TAIL_ROUNDING * trial.rmse)
+        eofs = LocalisedEofs(basis, coordinates).modes(PLAIN, self.model.latent_dim)
+        missed = (judged**2).sum(1).mean() - ((judged @ eofs) ** 2).sum(1).mean()
+        modes = LinearTail(tail.tail.mean, basis.to_harmonics(eofs.T))
+        tolerance = TAIL_ROUNDING * sqrt(max(missed + max(lost, 0.0), 0.0))
+        rounded = QuantizedTail.of(modes, (coordinates @ eofs).std(0), tolerance)
         model = replace(self.model, tail=rounded, spectrum=None)
         return replace(model, spectrum=fit_spectrum([self.latents(model, self.globes[-4096:])]))
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.eofs import PLAIN, EofSearch, HarmonicBasis, Localisation, gaspari_cohn
+from coinpp_xr.eofs import (
+    PLAIN,
+    HarmonicBasis,
+    Localisation,
+    LocalisedEofs,
+    choose_localisation,
+    gaspari_cohn,
+)
 from coinpp_xr.harmonics import harmonics
 
 GRID = next(SphereGrid.usual_layouts(24, 48))
@@ -28,8 +35,14 @@ def basis() -> HarmonicBasis:
 
 
 @pytest.fixture(scope="module")
-def search(basis: HarmonicBasis) -> EofSearch:
-    return EofSearch(basis, basis.analyse(weather(60, 0)), basis.analyse(weather(200, 1)))
+def eofs(basis: HarmonicBasis) -> LocalisedEofs:
+    return LocalisedEofs(basis, basis.analyse(weather(60, 0)))
+
+
+def rmse(modes: np.ndarray, coordinates: np.ndarray) -> float:
+    """Of fields that are truncated to some modes."""
+    rest = coordinates - coordinates @ modes @ modes.T
+    return float(np.sqrt((rest**2).sum(1).mean()))
 
 
 def test_fields_come_back_from_the_basis(basis: HarmonicBasis) -> None:
@@ -91,12 +104,12 @@ def test_points_off_the_sphere_have_no_basis() -> None:
     assert HarmonicBasis.of(GRID.points[:, :2], GRID.area_weights) is None
 
 
-def test_plain_modes_are_the_eofs_of_the_grid(basis: HarmonicBasis, search: EofSearch) -> None:
+def test_plain_modes_are_the_eofs_of_the_grid(basis: HarmonicBasis, eofs: LocalisedEofs) -> None:
     fields = weather(60, 0).astype(np.float64)
     root = np.sqrt(GRID.area_weights)
     expected = np.linalg.svd(fields * root, full_matrices=False)[2][:4]
 
-    modes = basis.to_harmonics(search.modes(PLAIN, 4).T) @ harmonics(GRID.points, basis.degree).T
+    modes = basis.synthesise(eofs.modes(PLAIN, 4).T)
 
     similarity = np.abs((modes * root) @ expected.T)
     np.testing.assert_allclose(similarity, np.eye(4), atol=1e-3)
@@ -104,82 +117,113 @@ def test_plain_modes_are_the_eofs_of_the_grid(basis: HarmonicBasis, search: EofS
 
 @pytest.mark.parametrize("localisation", [PLAIN, Localisation(4, 0.7, 0.5), Localisation(0, 1.0)])
 def test_modes_are_orthonormal_on_the_grid_and_ordered(
-    basis: HarmonicBasis, search: EofSearch, localisation: Localisation
+    basis: HarmonicBasis, eofs: LocalisedEofs, localisation: Localisation
 ) -> None:
-    modes = search.modes(localisation, 30)
+    modes = eofs.modes(localisation, 30)
 
-    on_grid = basis.to_harmonics(modes.T) @ harmonics(GRID.points, basis.degree).T
+    on_grid = basis.synthesise(modes.T).astype(np.float64)
     gram = (on_grid * GRID.area_weights) @ on_grid.T
     np.testing.assert_allclose(gram, np.eye(30), atol=1e-4)
-    variance = (basis.analyse(weather(60, 0)) @ modes).var(0)
-    assert (np.diff(variance) < 0.1 * variance[0]).all()
+    variance = ((basis.analyse(weather(60, 0)) @ modes) ** 2).mean(0)
+    assert (np.diff(variance) < 1e-6).all()
 
 
-def test_localised_modes_hold_unseen_fields_better(search: EofSearch) -> None:
-    best, trials = search.best(40)
+def test_tapering_at_any_distance_changes_nothing(eofs: LocalisedEofs) -> None:
+    """It goes through a coarse grid and back."""
+    modes = eofs.modes(Localisation(2, 1.0, 1e4), 6)
 
-    plain = next(trial for trial in trials if trial.localisation == PLAIN)
-    assert best.rmse < 0.9 * plain.rmse
-    assert best.score == min(trial.score for trial in trials)
-    assert best.score == pytest.approx(best.rmse)
-
-
-def test_hundreds_of_modes_are_judged_by_their_first_ones_too(search: EofSearch) -> None:
-    few, many = (search.trial(Localisation(4, 0.7, 0.5), count) for count in (64, 100))
-
-    np.testing.assert_array_equal(few.modes, search.trial(few.localisation, 64).modes)
-    assert many.rmse < many.score < few.rmse * 1.1
+    similarity = np.abs(modes.T @ eofs.modes(PLAIN, 6))
+    np.testing.assert_allclose(similarity, np.eye(6), atol=1e-2)
 
 
-def test_the_error_of_a_trial_is_that_of_its_modes(basis: HarmonicBasis, search: EofSearch) -> None:
-    trial = search.trial(Localisation(4, 0.7, 0.5), 20)
+def test_localised_modes_hold_unseen_fields_better(
+    basis: HarmonicBasis, eofs: LocalisedEofs
+) -> None:
+    unseen = basis.analyse(weather(200, 1))
 
-    fields = weather(200, 1)
-    coordinates = basis.analyse(fields) @ trial.modes
-    back = basis.to_harmonics(coordinates @ trial.modes.T) @ harmonics(GRID.points, basis.degree).T
-    assert trial.rmse == pytest.approx(
-        np.sqrt(((back - fields) ** 2 @ GRID.area_weights).mean()), rel=1e-3
-    )
+    best, trials = choose_localisation(basis, basis.analyse(weather(60, 0)), 40)
+
+    assert {best, PLAIN} <= {trial.localisation for trial in trials}
+    assert rmse(eofs.modes(best, 40), unseen) < 0.9 * rmse(eofs.modes(PLAIN, 40), unseen)
 
 
-def test_a_search_without_time_still_finds_modes(search: EofSearch) -> None:
-    best, trials = search.best(10, seconds=0)
+def test_global_patterns_are_not_tapered_away(basis: HarmonicBasis) -> None:
+    """Two modes of the whole globe, and no weather: what tapering makes of them is worse."""
+    rng = np.random.default_rng(6)
+    patterns = basis.analyse(np.stack([GRID.points[:, 2], GRID.points[:, 0]]))
+    fields = rng.standard_normal((80, 2)) @ patterns + 1e-3 * rng.standard_normal((80, basis.size))
 
-    assert best.modes.shape == (search.basis.size, 10)
+    best, _ = choose_localisation(basis, fields, 2)
+
+    modes = LocalisedEofs(basis, fields).modes(best, 2)
+    assert rmse(modes, fields) < 1.2 * rmse(LocalisedEofs(basis, fields).modes(PLAIN, 2), fields)
+
+
+def test_the_error_of_a_trial_is_that_of_parts_that_were_left_out(basis: HarmonicBasis) -> None:
+    fields = basis.analyse(weather(60, 0))
+    _, trials = choose_localisation(basis, fields, 10, seconds=0)
+
+    squares = []
+    for part in np.split(np.arange(60), 5):
+        others = np.delete(fields, part, axis=0)
+        modes = LocalisedEofs(basis, others - others.mean(0)).modes(trials[0].localisation, 10)
+        squares.append(rmse(modes, fields[part] - others.mean(0)) ** 2)
+    assert trials[0].rmse == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-4)
+    assert trials[0].score == pytest.approx(trials[0].rmse)
+
+
+def test_a_search_looks_at_as_many_scales_as_it_needs(basis: HarmonicBasis, monkeypatch) -> None:
+    fields = basis.analyse(weather(60, 0))
+    whole = choose_localisation(basis, fields, 8, seconds=0)[1]
+    monkeypatch.setattr("coinpp_xr.eofs._LEAST_SEARCH_DEGREE", 13)
+
+    coarse = choose_localisation(basis, fields, 8, seconds=0)[1]
+
+    for one, other in zip(whole, coarse, strict=True):
+        assert other.rmse == pytest.approx(one.rmse, rel=0.01)
+
+
+def test_hundreds_of_modes_are_judged_by_their_first_ones_too(basis: HarmonicBasis) -> None:
+    fields = basis.analyse(weather(200, 0))
+
+    few, many = (choose_localisation(basis, fields, count, seconds=0)[1][0] for count in (64, 100))
+
+    assert few.localisation == many.localisation
+    assert many.rmse < many.score < few.rmse
+
+
+def test_a_search_without_time_still_answers(basis: HarmonicBasis) -> None:
+    _, trials = choose_localisation(basis, basis.analyse(weather(60, 0)), 10, seconds=0)
+
     assert len(trials) == 2
 
 
-def test_the_search_is_deterministic(basis: HarmonicBasis) -> None:
-    data = basis.analyse(weather(60, 0)), basis.analyse(weather(200, 1))
-
-    first, second = (EofSearch(basis, *data).best(10)[0] for _ in range(2))
-
-    np.testing.assert_array_equal(first.modes, second.modes)
-
-
-def test_few_fields_can_have_more_modes_than_there_are_fields(basis: HarmonicBasis) -> None:
+@pytest.mark.parametrize("items", [1, 3, 4, 12])
+def test_few_fields_can_have_more_modes_than_there_are_fields(
+    basis: HarmonicBasis, items: int
+) -> None:
     """Plain EOFs of twelve fields are eleven; what tapering adds is still orthonormal."""
-    few = basis.analyse(weather(12, 3))
-    search = EofSearch(basis, few - few.mean(0), basis.analyse(weather(100, 4)))
+    few, unseen = basis.analyse(weather(items, 3)), basis.analyse(weather(100, 4))
+    best, trials = choose_localisation(basis, few, 64)
+    assert PLAIN not in {best, *(trial.localisation for trial in trials)}
 
-    best, trials = search.best(64)
+    modes = LocalisedEofs(basis, few).modes(best, 64)
 
-    assert best.localisation != PLAIN
-    assert all(trial.localisation != PLAIN for trial in trials)
-    np.testing.assert_allclose(best.modes.T @ best.modes, np.eye(64), atol=1e-9)
-    plain = search.trial(PLAIN, 11)
-    assert best.rmse < plain.rmse
+    np.testing.assert_allclose(modes.T @ modes, np.eye(64), atol=1e-9)
+    if items > 4:
+        plain = LocalisedEofs(basis, few).modes(PLAIN, items - 1)
+        assert rmse(modes, unseen) < rmse(plain, unseen)
 
 
 def test_modes_keep_clear_of_what_is_described_already(basis: HarmonicBasis) -> None:
-    data = basis.analyse(weather(60, 0)), basis.analyse(weather(200, 1))
     fixed = np.random.default_rng(5).standard_normal((basis.size, 3))
 
-    search = EofSearch(basis, *data, fixed=fixed)
+    eofs = LocalisedEofs(basis, basis.analyse(weather(60, 0)), fixed)
 
     for localisation in (PLAIN, Localisation(4, 0.7, 0.5)):
-        modes = search.modes(localisation, 10)
+        modes = eofs.modes(localisation, 10)
         assert np.abs(modes.T @ fixed).max() < 1e-9
+        np.testing.assert_allclose(modes.T @ modes, np.eye(10), atol=1e-9)
 
 
 def test_gaspari_cohn_is_a_correlation_with_compact_support() -> None:
