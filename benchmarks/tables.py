@@ -124,6 +124,43 @@ def model_size() -> str:
     )
 
 
+def coding_stages() -> str:
+    result = load("coding_stages")
+    targets = ("0.5", "1", "1.5")
+
+    def row(label: str, measured: str, by_target: dict[str, Any]) -> list[str]:
+        return [label, measured, *(f"{by_target[t]['bits_per_globe']:,.1f}" for t in targets)]
+
+    rows = [row(f"{k}. {s['what']}", s["measured"], s) for k, s in result["stages"].items()]
+    plain = result["plain_eofs"]["tables on the grid"]
+    rows.append(row("g with plain EOFs instead of the model's modes", "bytes", plain))
+    return (
+        "What each stage of the coder does: bits per globe at RMSE 0.5, 1 and 1.5 °C on two chunks "
+        "of 256 simulated globes after the training data, latents of the shipped model, without "
+        "container; *ideal* is a code length with tables of the training globes "
+        "([results](benchmarks/results/coding_stages.json)):\n\n"
+        + table(["stage", "measured", *(f"{t} °C" for t in targets)], rows)
+    )
+
+
+def fitting() -> str:
+    result = load("fitting")
+    rows = [
+        [
+            row["method"], str(row["batch"]), f"{row['ms_per_globe']:.3g}", f"{row['rmse_K']:.4f}",
+            f"{row['times_as_fast_as_3_sgd_steps']:,.3g} ×",
+        ]
+        for row in result["rows"]
+        if row["batch"] in (1, 256) and row["rmse_K"] is not None
+    ]  # fmt: skip
+    header = ["inner loop", "batch", "ms per globe", "RMSE K", "as fast as 3 SGD steps"]
+    return (
+        "Fitting 16 latents of one SIREN, without a tail, on the same simulated globes; "
+        "*default* is three chord steps ([results](benchmarks/results/fitting.json)):\n\n"
+        + table(header, rows)
+    )
+
+
 def train_your_own() -> str:
     result = load("train_your_own")
     rows = [
@@ -172,7 +209,15 @@ def main() -> None:
     before, rest = text.split(START)
     _, after = rest.split(END)
     tables = "\n".join(
-        [target_rmse(), model_size(), train_your_own(), shipped_model(), throughput()]
+        [
+            target_rmse(),
+            model_size(),
+            coding_stages(),
+            train_your_own(),
+            fitting(),
+            shipped_model(),
+            throughput(),
+        ]
     )
     new = f"{before}{START}\n{tables}\n{END}{after}"
     if "--check" in sys.argv:
