@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 
-# And all that there are.
+# How many of the SIREN's latents are tried, besides none and all.
 SIREN_LATENTS = (4, 8)
 # Neighbouring fields are alike: a spread of them judges as well as all.
 _JUDGED_ITEMS = 240

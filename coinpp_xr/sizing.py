@@ -130,14 +130,15 @@ def _models(fields: Fields, target_rmse: float, name: str) -> Iterator[Model]:
     coordinates = basis.analyse(features - mean.astype(np.float32))
     mean_field = basis.to_harmonics(basis.analyse(mean[None].astype(np.float32)))[0]
     most = min(_LATENTS[-1], basis.size, len(values) - 1)
-    modes = LocalisedEofs(basis, coordinates).modes(
-        Localisation(min(_GLOBAL_MODES, most), _SHARE), most
-    )
+    modes = np.zeros((basis.size, 0))
+    if most >= _LATENTS[1]:
+        localisation = Localisation(min(_GLOBAL_MODES, most), _SHARE)
+        modes = LocalisedEofs(basis, coordinates).modes(localisation, most)
     all_scores = coordinates @ modes
     energy = float((coordinates**2).sum(axis=1).mean())
     held = np.cumsum((all_scores**2).mean(axis=0))
     for latents in _LATENTS:
-        if latents > most:
+        if latents > modes.shape[1]:
             return
         if latents and scale**2 * (energy - held[latents - 1]) > (_MOST_MISFIT * target_rmse) ** 2:
             continue

@@ -16,13 +16,13 @@ GRID = next(SphereGrid.usual_layouts(16, 32))
 
 @pytest.fixture(scope="module")
 def archive() -> xr.DataArray:
-    """400 fields made of 20 rough patterns that follow no isotropic rule."""
+    """200 fields made of 20 rough patterns that follow no isotropic rule."""
     rng = np.random.default_rng(0)
     patterns = rng.standard_normal((20, 81)) @ harmonics(GRID.points, 8).T
-    scores = rng.standard_normal((400, 20)) * np.linspace(3, 1, 20)
+    scores = rng.standard_normal((200, 20)) * np.linspace(3, 1, 20)
     values = 280 + scores @ patterns + 5 * harmonics(GRID.points, 3)[:, 7]
     return xr.DataArray(
-        values.reshape(400, *GRID.shape).astype("f4"),
+        values.reshape(200, *GRID.shape).astype("f4"),
         dims=("time", "lat", "lon"),
         coords={"lat": GRID.latitude, "lon": GRID.longitude},
         name="t2m",
