@@ -72,7 +72,8 @@ def fit(
         steps = {"fast": (1, 0), "default": (3, 0), "best": (1, 5)}[effort]
         if isinstance(network, BaseNetwork) and network.linear:
             steps = (1, 0)
-        origin = _origin(network, points.tobytes(), weights.mean(0).tobytes())
+        curved = steps[0] > 1
+        origin = _origin(network, points.tobytes(), weights.mean(0).tobytes(), curved)
 
         def block(net: Network, xyz: Array, y: Array, w: Array) -> Array:
             return gauss_newton(
@@ -84,12 +85,12 @@ def fit(
 
 
 @lru_cache(maxsize=4)
-def _origin(network: Network, points: bytes, weights: bytes) -> Origin:
+def _origin(network: Network, points: bytes, weights: bytes, curved: bool) -> Origin:
     """The matrix step of a network on a grid: the same for chunk after chunk."""
     xyz = np.frombuffer(points, np.float32).reshape(-1, network.dim_in)
     shared = np.frombuffer(weights, np.float32)[None]
     # In the pool, because several BLAS threads would round differently from one.
-    (origin,) = map_in_threads(lambda net: Origin.of(net, xyz, shared), [network])
+    (origin,) = map_in_threads(lambda net: Origin.of(net, xyz, shared, curved=curved), [network])
     return origin
 
 

@@ -3,23 +3,28 @@
 Two ways to fit. The paper's takes a few gradient steps from zero latents. Gauss-Newton solves the
 least-squares problem: all data on one grid start at the same zero latents, so the first Jacobian
 is shared and the first step is one matrix product per batch; further steps reuse that Jacobian
-(chord) or take each item's own.
+and its first derivatives (chord) or take each item's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 
 from coinpp_xr.network import BaseNetwork
-from coinpp_xr.siren import Array, ModulatedSiren
+from coinpp_xr.siren import Array, ModulatedSiren, concatenate
 
 Network = BaseNetwork | ModulatedSiren
 
 # A Jacobian damped by this fraction of its mean diagonal stays solvable for one valid cell.
 _DAMPING = 1e-6
+# Of the fields' change, for derivatives of the Jacobian by differences.
+_DIFFERENCE = 0.02
+# The SIREN's latents whose curvature is worth its memory, which grows with their square.
+_MOST_CURVED = 32
 # Items with masks of their own get normal matrices of their own up to this many latents.
 _MOST_OWN_MATRICES = 128
 _FILLING_STEPS = 24
@@ -55,24 +60,66 @@ class Origin:
     jacobian : array, shape (1, points, dim_out, latent_dim)
     step : array, shape (latent_dim, points * dim_out)
         (JᵀWJ + λI)⁻¹ JᵀW: turns residuals into the least-squares change of the latents.
+    curvature : array, shape (points * dim_out, 2 * own * own), optional
+        How the Jacobian's first ``own`` columns, the SIREN's, change with each of as many latents,
+        and with their squares. Chord steps with the Jacobian at zero alone would end where that
+        is orthogonal to the residual, which is not where the error is smallest.
+    inverse : array, shape (latent_dim, own), optional
+        Columns of (JᵀWJ + λI)⁻¹.
     """
 
     output: Array
     jacobian: Array
     step: Array
+    curvature: Array | None = None
+    inverse: Array | None = None
 
     @classmethod
-    def of(cls, network: Network, coordinates: Array, weights: Array) -> Origin:
-        """For weights of shape (1, points), which all items share."""
+    def of(
+        cls, network: Network, coordinates: Array, weights: Array, *, curved: bool = False
+    ) -> Origin:
+        """For weights of shape (1, points), which all items share.
+
+        ``curved`` adds the curvature of networks that are not linear.
+        """
         output, jacobian = network.linearise(coordinates, network.zeros(1))
         rows = jacobian.reshape(-1, jacobian.shape[-1])
         weighted = rows * (weights[:, :, None] + output * 0).reshape(-1, 1)
-        step = _solve_damped((weighted.T @ rows)[None], weighted)
-        return cls(output, jacobian, step.T)
+        matrix = weighted.T @ rows
+        step = _solve_damped(matrix[None], weighted).T
+        own = _siren_latents(network)
+        if not curved or not 0 < own <= _MOST_CURVED:
+            return cls(output, jacobian, step)
+        first, second = [], []
+        for i in range(own):
+            latents = network.zeros(1)
+            size = _DIFFERENCE / float(matrix[i, i] + 1e-30) ** 0.5
+            latents[0, i] = size
+            after, before = (
+                network.linearise(coordinates, z)[1].reshape(rows.shape)[:, :own]
+                for z in (latents, -latents)
+            )
+            first.append((after - before) / (2 * size))
+            second.append((after + before - 2 * rows[:, :own]) / (2 * size**2))
+        unit = matrix * 0
+        unit.reshape(-1)[:: len(unit) + 1] = 1
+        inverse = _solve_damped(matrix[None], unit)[:, :own]
+        return cls(output, jacobian, step, concatenate(first + second), inverse)
 
     def map(self, function: Callable[[Array], Array]) -> Origin:
         """The same with every array replaced by ``function(array)``."""
-        return Origin(function(self.output), function(self.jacobian), function(self.step))
+        optional = (None if a is None else function(a) for a in (self.curvature, self.inverse))
+        return Origin(
+            function(self.output), function(self.jacobian), function(self.step), *optional
+        )
+
+    def turned(self, weighted: Array, latents: Array) -> Array:
+        """What JᵀWr of the SIREN's latents changes by, from zero latents to these: (batch, own)."""
+        assert self.curvature is not None
+        own = isqrt(self.curvature.shape[1] // 2)
+        products = weighted.reshape(len(weighted), -1) @ self.curvature
+        powers = concatenate([latents[:, :own], latents[:, :own] ** 2])
+        return (products.reshape(-1, 2 * own, own) * powers[:, :, None]).sum(1)
 
 
 def gauss_newton(
@@ -94,7 +141,8 @@ def gauss_newton(
     weights : array, shape (1 or batch, points)
         Non-negative, zero where a point is masked.
     chord_steps : int
-        Steps with the Jacobian at zero latents; the first is a plain matrix product.
+        Steps with the Jacobian at zero latents, corrected for its first derivatives where
+        ``origin`` has them; the first is a plain matrix product.
     own_steps : int
         Further steps with each item's own Jacobian.
     origin : Origin, optional
@@ -140,16 +188,28 @@ def gauss_newton(
         if filling:
             latents = latents + (gaps * residual).reshape(len(targets), -1) @ origin.step.T
         elif not own and len(weights) == 1:
-            latents = latents + residual.reshape(len(targets), -1) @ origin.step.T
+            change = residual.reshape(len(targets), -1) @ origin.step.T
+            if step > 0 and origin.inverse is not None:
+                change = change + origin.turned(weighted, latents) @ origin.inverse.T
+            latents = latents + change
         else:
             if matrix is None:
                 matrix = _normal_matrix(jacobian, weights)
-            latents = latents + _solve_damped(matrix, _slope(jacobian, weighted))
+            slope = _slope(jacobian, weighted)
+            if not own and step > 0 and origin.curvature is not None:
+                turned = origin.turned(weighted, latents)
+                slope[:, : turned.shape[1]] += turned
+            latents = latents + _solve_damped(matrix, slope)
         if own_steps == 0 and step == chord_steps - 1:
             # Chord steps shrink as they go; to look at the last one would cost as much as to make
             # it. Where the error grew before, the best latents stay.
             return _where(better[:, None], latents, best)
     return best
+
+
+def _siren_latents(network: Network) -> int:
+    siren = network if isinstance(network, ModulatedSiren) else network.siren
+    return siren.latent_dim
 
 
 def _normal_matrix(jacobian: Array, weights: Array) -> Array:

@@ -11,7 +11,7 @@ import threadpoolctl
 import coinpp_xr
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import EFFORTS, compute_device, fit, predict
-from coinpp_xr.fitting import gauss_newton
+from coinpp_xr.fitting import Origin, gauss_newton
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_in_threads
 
@@ -183,3 +183,23 @@ def test_running_out_of_gpu_memory_means_smaller_batches(tiny_model, fields, mon
     got = devices._on_gpu(block, tiny_model.siren, "cpu", GRID.points, (latents,), len(latents))
     np.testing.assert_allclose(got, targets, atol=1e-5)
     assert sizes == [6, 3, 2, 2, 2]
+
+
+def test_the_change_of_the_jacobian_brings_chord_steps_close_to_the_smallest_error(
+    tiny_model, fields
+) -> None:
+    """Chord steps end where Jᵀr = 0 with the Jacobian at zero; a large residual shows it."""
+    rng = np.random.default_rng(2)
+    targets = fields[1] + 0.5 * rng.standard_normal(fields[1].shape).astype(np.float32)
+    weights = np.full((1, 200), 1 / 200, np.float32)
+
+    def loss(curved: bool, chord_steps: int, own_steps: int) -> float:
+        origin = Origin.of(tiny_model.siren, GRID.points, weights, curved=curved)
+        found = gauss_newton(
+            tiny_model.siren, GRID.points, targets, weights=weights,
+            chord_steps=chord_steps, own_steps=own_steps, origin=origin,
+        )  # fmt: skip
+        return float(((tiny_model.siren(GRID.points, found) - targets) ** 2).mean())
+
+    smallest = loss(False, 1, 10)
+    assert loss(True, 10, 0) - smallest < 0.5 * (loss(False, 10, 0) - smallest)
