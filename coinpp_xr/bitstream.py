@@ -7,7 +7,8 @@ Layout (little-endian; ``varint`` is unsigned LEB128)::
     kinds with a model:  its fingerprint, 8 bytes
     kinds with a grid:   layout u8 [coordinates CRC-32 u32]
     kind 1 only:         bits u8
-    kinds with time:     step exponent i16, time axis u8 (+128: transformed along time)
+    kinds 2 to 4:        step exponent i16
+    kinds with time:     time axis u8 (+128: transformed along time)
     sections until the CRC:  tag u8, length varint, bytes
     CRC-32 u32 of everything before it
 
@@ -81,18 +82,24 @@ class Kind(IntEnum):
     GRID_FROM_MODEL = 4  # … the model's mean field
     # Quantized values as they stand.
     PATTERNS = 5
+    # A residual and nothing below it. Kinds 2 to 4 may have one on top.
+    RESIDUAL = 6
 
     @property
     def has_grid(self) -> bool:
-        return self not in (Kind.LOSSLESS, Kind.PATTERNS)
+        return self not in (Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL)
 
     @property
     def has_model(self) -> bool:
         return self in (Kind.LATENTS, Kind.LATENTS_IN_TIME, Kind.GRID_FROM_MODEL)
 
     @property
-    def has_time(self) -> bool:
+    def has_coefficients(self) -> bool:
         return self in (Kind.LATENTS_IN_TIME, Kind.GRID, Kind.GRID_FROM_MODEL)
+
+    @property
+    def has_time(self) -> bool:
+        return self.has_coefficients or self == Kind.RESIDUAL
 
 
 class Tag(IntEnum):
@@ -105,6 +112,7 @@ class Tag(IntEnum):
     COEFFICIENTS = 5
     MEANS = 6
     LEVELS = 7
+    RESIDUAL = 8
 
 
 @dataclass(frozen=True)
@@ -144,8 +152,9 @@ class Payload:
                 parts.append(self.coordinates_crc.to_bytes(4, "little"))
         if self.kind == Kind.LATENTS:
             parts.append(bytes([self.bits]))
-        if self.kind.has_time:
+        if self.kind.has_coefficients:
             parts.append(self.exponent.to_bytes(2, "little", signed=True))
+        if self.kind.has_time:
             parts.append(bytes([self.time_axis | (_ALONG_TIME if self.along_time else 0)]))
         for tag, section in self.sections.items():
             parts += [bytes([tag]), _varint(len(section)), section]
@@ -192,8 +201,9 @@ class Payload:
                     header["coordinates_crc"] = int.from_bytes(reader.take(4), "little")
             if kind == Kind.LATENTS:
                 header["bits"] = reader.byte()
-            if kind.has_time:
+            if kind.has_coefficients:
                 header["exponent"] = int.from_bytes(reader.take(2), "little", signed=True)
+            if kind.has_time:
                 axis = reader.byte()
                 header["time_axis"] = axis & ~_ALONG_TIME
                 header["along_time"] = bool(axis & _ALONG_TIME)
@@ -271,6 +281,30 @@ def _read_dtype(reader: _Reader) -> np.dtype[Any]:
     if code >= len(_DTYPES):
         raise CorruptPayloadError(f"payload claims an unknown dtype code {code}")
     return np.dtype(_DTYPES[code])
+
+
+def pack_fields(
+    values: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_],
+    kind: Kind,
+    sections: dict[Tag, bytes],
+    **header: Any,
+) -> bytes:
+    """A container whose sections hold the valid values, shape (items, cells); others are added."""
+    if not valid.all():
+        table = values.reshape(valid.shape)
+        sections = {
+            **sections,
+            Tag.MASK: pack_mask(~valid),
+            Tag.SPECIAL_VALUES: pack_special_values(table[~valid]),
+        }
+    return Payload(
+        kind, values.shape, values.dtype, sections, fortran=is_fortran(values), **header
+    ).pack()
+
+
+def is_fortran(values: npt.NDArray[Any]) -> bool:
+    return bool(values.flags.f_contiguous and not values.flags.c_contiguous)
 
 
 # ---- plain bytes and masks, without loss --------------------------------------------------

@@ -5,26 +5,26 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Callable
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr import entropy, patterns
+from coinpp_xr import entropy, patterns, residual
 from coinpp_xr.bitstream import (
     EXPLICIT_COORDINATES,
     Kind,
     Payload,
     Tag,
+    is_fortran,
     pack_bytes,
-    pack_mask,
-    pack_special_values,
+    pack_fields,
     unpack_bytes,
     unpack_mask,
     unpack_special_values,
 )
+from coinpp_xr.choice import Chunk, smallest_for_bound, smallest_for_rmse
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning, CorruptPayloadError
@@ -39,17 +39,16 @@ from coinpp_xr.recognition import (
     layouts_of,
     usable_cells,
 )
+from coinpp_xr.residual import Bound
 from coinpp_xr.schemes import (
     MOST_ITEMS,
     Fields,
     GridSynthesis,
     LatentSynthesis,
-    Quantized,
     Sequences,
     Synthesis,
-    Trial,
     decode_values,
-    encode_symbols,
+    mean_field,
     round_to,
 )
 from coinpp_xr.settings import config
@@ -67,9 +66,6 @@ _CELLS_TO_TELL = 100
 _POINTS_PER_LATENT = 256
 _FEWEST_POINTS = 8192
 _MOST_POINTS = 16384
-# Coding without the model is tried where a quick guess says that it takes at most so many times
-# the bytes that the model's latents take.
-_WORTH_TRYING = 1.3
 
 
 def encode_chunk(
@@ -78,6 +74,7 @@ def encode_chunk(
     *,
     bits: int | None = None,
     target_rmse: float | None = None,
+    bound: Bound | None = None,
     grid: SphereGrid | None = None,
     effort: str = "default",
     time_axis: int = 0,
@@ -96,7 +93,9 @@ def encode_chunk(
         Bits per latent; nothing else is stored.
     target_rmse : float, optional
         Area-weighted root mean square error over all valid cells of the chunk, in the data's
-        unit, that is never exceeded. Give this or ``bits``.
+        unit, that is never exceeded.
+    bound : Bound, optional
+        Pointwise error that is never exceeded. Give one of the three.
     grid : SphereGrid, optional
         Coordinates; without them the usual layout of a globe that fits best is chosen and noted.
     effort : str
@@ -129,6 +128,8 @@ def encode_chunk(
 
     table = values.reshape(-1, prod(values.shape[-2:]))
     usable = usable_cells(table)
+    if bound is not None:
+        usable &= ~((table == 0) & np.signbit(table))  # -0.0 keeps its bits
     if not usable.any():
         return _lossless(values)
     if model is not None:
@@ -152,8 +153,6 @@ def encode_chunk(
     if bits is not None and model is not None:
         payload = _encode_latents(values, features, valid, model, bits, grid, effort, place)
     else:
-        if target_rmse is None:
-            raise ValueError("give bits and a model, or target_rmse")
         sequences = Sequences.of(values.shape[:-2], time_axis, np.asarray(usable.any(axis=1)))
         fields = Fields(
             np.where(usable, table, 0).astype(np.float64), usable, values.dtype, grid, sequences
@@ -162,12 +161,32 @@ def encode_chunk(
         if model is not None and model.latent_dim > 0:
             latents = _fit_latents(features, valid, model.network, grid, effort)
         place["time_axis"] = time_axis if values.ndim > 2 else 0
-        payload = _smallest(values, fields, target_rmse, model, latents, effort, place)
+        chunk = Chunk(values, fields, model, latents, effort, place)
+        if bound is not None:
+            payload = smallest_for_bound(chunk, bound)
+            if payload is not None and not _keeps(payload, chunk, bound):
+                payload = None
+        elif target_rmse is not None:
+            payload = smallest_for_rmse(chunk, target_rmse)
+        else:
+            raise ValueError("give bits and a model, target_rmse, or a bound")
     if payload is None:
         return _lossless(values)
     if 4 * len(payload) > values.nbytes:  # tiny chunks, noise under many bits
         payload = min(payload, _lossless(values), key=len)
     return payload
+
+
+def _keeps(payload: bytes, chunk: Chunk, bound: Bound) -> bool:
+    """Whether what a decoder makes of a payload is within the bound, and else bit for bit."""
+    models = {} if chunk.model is None else {chunk.model.fingerprint: chunk.model}
+    decoded = decode_chunk(payload, models.__getitem__, grid=chunk.fields.grid)
+    fields = chunk.fields
+    table = np.ascontiguousarray(decoded).reshape(fields.values.shape)
+    close = bound.holds(table.astype(np.float64), fields.values)
+    same = np.ascontiguousarray(chunk.values).reshape(table.shape)[~fields.valid]
+    kept = table[~fields.valid].tobytes() == same.tobytes()
+    return kept and bool(close[fields.valid].all())
 
 
 def _encode_latents(
@@ -201,78 +220,10 @@ def _encode_latents(
             stacklevel=4,
         )
     stream = entropy.encode(symbols, model.histogram, bits)
-    return _pack(
+    return pack_fields(
         values, valid, Kind.LATENTS, {Tag.LATENTS: stream},
         bits=bits, fingerprint=model.fingerprint, **place,
     )  # fmt: skip
-
-
-def _smallest(
-    values: npt.NDArray[Any],
-    fields: Fields,
-    target_rmse: float,
-    model: Model | None,
-    latents: Float32 | None,
-    effort: str,
-    place: dict[str, Any],
-) -> bytes | None:
-    """The smallest payload that meets the target, of all ways that suit the data."""
-    if len(fields.values) > MOST_ITEMS:
-        return None
-    payloads: list[bytes] = []
-
-    def attempt(
-        trial: Trial, kind: Kind, sections: dict[Tag, bytes], **header: Any
-    ) -> Quantized | None:
-        quantized = trial.meet(target_rmse)
-        if quantized is not None:
-            sections = {**sections, Tag.COEFFICIENTS: encode_symbols(trial.synthesis, quantized)}
-            header |= {"exponent": quantized.exponent, "along_time": quantized.along_time, **place}
-            payloads.append(_pack(values, fields.valid, kind, sections, **header))
-        return quantized
-
-    known = {"fingerprint": model.fingerprint} if model else {}
-    step, along_time, most_bits = 0.0, True, 0.0
-    if model is not None and latents is not None:
-        trial = Trial.of_latents(fields, model, latents)
-        quantized = attempt(trial, Kind.LATENTS_IN_TIME, {}, **known)
-        # Equal errors take about equal steps, so a guess at one step tells which way is shorter;
-        # but where the latents hardly reach the target, their step says nothing about others.
-        if quantized is not None and trial.misfit < target_rmse**2 / 2:
-            step, along_time = quantized.step * trial.unit, quantized.along_time
-            most_bits = _WORTH_TRYING * trial.estimated_bits(step, along_time)
-
-    means = fields.sequence_means().astype(np.float32)
-    base: Floating = means.astype(np.float64)[:, None]
-    kind, header = Kind.GRID, {}
-    sections = {Tag.MEANS: means.tobytes()}
-    if model is not None:
-        expected = mean_field(model, fields.grid)
-        if fields.energy(expected) < fields.energy(base):
-            base, kind, header, sections = expected, Kind.GRID_FROM_MODEL, known, {}
-    if not payloads or effort != "fast":
-        trial = Trial.of_grid(fields, base, target_rmse)
-        if step == 0 or trial.estimated_bits(step, along_time) < most_bits:
-            attempt(trial, kind, sections, **header)
-
-    worthwhile = min(map(len, payloads), default=values.nbytes)
-    shape = (len(fields.values), *fields.grid.shape)
-    levels = patterns.meet(fields, shape, target_rmse, worthwhile)
-    if levels is not None:
-        payloads.append(_pack(values, fields.valid, Kind.PATTERNS, {Tag.LEVELS: levels}))
-    return min(payloads, key=len, default=None)
-
-
-def _pack(
-    values: npt.NDArray[Any], valid: Bool, kind: Kind, sections: dict[Tag, bytes], **header: Any
-) -> bytes:
-    if not valid.all():
-        table = values.reshape(valid.shape)
-        sections[Tag.MASK] = pack_mask(~valid)
-        sections[Tag.SPECIAL_VALUES] = pack_special_values(table[~valid])
-    return Payload(
-        kind, values.shape, values.dtype, sections, fortran=_fortran(values), **header
-    ).pack()
 
 
 def decode_chunk(
@@ -335,6 +286,8 @@ def _decode_fields(
         n_lat, n_lon = payload.shape[-2:]
         decoded = patterns.decode(payload.section(Tag.LEVELS), (items, n_lat, n_lon))
         decoded = decoded.reshape(items, cells)
+    elif payload.kind == Kind.RESIDUAL:
+        decoded = _with_residual(payload, mask, None)
     else:
         grid = _grid_of(payload, grid)
         model = find_model(payload.fingerprint) if payload.kind.has_model else None
@@ -349,11 +302,24 @@ def _decode_fields(
             synthesis = synthesis_of(payload, model, grid, mask)
             stream = payload.section(Tag.COEFFICIENTS)
             decoded = decode_values(synthesis, stream, payload.exponent, payload.along_time)
+            if Tag.RESIDUAL in payload.sections:
+                decoded = _with_residual(payload, mask, decoded)
     values = round_to(decoded, payload.dtype)
     if mask is not None:
         special = payload.section(Tag.SPECIAL_VALUES)
         values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
     return values.reshape(payload.shape)
+
+
+def _with_residual(payload: Payload, mask: Bool | None, base: Floating | None) -> Floating:
+    batch, items = payload.shape[:-2], prod(payload.shape[:-2])
+    if payload.time_axis >= max(len(batch), 1):
+        raise CorruptPayloadError("payload's header contradicts itself")
+    n_lat, n_lon = payload.shape[-2:]
+    valid = np.ones((items, n_lat * n_lon), np.bool_) if mask is None else ~mask
+    sequences = Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_))
+    section = payload.section(Tag.RESIDUAL)
+    return residual.decode(section, valid, (n_lat, n_lon), sequences, base)
 
 
 def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:
@@ -409,22 +375,11 @@ def synthesis_of(
     return GridSynthesis(means.astype(np.float64)[:, None], grid, sequences, items)
 
 
-@lru_cache(maxsize=4)
-def mean_field(model: Model, grid: SphereGrid) -> Floating:
-    """What the model expects of every field, shape (1, cells), in the data's unit."""
-    features = predict_on_grid(model.network.truncated(0), grid, np.zeros((1, 0), np.float32))
-    return features.astype(np.float64) * model.scale + model.offset
-
-
 def _lossless(values: npt.NDArray[Any]) -> bytes:
     sections = {Tag.RAW: pack_bytes(values)}
     return Payload(
-        Kind.LOSSLESS, values.shape, values.dtype, sections, fortran=_fortran(values)
+        Kind.LOSSLESS, values.shape, values.dtype, sections, fortran=is_fortran(values)
     ).pack()
-
-
-def _fortran(values: npt.NDArray[Any]) -> bool:
-    return bool(values.flags.f_contiguous and not values.flags.c_contiguous)
 
 
 def _warn_lossless(values: npt.NDArray[Any], model: Model) -> None:

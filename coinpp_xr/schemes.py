@@ -12,8 +12,8 @@ Fields that are made of patterns go another way: :mod:`coinpp_xr.patterns`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from math import log2, sqrt
+from functools import cached_property, lru_cache
+from math import inf, log2, sqrt
 from typing import Any, Protocol
 
 import numpy as np
@@ -299,6 +299,13 @@ def latent_values(latents: Floating, model: Model, grid: SphereGrid) -> Floating
     return features.astype(np.float64) * model.scale + model.offset
 
 
+@lru_cache(maxsize=4)
+def mean_field(model: Model, grid: SphereGrid) -> Floating:
+    """What the model expects of every field, shape (1, cells), in the data's unit."""
+    features = predict_on_grid(model.network.truncated(0), grid, np.zeros((1, 0), np.float32))
+    return features.astype(np.float64) * model.scale + model.offset
+
+
 @dataclass(frozen=True, eq=False)
 class GridSynthesis:
     """What the fields differ from a base, transformed over the sphere.
@@ -409,6 +416,12 @@ class Trial:
     def estimated_bits(self, step: float, along_time: bool) -> float:
         """A quick guess at the coded size at a step in the data's unit."""
         return self._search(along_time).estimated_bits(exponent_of(step / self.unit))
+
+    def estimated_bits_at(self, rmse: float) -> float:
+        """A quick guess at the coded size at an error; infinite where it is out of reach."""
+        along_time = self.synthesis.shape[1] > 1
+        found = self._at(rmse**2, along_time)
+        return inf if found is None else self._search(along_time).estimated_bits(found.exponent)
 
     def meet(self, target_rmse: float) -> Quantized | None:
         """The coarsest quantization whose decoded fields meet the target, if there is any."""

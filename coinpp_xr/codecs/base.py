@@ -17,6 +17,7 @@ from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
 
 from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.quantization import parse_bits
+from coinpp_xr.residual import Bound
 
 DEFAULT_BITS = 8
 
@@ -199,30 +200,42 @@ class Rate:
 
     bits: int | None = None
     target_rmse: float | None = None
+    bound: Bound | None = None
 
     @classmethod
-    def parse(cls, *, bits: Any, max_error: Any, target_rmse: Any) -> Rate:
+    def parse(cls, *, bits: Any, max_error: Any, max_error_relative: Any, target_rmse: Any) -> Rate:
         """Check the exclusive rate controls.
 
         Raises
         ------
-        ValueError, NotImplementedError
+        ValueError
         """
-        given = {"bits": bits, "max_error": max_error, "target_rmse": target_rmse}
+        given = {
+            "bits": bits,
+            "max_error": max_error,
+            "max_error_relative": max_error_relative,
+            "target_rmse": target_rmse,
+        }
         given = {name: value for name, value in given.items() if value is not None}
         if len(given) > 1:
             raise ValueError(f"give one rate control, not {' and '.join(given)}")
         if "max_error" in given:
-            raise NotImplementedError(
-                "max_error is not available yet; use target_rmse or bits=1..16"
-            )
+            return cls(bound=Bound(parse_error("max_error", max_error)))
+        if "max_error_relative" in given:
+            error = parse_error("max_error_relative", max_error_relative)
+            if error >= 1:
+                raise ValueError(
+                    f"max_error_relative is a fraction of the value, below 1 (0.01 is 1 %), "
+                    f"got {max_error_relative!r}"
+                )
+            return cls(bound=Bound(error, relative=True))
         if "target_rmse" in given:
             return cls(target_rmse=parse_error("target_rmse", target_rmse))
         if not given:
             warnings.warn(
                 f"no rate control given: bits={DEFAULT_BITS} is used, which bounds no error. Data "
                 "unlike the model's training data comes back with whatever error the model makes; "
-                "give target_rmse, or check the report of ds.coinpp.compress(...)",
+                "give max_error or target_rmse, or check the report of ds.coinpp.compress(...)",
                 CompressionWarning,
                 stacklevel=4,
             )

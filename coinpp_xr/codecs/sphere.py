@@ -24,8 +24,8 @@ class _SphereSettings(Configured):
     Parameters
     ----------
     model : str or Model
-        Name of a shipped, cached or loaded model, or "none": coding without any, which needs
-        ``target_rmse``. A configuration keeps name and fingerprint.
+        Name of a shipped, cached or loaded model, or "none": coding without any, which ``bits``
+        cannot. A configuration keeps name and fingerprint.
     bits : int, optional
         Bits per latent, 1 to 16: the paper's rate control. Nothing else is stored, so the error
         is whatever the model makes of the data.
@@ -33,7 +33,10 @@ class _SphereSettings(Configured):
         Area-weighted root mean square error of every chunk, in the data's unit, that is never
         exceeded: the smallest payload that meets it, with or without the model.
     max_error : float, optional
-        Reserved for the pointwise bound.
+        No finite value comes back further away than this, in the data's unit. Whatever else a
+        chunk holds (NaN, infinities, -0.0 with their bits) comes back as it was.
+    max_error_relative : float, optional
+        The same as a fraction of each value, below 1; zeros stay zeros.
     latitude, longitude : array_like, optional
         Coordinates in degrees. Without them a chunk is taken for a whole globe in the usual
         layout that fits it best (90 → −90 or −90 → 90, 0 → 360 or −180 → 180, with or without
@@ -60,6 +63,7 @@ class _SphereSettings(Configured):
         *,
         bits: int | None = None,
         max_error: float | None = None,
+        max_error_relative: float | None = None,
         target_rmse: float | None = None,
         latitude: npt.ArrayLike | None = None,
         longitude: npt.ArrayLike | None = None,
@@ -74,15 +78,21 @@ class _SphereSettings(Configured):
             raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
         if (latitude is None) != (longitude is None):
             raise ValueError("give latitude and longitude together, or neither")
-        self._rate = Rate.parse(bits=bits, max_error=max_error, target_rmse=target_rmse)
+        self._rate = Rate.parse(
+            bits=bits, max_error=max_error, max_error_relative=max_error_relative,
+            target_rmse=target_rmse,
+        )  # fmt: skip
         self.bits, self.target_rmse = self._rate.bits, self._rate.target_rmse
+        bound = self._rate.bound
+        self.max_error = bound.error if bound and not bound.relative else None
+        self.max_error_relative = bound.error if bound and bound.relative else None
         self.embed_model: str | None = None
         if isinstance(embed_model, str):
             model = load_model(unpack_text(embed_model))
             self.embed_model = embed_model
         if isinstance(model, str) and model == NO_MODEL:
-            if self.target_rmse is None:
-                raise ValueError("bits needs a model; without one give target_rmse")
+            if self.bits is not None:
+                raise ValueError("bits needs a model; without one give max_error or target_rmse")
             if embed_model:
                 raise ValueError("there is no model to embed")
             fingerprint = None
@@ -113,7 +123,8 @@ class _SphereSettings(Configured):
         if self.model != NO_MODEL:
             model = load_model(self.model, self.fingerprint)
         return encode_chunk(
-            values, model, bits=self.bits, target_rmse=self.target_rmse, grid=self._grid,
+            values, model, bits=self.bits, target_rmse=self.target_rmse, bound=self._rate.bound,
+            grid=self._grid,
             effort=self.effort or "default", time_axis=self.time_axis or 0,
         )  # fmt: skip
 

@@ -1,0 +1,668 @@
+"""Integers on a globe ↔ bits, each predicted from those decoded before it.
+
+What a globe's cell holds is predicted from its decoded neighbours in the same globe and from all
+around it in up to three globes before, by least squares that never stop learning: one solution
+for everything so far, one for what was decoded last, one for the surroundings in space and time.
+Their normal equations are kept in integers and relaxed by a Gauss-Seidel sweep per cell, so that
+every machine gets the same prediction. The value is then coded as a few decisions (which side
+of the prediction, how far), whose probabilities are mixed from the distributions that all
+predictions suggest, and from what was seen in like contexts.
+
+Values are integers; predictions and errors are in 1/64, logits in 1/256, weights in 1/65536.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import isqrt
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from coinpp_xr import binary
+from coinpp_xr.binary import (
+    LARGEST_LOGIT,
+    Coder,
+    Mixture,
+    Tables,
+    decide,
+    is_broken,
+    mark_broken,
+)
+from coinpp_xr.errors import CorruptPayloadError
+
+Int = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+# Of the values that can be coded.
+LARGEST = 1 << 24
+
+_UNIT = 64
+_LAGS = 3
+# Neighbours in this globe, around the cell in the last one, and in each of those before.
+_NEAR, _LAST, _EARLIER = 7, 9, 7
+_FEATURES = _NEAR + _LAST + (_LAGS - 1) * _EARLIER
+_ENTRIES = _FEATURES * (_FEATURES + 1) // 2 + _FEATURES
+# Normal equations of surroundings in earlier globes are kept for about so many blocks of cells.
+_BLOCKS = 480
+# No value takes more: 100 decisions of two bytes each.
+_BYTES_PER_VALUE = 200
+# Features are given in units of the expected error, clipped here.
+_SCALED, _CLIPPED = 16, 1023
+
+_NODES = 14
+_SCALES, _SIZES, _ROUGH, _BANDS, _PLACES = 16, 20, 32, 64, 8
+_CONTEXTS = (
+    _NODES * _SCALES * _PLACES,
+    _NODES * _SIZES * _PLACES,
+    _NODES * _SIZES * _PLACES,
+    _NODES * _ROUGH,
+    _NODES * _BANDS,
+)
+_SETS = (_NODES * _SCALES, _NODES * _SIZES, _NODES * _SIZES, _NODES * _BANDS)
+
+# Logistic distribution: 2^30 σ(z / 64) for z / 64 from −20 to 12.
+_SIGMOID_LOW, _SIGMOID_HIGH, _SIGMOID_FINE = -20, 12, 64
+
+
+@cache
+def sigmoid_table() -> Int:
+    z = np.arange(_SIGMOID_LOW * _SIGMOID_FINE, _SIGMOID_HIGH * _SIGMOID_FINE + 1)
+    return np.rint(2.0**30 / (1 + np.exp(-z / _SIGMOID_FINE))).astype(np.int64)
+
+
+class State(NamedTuple):
+    """All that has been learned, and the room to work in.
+
+    Parameters
+    ----------
+    weights : shape (2, solutions, features)
+        Of the least-squares solutions: without a globe before, and with.
+    sums : shape (2, 2, entries)
+        Normal equations of the slow and of the quick solution.
+    blocks : shape (2, block rows, block columns, entries)
+        Of surroundings in earlier globes.
+    fresh : shape (block rows, block columns, entries)
+        The same of this globe.
+    rows, columns : shape (n_lon, entries)
+        Of what is west of every cell, and of the rows above.
+    stack_sums, stack_weights :
+        Normal equations and solution that combine the predictions.
+    errors : shape (3, predictions, n_lat, n_lon)
+        In this globe and the two before.
+    habit : shape (n_lat, n_lon)
+        Absolute errors of every cell, faded with time.
+    counts : shape (2,)
+        Globes so far, and as many faded with time.
+    """
+
+    weights: Int
+    sums: Int
+    blocks: Int
+    fresh: Int
+    rows: Int
+    columns: Int
+    stack_sums: Int
+    stack_weights: Int
+    errors: Int
+    habit: Int
+    counts: Int
+    mixture: Mixture
+
+
+def new_state(shape: tuple[int, int], thorough: bool) -> State:
+    """One that knows nothing yet of globes of (n_lat, n_lon); ``thorough`` looks around more."""
+    n_lat, n_lon = shape
+    solutions = 3 if thorough else 1
+    predictions = 2 * solutions + 3
+    side = _block_side(shape) if thorough else max(shape)
+    rows, columns = -(-n_lat // side), -(-n_lon // side)
+    weights = np.zeros((2, solutions, _FEATURES), np.int64)
+    weights[:, :, :2] = 1 << 15
+    wide = _ENTRIES if thorough else 1
+    zeros = np.zeros
+    return State(
+        weights,
+        zeros((2, 2, _ENTRIES), np.int64),
+        zeros((2, rows, columns, wide), np.int64),
+        zeros((rows, columns, wide), np.int64),
+        zeros((n_lon, wide), np.int64),
+        zeros((n_lon, wide), np.int64),
+        zeros((2 * solutions, 2 * solutions + 1), np.int64),
+        zeros(2 * solutions, np.int64),
+        zeros((3, predictions, n_lat, n_lon), np.int64),
+        zeros((n_lat, n_lon), np.int64),
+        zeros(2, np.int64),
+        binary.mixture(_CONTEXTS, _SETS, predictions),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _relax(matrix: Int, right: Int, solution: Int, n: int, ridge: int) -> None:
+    """One Gauss-Seidel sweep for matrix · solution = right, solution in 1/65536."""
+    largest = np.int64(0)
+    for i in range(n):
+        largest = max(largest, matrix[i, i])
+    shift = 0
+    while (largest >> shift) > (1 << 30):
+        shift += 1
+    for i in range(n):
+        rest = (right[i] >> shift) << 16
+        for k in range(n):
+            if k != i:
+                rest -= (matrix[i, k] >> shift) * solution[k]
+        diagonal = (matrix[i, i] + (matrix[i, i] >> 10) + ridge) >> shift
+        solution[i] = min(max(rest // (diagonal + 1), -(1 << 19)), 1 << 19)
+
+
+@njit(cache=True, nogil=True)
+def _unpack(entries: Int, matrix: Int, right: Int) -> None:
+    k = 0
+    for a in range(_FEATURES):
+        for c in range(a + 1):
+            matrix[a, c] = entries[k]
+            matrix[c, a] = entries[k]
+            k += 1
+    for a in range(_FEATURES):
+        right[a] = entries[k + a]
+
+
+@njit(cache=True, nogil=True)
+def _size(value: int) -> int:
+    """Half octaves: 0 for 0, then 1 for 1, 2 for 2, 3 for 3, 4 for 4 and 5, 5 for 6 and 7, …"""
+    n = 0
+    while value > 3:
+        value >>= 1
+        n += 2
+    return n + value
+
+
+@njit(cache=True, nogil=True)
+def _features(x: Int, past: Int, lags: int, i: int, j: int, around: bool, f: Int) -> int:
+    """Differences to a base, which is returned, all in 1/64 of a step."""
+    n_lat, n_lon = x.shape
+    if around:
+        west, east, far = (j - 1) % n_lon, (j + 1) % n_lon, (j + 2) % n_lon
+    else:
+        west, east, far = max(j - 1, 0), min(j + 1, n_lon - 1), min(j + 2, n_lon - 1)
+    above, below = max(i - 1, 0), min(i + 1, n_lat - 1)
+    if i > 0:
+        north, north_west, north_east = x[above, j], x[above, west], x[above, east]
+        farther, second = x[above, far], x[max(i - 2, 0), j]
+        left = x[i, j - 1] if j > 0 else north
+    else:
+        left = x[i, j - 1] if j > 0 else (past[0, i, j] if lags > 0 else np.int64(0))
+        north = north_west = north_east = farther = second = left
+    two_left = x[i, j - 2] if j > 1 else left
+    base = (left + north) >> 1
+    f[0], f[1], f[2], f[3] = left - base, north - base, north_west - base, north_east - base
+    f[4], f[5], f[6] = two_left - base, second - base, farther - base
+    k = _NEAR
+    for lag in range(_LAGS):
+        count = _LAST if lag == 0 else _EARLIER
+        if lag < lags:
+            y = past[lag]
+            centre = y[i, j]
+            f[k] = centre - base
+            f[k + 1], f[k + 2] = y[i, west] - centre, y[above, j] - centre
+            f[k + 3], f[k + 4] = y[i, east] - centre, y[below, j] - centre
+            f[k + 5], f[k + 6] = y[above, east] - centre, y[above, west] - centre
+            if lag == 0:
+                f[k + 7], f[k + 8] = y[below, east] - centre, y[below, west] - centre
+        else:
+            for a in range(count):
+                f[k + a] = 0
+        k += count
+    return base
+
+
+@njit(cache=True, nogil=True)
+def _code_value(
+    coder: Coder,
+    tables: Tables,
+    sigmoid: Int,
+    mixture: Mixture,
+    value: int,
+    centre: int,
+    spread: int,
+    locations: Int,
+    inverses: Int,
+    kinds: Int,
+    logits: Int,
+    contexts: Int,
+    sets: Int,
+) -> int:
+    """One value by decisions: which side of the prediction, how far, where within.
+
+    ``locations`` are predictions and ``inverses`` 2^24 / scale of their logistic distributions;
+    ``kinds`` are the contexts: last errors here, at this cell before, roughness, latitude.
+    """
+    n = len(locations)
+    # The boundary between integers that is nearest to the prediction.
+    first = (centre + _UNIT // 2) >> 6
+    if ((centre + _UNIT // 2) & (_UNIT - 1)) > _UNIT // 2:
+        first += 1
+    place = min(max(((centre - (first * _UNIT - _UNIT // 2) + _UNIT // 2) * _PLACES) >> 6, 0), 7)
+    scale = min(max(_size(spread) - 2, 0), _SCALES - 1)
+    _find_contexts(0, scale, place, kinds, contexts, sets)
+    edge = first * _UNIT - _UNIT // 2
+    for k in range(n):
+        z = ((locations[k] - edge) * inverses[k]) >> 16
+        logits[k] = min(max(z, -LARGEST_LOGIT), LARGEST_LOGIT)
+    up = decide(coder, tables, mixture, value >= first, logits, contexts, sets)
+    side = 1 if up else -1
+    start = first if up else first - 1
+    width = max(1, (spread * 5) >> 8)
+    step = 0
+    while True:
+        if step >= 3:
+            width = min(width * 2, 4 * LARGEST)
+        end = start + side * width
+        node = (1 if up else 6) + min(step, 4)
+        _find_contexts(node, scale, place, kinds, contexts, sets)
+        for k in range(n):
+            near = side * (locations[k] - start * _UNIT) + _UNIT // 2
+            logits[k] = tables.stretch[_beyond(sigmoid, near, near - width * _UNIT, inverses[k])]
+        beyond = value >= end if up else value <= end
+        beyond = decide(coder, tables, mixture, beyond, logits, contexts, sets)
+        if not beyond or step > 40:
+            break
+        start = end
+        step += 1
+    level = 0
+    while width > 1:
+        half = width >> 1
+        middle = start + side * half
+        place = min(step, 3) + (4 if up else 0)
+        _find_contexts(11 + min(level, 2), scale, place, kinds, contexts, sets)
+        for k in range(n):
+            near = side * (locations[k] - start * _UNIT) + _UNIT // 2
+            logits[k] = tables.stretch[
+                _within(sigmoid, near, near - half * _UNIT, near - width * _UNIT, inverses[k])
+            ]
+        beyond = value >= middle if up else value <= middle
+        if decide(coder, tables, mixture, beyond, logits, contexts, sets):
+            start = middle
+            width -= half
+        else:
+            width = half
+        level += 1
+    return start
+
+
+@njit(cache=True, nogil=True)
+def _find_contexts(node: int, scale: int, place: int, kinds: Int, contexts: Int, sets: Int) -> None:
+    """Contexts and weights for a decision: which one it is, and what is known of the value."""
+    contexts[0] = (node * _SCALES + scale) * _PLACES + place
+    contexts[1] = (node * _SIZES + kinds[0]) * _PLACES + place
+    contexts[2] = (node * _SIZES + kinds[1]) * _PLACES + place
+    contexts[3] = node * _ROUGH + kinds[2]
+    contexts[4] = node * _BANDS + kinds[3]
+    sets[0], sets[1] = node * _SCALES + scale, node * _SIZES + kinds[0]
+    sets[2], sets[3] = node * _SIZES + kinds[1], node * _BANDS + kinds[3]
+
+
+@njit(cache=True, nogil=True)
+def _beyond(sigmoid: Int, near: int, far: int, inverse: int) -> int:
+    """σ(far / scale) / σ(near / scale) in 1/65536: that a value goes further once it got there."""
+    low, high = _SIGMOID_LOW * _SIGMOID_FINE, _SIGMOID_HIGH * _SIGMOID_FINE
+    a, b = (near * inverse) >> 18, (far * inverse) >> 18
+    # Far out only the difference counts; it must not leave the table.
+    excess = max(low // 2 - a, 0)
+    a, b = min(a + excess, high), min(max(b + excess, low), high)
+    p = (sigmoid[b - low] << 16) // sigmoid[a - low]
+    return min(max(p, 8), 65528)
+
+
+@njit(cache=True, nogil=True)
+def _within(sigmoid: Int, near: int, middle: int, far: int, inverse: int) -> int:
+    """Share of the probability between near and far that lies beyond the middle, in 1/65536."""
+    low, high = _SIGMOID_LOW * _SIGMOID_FINE, _SIGMOID_HIGH * _SIGMOID_FINE
+    a, b, c = (near * inverse) >> 18, (middle * inverse) >> 18, (far * inverse) >> 18
+    excess = max(low // 2 - a, 0)
+    a, b = min(a + excess, high), min(max(b + excess, low), high)
+    c = min(max(c + excess, low), high)
+    all_of_it = sigmoid[a - low] - sigmoid[c - low] + 2
+    p = ((sigmoid[b - low] - sigmoid[c - low] + 1) << 16) // all_of_it
+    return min(max(p, 64), 65472)
+
+
+@njit(cache=True, nogil=True)
+def _code_row(
+    coder: Coder,
+    tables: Tables,
+    sigmoid: Int,
+    state: State,
+    values: Int,
+    valid: Bool,
+    past: Int,
+    lags: int,
+    around: bool,
+    soft: Int,
+    i: int,
+    side: int,
+) -> None:
+    """Code a row of a globe; ``soft`` gets what is most likely behind the rounded values.
+
+    ``side`` is that of the blocks of cells.
+    """
+    n_lat, n_lon = values.shape
+    mode = 1 if lags > 0 else 0
+    solutions = state.weights.shape[1]
+    thorough = solutions > 1
+    predictions = 2 * solutions + 3
+    best = 2 * solutions
+    n = _NEAR if lags == 0 else _NEAR + _LAST + (lags - 1) * _EARLIER
+    weights, sums = state.weights[mode], state.sums[mode]
+    blocks = state.blocks[mode]
+    errors, before, earlier = state.errors[0], state.errors[1], state.errors[2]
+    stack, stack_weights = state.stack_sums, state.stack_weights
+    count = state.counts[0]
+
+    f, g = np.zeros(_FEATURES, np.int64), np.zeros(_FEATURES, np.int64)
+    matrix, right = np.zeros((_FEATURES, _FEATURES), np.int64), np.zeros(_FEATURES, np.int64)
+    entries, run = np.zeros(_ENTRIES, np.int64), np.zeros(_ENTRIES, np.int64)
+    locations, scales = np.zeros(predictions, np.int64), np.zeros(predictions, np.int64)
+    inverses = np.zeros(predictions, np.int64)
+    distances = np.zeros(best, np.int64)
+    stack_right = np.zeros(best, np.int64)
+    logits = np.zeros(predictions + len(_CONTEXTS) + 1, np.int64)
+    contexts, sets = np.zeros(len(_CONTEXTS), np.int64), np.zeros(len(_SETS), np.int64)
+    kinds = np.zeros(4, np.int64)
+
+    run[:] = 0
+    for j in range(n_lon):
+        west, east = (j - 1) % n_lon, (j + 1) % n_lon
+        if not around:
+            west, east = max(j - 1, 0), min(j + 1, n_lon - 1)
+        base = _features(soft, past, lags, i, j, around, f)
+        if not valid[i, j]:
+            soft[i, j] = past[0, i, j] if lags > 0 else base
+            errors[:, i, j] = 0
+            if thorough:
+                for a in range(_ENTRIES):
+                    run[a] = (run[a] * 230) >> 8
+                    state.rows[j, a] = run[a]
+            continue
+        if thorough:
+            block = blocks[i // side, j // side]
+            for a in range(_ENTRIES):
+                entries[a] = run[a] + state.columns[j, a] + block[a] + ((3 * sums[0, a]) >> 8)
+            _unpack(entries, matrix, right)
+            _relax(matrix, right, weights[2], n, 1)
+        # Predictions, and each with what it was wrong by nearby and before.
+        for e in range(solutions):
+            total = np.int64(0)
+            for a in range(n):
+                total += weights[e, a] * f[a]
+            locations[e] = _bounded(base + (total >> 16))
+            missed = 102 * before[e, i, j]
+            if j > 0:
+                missed += 38 * errors[e, i, j - 1]
+            if i > 0:
+                missed += 38 * errors[e, i - 1, j]
+            locations[solutions + e] = _bounded(locations[e] + (missed >> 8))
+        smallest = np.int64(1) << 40
+        for e in range(best):
+            total, weight = np.int64(38), 1
+            if j > 0:
+                total += 2 * abs(errors[e, i, j - 1])
+                weight += 2
+            if j > 1:
+                total += abs(errors[e, i, j - 2])
+                weight += 1
+            if i > 0:
+                total += 2 * abs(errors[e, i - 1, j]) + abs(errors[e, i - 1, west])
+                total += abs(errors[e, i - 1, east])
+                weight += 4
+            if count > 0:
+                total += 3 * abs(before[e, i, j]) + abs(before[e, i, east])
+                total += abs(before[e, min(i + 1, n_lat - 1), j])
+                weight += 5
+            if count > 1:
+                total += 2 * abs(earlier[e, i, j])
+                weight += 2
+            scales[e] = (total * 154) // (weight * 256) + 4
+            smallest = min(smallest, scales[e])
+        share, total, spread = np.int64(0), np.int64(0), np.int64(0)
+        for e in range(best):
+            r = (smallest * 256) // scales[e]
+            r = (r * r * r * r) >> 16
+            share += r
+            total += r * (locations[e] - base)
+            spread += r * scales[e]
+        blend, spread = base + total // share, spread // share
+        correction = np.int64(0)
+        for e in range(best):
+            distances[e] = locations[e] - blend
+            correction += stack_weights[e] * distances[e]
+        centre = _bounded(blend + (correction >> 16))
+        locations[best:] = centre
+        scales[best] = spread
+        if count > 0:
+            usual = 2 * state.habit[i, j] + state.habit[i, west] + state.habit[i, east]
+            scales[best + 1] = ((usual // 2 + 19) * 154) // (2 * state.counts[1] + 128) + 3
+        else:
+            scales[best + 1] = spread
+        total = np.int64(13)
+        if j > 0:
+            total += abs(errors[best, i, j - 1])
+        if i > 0:
+            total += abs(errors[best, i - 1, j])
+            sides = abs(errors[best, i - 1, west]) + abs(errors[best, i - 1, east])
+            total += (sides * 179) >> 8
+        scales[best + 2] = (total * 41) // 256 + 3
+        for k in range(predictions):
+            inverses[k] = (np.int64(1) << 24) // scales[k]
+
+        nearby = abs(errors[best, i, j - 1]) if j > 0 else np.int64(0)
+        if i > 0:
+            nearby = max(nearby, abs(errors[best, i - 1, j]))
+        kinds[0] = min(_size(nearby >> 3), _SIZES - 1)
+        kinds[1] = min(_size(abs(before[best, i, j]) >> 3), _SIZES - 1)
+        rough = abs(f[3] - f[2]) + abs(f[0] - f[2])
+        kinds[2] = min(_size(rough >> 5), _ROUGH - 1)
+        kinds[3] = (i * (_BANDS - 1)) // n_lat
+        value = _code_value(
+            coder, tables, sigmoid, state.mixture, values[i, j], centre, spread,
+            locations, inverses, kinds, logits, contexts, sets,
+        )  # fmt: skip
+        values[i, j] = value
+        if abs(value) > LARGEST:
+            mark_broken(coder)
+            return
+
+        exact = value * _UNIT
+        for k in range(predictions):
+            errors[k, i, j] = exact - locations[k]
+        state.habit[i, j] += abs(errors[best, i, j])
+        # Where rounding is coarse, the prediction tells on which side of the middle it was.
+        towards = min(max(centre - exact, -_UNIT // 2), _UNIT // 2)
+        sure = min(spread, 1 << 20)
+        soft[i, j] = exact + towards * 1720 // (2458 + sure * sure)
+
+        inverse = (np.int64(_SCALED) << 16) // (spread + 6)
+        for e in range(best):
+            distances[e] = _scaled(distances[e], inverse)
+        target = _scaled(exact - blend, inverse)
+        for e in range(best):
+            for c in range(best):
+                stack[e, c] += distances[e] * distances[c]
+            stack[e, best] += distances[e] * target
+        if j % 4 == 3:
+            for e in range(best):
+                stack_right[e] = stack[e, best]
+            _relax(stack, stack_right, stack_weights, best, 1024)
+            for e in range(best):
+                for c in range(best + 1):
+                    stack[e, c] = (stack[e, c] * 4055) >> 12
+
+        inverse = (np.int64(_SCALED) << 16) // (spread + 16)
+        for a in range(_FEATURES):
+            g[a] = _scaled(f[a], inverse)
+        target = _scaled(exact - base, inverse)
+        k = 0
+        for a in range(_FEATURES):
+            for c in range(a + 1):
+                entries[k] = g[a] * g[c]
+                k += 1
+        for a in range(_FEATURES):
+            entries[k + a] = g[a] * target
+        last = solutions if solutions < 2 else 2
+        for e in range(last):
+            for a in range(_ENTRIES):
+                sums[e, a] += entries[a]
+        if thorough:
+            fresh = state.fresh[i // side, j // side]
+            for a in range(_ENTRIES):
+                run[a] = ((run[a] + entries[a]) * 230) >> 8
+                state.rows[j, a] = run[a]
+                fresh[a] += entries[a]
+        if j % 8 == 7:
+            for e in range(last):
+                _unpack(sums[e], matrix, right)
+                _relax(matrix, right, weights[e], n, 1)
+            for a in range(_ENTRIES):
+                if thorough:
+                    sums[0, a] = (sums[0, a] * 4094) >> 12
+                    sums[1, a] = (sums[1, a] * 4034) >> 12
+                else:
+                    sums[0, a] = (sums[0, a] * 4075) >> 12
+    if thorough:
+        _fold_row(state.rows, state.columns, run)
+
+
+@njit(cache=True, nogil=True)
+def _bounded(location: int) -> int:
+    """Far beyond all values, predictions would only overflow."""
+    return min(max(location, -2 * _UNIT * LARGEST), 2 * _UNIT * LARGEST)
+
+
+@njit(cache=True, nogil=True)
+def _scaled(value: int, inverse: int) -> int:
+    return min(max((value * inverse) >> 16, -_CLIPPED), _CLIPPED)
+
+
+@njit(cache=True, nogil=True)
+def _fold_row(rows: Int, columns: Int, run: Int) -> None:
+    """Add a finished row to what every column knows: fading to both sides, and downwards."""
+    run[:] = 0
+    for j in range(len(rows) - 1, -1, -1):
+        for a in range(rows.shape[1]):
+            columns[j, a] = ((columns[j, a] + rows[j, a] + run[a]) * 205) >> 8
+            # Rows hold fading sums from the west; what was new at j is the difference.
+            new = (rows[j, a] * 256) // 230
+            if j > 0:
+                new -= rows[j - 1, a]
+            run[a] = ((run[a] + new) * 230) >> 8
+
+
+@njit(cache=True, nogil=True)
+def _end_globe(state: State, lags: int, around: bool) -> None:
+    """What a globe has taught becomes part of the surroundings of the next."""
+    blocks, fresh = state.blocks[1 if lags > 0 else 0], state.fresh
+    n_rows, n_columns, entries = fresh.shape
+    if entries > 1:
+        for i in range(n_rows):
+            for j in range(n_columns):
+                west = (j - 1) % n_columns if around else max(j - 1, 0)
+                east = (j + 1) % n_columns if around else min(j + 1, n_columns - 1)
+                for a in range(entries):
+                    beside = fresh[i, west, a] + fresh[i, east, a]
+                    if i > 0:
+                        beside += fresh[i - 1, j, a]
+                    if i < n_rows - 1:
+                        beside += fresh[i + 1, j, a]
+                    blocks[i, j, a] = (
+                        ((blocks[i, j, a] * 230) >> 8) + fresh[i, j, a] + ((beside * 115) >> 8)
+                    )
+        fresh[:] = 0
+        state.columns[:] = 0
+    state.errors[2] = state.errors[1]
+    state.errors[1] = state.errors[0]
+    n_lat, n_lon = state.habit.shape
+    for i in range(n_lat):
+        for j in range(n_lon):
+            state.habit[i, j] = (state.habit[i, j] * 230) >> 8
+    state.counts[0] += 1
+    state.counts[1] = ((state.counts[1] + 64) * 230) >> 8
+
+
+def _block_side(shape: tuple[int, int]) -> int:
+    return max(3, isqrt(shape[0] * shape[1] // _BLOCKS) + 1)
+
+
+class _Walk:
+    """Globes in the order in which they are coded."""
+
+    def __init__(self, coder: Coder, state: State, around: bool) -> None:
+        self.coder, self._state, self._around = coder, state, around
+        self._tables, self._sigmoid = binary.tables(), sigmoid_table()
+        self.start_sequence()
+
+    def start_sequence(self) -> None:
+        """What follows has nothing before it."""
+        shape = self._state.habit.shape
+        self._past, self._lags = np.zeros((_LAGS, *shape), np.int64), 0
+
+    def globe(self, values: Int, valid: Bool) -> None:
+        """Encode the values of a globe, or decode them into it."""
+        n_lat, n_lon = values.shape
+        soft, side = np.zeros_like(values), _block_side((n_lat, n_lon))
+        for row in range(n_lat):
+            self.coder = binary.with_room(self.coder, _BYTES_PER_VALUE * n_lon)
+            _code_row(
+                self.coder, self._tables, self._sigmoid, self._state, values, valid,
+                self._past, self._lags, self._around, soft, row, side,
+            )  # fmt: skip
+            if is_broken(self.coder):
+                raise CorruptPayloadError("the residual's stream is damaged")
+        _end_globe(self._state, self._lags, self._around)
+        self._past = np.concatenate([soft[None], self._past[:-1]])
+        self._lags = min(self._lags + 1, _LAGS)
+
+    def sequences(self, values: Int, valid: Bool) -> None:
+        for sequence, present in zip(values, valid, strict=True):
+            self.start_sequence()
+            for globe, cells in zip(sequence, present, strict=True):
+                self.globe(globe, cells)
+
+
+def encode(values: Int, valid: Bool, *, around: bool, thorough: bool) -> bytes:
+    """Code globes that follow each other in time.
+
+    Parameters
+    ----------
+    values : int64 array, shape (sequences, times, n_lat, n_lon)
+        At most 2^24 in size; set to 0 where not valid.
+    valid : bool array of the same shape
+        Cells that are not valid are passed over.
+    around : bool
+        Whether the first column follows the last, as on a whole globe.
+    thorough : bool
+        Look at the surroundings, too: slower and smaller.
+
+    Returns
+    -------
+    bytes
+        For :func:`decode` with the same shape, ``valid``, ``around`` and ``thorough``.
+    """
+    walk = _Walk(binary.encoder(1 << 12), new_state(values.shape[2:], thorough), around)
+    walk.sequences(values, valid)
+    return binary.finish(walk.coder)
+
+
+def decode(stream: bytes, valid: Bool, *, around: bool, thorough: bool) -> Int:
+    """The values of :func:`encode`, 0 where not valid.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    values = np.zeros(valid.shape, np.int64)
+    walk = _Walk(binary.decoder(stream), new_state(valid.shape[2:], thorough), around)
+    walk.sequences(values, valid)
+    binary.check_end(walk.coder)
+    return values

@@ -1,0 +1,205 @@
+"""The encoder's choice: of all ways that suit a chunk, the one that takes the fewest bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from math import erf, log2, sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr import patterns, residual
+from coinpp_xr.bitstream import Kind, Tag, pack_fields
+from coinpp_xr.models import Model
+from coinpp_xr.residual import Bound
+from coinpp_xr.schemes import (
+    MOST_ITEMS,
+    Fields,
+    Quantized,
+    Sequences,
+    Trial,
+    encode_symbols,
+    mean_field,
+)
+
+Float32 = npt.NDArray[np.float32]
+Floating = npt.NDArray[np.floating[Any]]
+
+# Coding without the model is tried where a quick guess says that it takes at most so many times
+# the bytes that the model's latents take; a base under a bound, of those without a base.
+_WORTH_TRYING = 1.3
+_WORTH_A_BASE = 1.1
+# RMSE of a base, in terms of the bound that a residual has to keep.
+_BASE_RMSE = (0.3, 0.4, 0.55)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What is to be coded.
+
+    Parameters
+    ----------
+    values : array
+        As given, in any layout.
+    fields : Fields
+        The same, ready to be coded.
+    model : Model or None
+    latents : float32 array, shape (items, latent_dim), or None
+        Of the model, fitted.
+    effort : str
+    place : dict
+        Entries of the payload's header: layout, coordinates, time axis.
+    """
+
+    values: npt.NDArray[Any]
+    fields: Fields
+    model: Model | None
+    latents: Float32 | None
+    effort: str
+    place: dict[str, Any]
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """Header of kinds that need the model."""
+        return {"fingerprint": self.model.fingerprint} if self.model else {}
+
+    def of_latents(self) -> _Way | None:
+        """The model's latents, if there are any."""
+        if self.model is None or self.latents is None:
+            return None
+        trial = Trial.of_latents(self.fields, self.model, self.latents)
+        return _Way(self, trial, Kind.LATENTS_IN_TIME, {}, self.known)
+
+    def of_grid(self, precision: float) -> _Way:
+        """What the fields differ from the model's mean field, or from a mean value."""
+        means = self.fields.sequence_means().astype(np.float32)
+        base: Floating = means.astype(np.float64)[:, None]
+        if self.model is not None:
+            expected = mean_field(self.model, self.fields.grid)
+            if self.fields.energy(expected) < self.fields.energy(base):
+                trial = Trial.of_grid(self.fields, expected, precision)
+                return _Way(self, trial, Kind.GRID_FROM_MODEL, {}, self.known)
+        trial = Trial.of_grid(self.fields, base, precision)
+        return _Way(self, trial, Kind.GRID, {Tag.MEANS: means.tobytes()}, {})
+
+    @cached_property
+    def all_items(self) -> Sequences:
+        """Which item follows which, those that hold nothing among them."""
+        batch = self.values.shape[:-2]
+        present = np.ones(len(self.fields.values), np.bool_)
+        return Sequences.of(batch, self.place["time_axis"], present)
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """One scheme on a chunk, and what a payload says about it."""
+
+    chunk: Chunk
+    trial: Trial
+    kind: Kind
+    sections: dict[Tag, bytes]
+    header: dict[str, Any]
+
+    def payload(self, quantized: Quantized, residual_: residual.Residual | None = None) -> bytes:
+        sections = {
+            **self.sections, Tag.COEFFICIENTS: encode_symbols(self.trial.synthesis, quantized)
+        }  # fmt: skip
+        valid = self.chunk.fields.valid
+        if residual_ is not None:
+            sections[Tag.RESIDUAL] = residual_.section
+            valid = valid & ~residual_.kept
+        return pack_fields(
+            self.chunk.values, valid, self.kind, sections,
+            exponent=quantized.exponent, along_time=quantized.along_time,
+            **self.header, **self.chunk.place,
+        )  # fmt: skip
+
+
+def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
+    """The smallest payload that meets an area-weighted RMSE, if any does."""
+    fields = chunk.fields
+    if len(fields.values) > MOST_ITEMS:
+        return None
+    payloads: list[bytes] = []
+    step, along_time, most_bits = 0.0, True, 0.0
+    way = chunk.of_latents()
+    quantized = way.trial.meet(target_rmse) if way else None
+    if way is not None and quantized is not None:
+        payloads.append(way.payload(quantized))
+        # Equal errors take about equal steps, so a guess at one step tells which way is shorter;
+        # but where the latents hardly reach the target, their step says nothing about others.
+        if way.trial.misfit < target_rmse**2 / 2:
+            step, along_time = quantized.step * way.trial.unit, quantized.along_time
+            most_bits = _WORTH_TRYING * way.trial.estimated_bits(step, along_time)
+    if not payloads or chunk.effort != "fast":
+        way = chunk.of_grid(target_rmse)
+        if step == 0 or way.trial.estimated_bits(step, along_time) < most_bits:
+            quantized = way.trial.meet(target_rmse)
+            if quantized is not None:
+                payloads.append(way.payload(quantized))
+    worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
+    shape = (len(fields.values), *fields.grid.shape)
+    levels = patterns.meet(fields, shape, target_rmse, worthwhile)
+    if levels is not None:
+        sections = {Tag.LEVELS: levels}
+        payloads.append(pack_fields(chunk.values, fields.valid, Kind.PATTERNS, sections))
+    return min(payloads, key=len, default=None)
+
+
+def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
+    """The smallest payload that keeps a pointwise bound: with some base, or with none."""
+    fields = chunk.fields
+    thorough = chunk.effort != "fast"
+    payloads: list[bytes] = []
+    alone = residual.encode(fields, bound, chunk.all_items, thorough=thorough)
+    if alone is not None:
+        sections = {Tag.RESIDUAL: alone.section}
+        time_axis = chunk.place["time_axis"]
+        payloads.append(
+            pack_fields(
+                chunk.values, fields.valid & ~alone.kept, Kind.RESIDUAL, sections,
+                time_axis=time_axis,
+            )
+        )  # fmt: skip
+    most_bits = _WORTH_A_BASE * 8 * min(map(len, payloads), default=chunk.values.nbytes)
+    for way, rmse in _bases(chunk, bound, most_bits):
+        quantized = way.trial.meet(rmse)
+        if quantized is None:
+            continue
+        base = way.trial.synthesis.values(quantized.coefficients).astype(np.float64)
+        # What a base leaves is noise: there is nothing to look around for.
+        on_top = residual.encode(fields, bound, chunk.all_items, base, thorough=False)
+        if on_top is not None:
+            payloads.append(way.payload(quantized, on_top))
+    return min(payloads, key=len, default=None)
+
+
+def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way, float]]:
+    """Bases that seem worth a try, with the RMSE that seems best for them."""
+    if bound.relative or len(chunk.fields.values) > MOST_ITEMS:
+        return
+    for way in (chunk.of_latents(), chunk.of_grid(_BASE_RMSE[0] * bound.error)):
+        if way is None:
+            continue
+        guesses = {
+            share: way.trial.estimated_bits_at(share * bound.error)
+            + _rounded_entropy(share) * int(chunk.fields.valid.sum())
+            for share in _BASE_RMSE
+        }
+        share = min(guesses, key=lambda s: guesses[s])
+        if guesses[share] < most_bits:
+            yield way, share * bound.error
+
+
+def _rounded_entropy(share: float) -> float:
+    """Bits per value of normal noise, rounded to steps of twice the bound; noise / bound given."""
+    edges = [(2 * k + 1) / (share * sqrt(2)) for k in range(20)]
+    tails = [1 - erf(edge) for edge in edges]  # both signs
+    chances = [1 - tails[0]]
+    for near, far in pairwise(tails):
+        chances += [(near - far) / 2] * 2
+    return -sum(p * log2(p) for p in chances if p > 0)

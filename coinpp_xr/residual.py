@@ -1,0 +1,255 @@
+"""The error bound: what a base misses, on a lattice fine enough for every value.
+
+Fields are what the base says plus a whole number of steps, and no step is wider than twice the
+bound. The whole numbers are coded without loss (:mod:`coinpp_xr.causal`), in integers only, so
+that they are the same everywhere; the base may differ by its rounding on another machine, which
+the steps leave room for. Cells that rounding would take beyond the bound are kept exactly.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from math import inf, log1p
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.schemes import Fields, Sequences, round_to
+
+Bool = npt.NDArray[np.bool_]
+Int = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Floating = npt.NDArray[np.floating[Any]]
+
+# Of the values on a lattice; see coinpp_xr.causal.LARGEST.
+_LARGEST = 1 << 24
+# Values further from zero than so many steps are counted from the middle of their range.
+_FAR = 1 << 22
+# Arithmetic in double precision takes this share of the bound at most.
+_EXACTNESS = 1e-9
+# Bases come from single precision, which machines round differently: by this share of the
+# largest value. Where that is a large part of the bound, there is no use in a base.
+_SHAKE = 2e-6
+_MOST_SHAKE = 0.05
+# Results that the data's type rounds by more than this part of the bound want steps of their own.
+_COARSE = 0.125
+
+_HEADER = struct.Struct("<ddB")
+_THOROUGH, _AROUND, _RELATIVE = 1, 2, 4
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far any value may come back from where it was.
+
+    Parameters
+    ----------
+    error : float
+        In the data's unit, or a fraction of the value.
+    relative : bool
+        Which of the two; exact zeros then stay zeros.
+    """
+
+    error: float
+    relative: bool = False
+
+    def holds(self, decoded: Floating, values: Float64) -> Bool:
+        """For which values; both in double precision."""
+        allowed = self.error * (np.abs(values) if self.relative else 1.0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.asarray(np.abs(decoded - values) <= (1 - _EXACTNESS) * allowed)
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The values that a decoder can give back.
+
+    Parameters
+    ----------
+    step : float
+        Between neighbours; of the logarithm where ``relative``.
+    origin : float
+        What zero stands for; the smallest magnitude, which one stands for, where ``relative``.
+    relative : bool
+    """
+
+    step: float
+    origin: float
+    relative: bool = False
+
+    @classmethod
+    def of(cls, bound: Bound, values: Float64, dtype: np.dtype[Any], shake: float) -> Lattice:
+        """The coarsest for a bound on these values.
+
+        Parameters
+        ----------
+        values : float64 array
+            All valid ones, or what they differ from a base; at least one.
+        dtype : dtype
+            That results are rounded to.
+        shake : float
+            What the base may differ by between machines.
+        """
+        magnitudes = np.abs(values)
+        if bound.relative:
+            least = float(np.min(magnitudes, where=magnitudes > 0, initial=inf))
+            rounding = float(np.finfo(dtype).eps)
+            error = bound.error - min(rounding, _COARSE * bound.error)
+            return cls(2 * log1p(error) * (1 - _EXACTNESS), min(least, 1e300), True)
+        largest = float(magnitudes.max())
+        spacing = float(np.spacing(np.abs(values.astype(dtype)).max()))
+        if spacing / 2 < _COARSE * bound.error:
+            step = 2 * (bound.error - spacing / 2 - shake) * (1 - 2 * _EXACTNESS)
+        else:
+            # Multiples of what the type can tell apart are not rounded at all.
+            step = (2 * float(np.floor(bound.error / spacing)) + 1) * spacing
+        origin = 0.0
+        if largest > _FAR * step:
+            middle = float(values.min()) / 2 + float(values.max()) / 2
+            origin = step * float(np.rint(middle / step)) if middle / step < 2**52 else middle
+        return cls(step, origin)
+
+    def integers(self, values: Float64) -> Float64:
+        """The nearest points, as whole numbers; beyond all limits where there is none."""
+        with np.errstate(all="ignore"):
+            if not self.relative:
+                return np.asarray(np.rint((values - self.origin) / self.step))
+            rank = 1 + np.rint(np.log(np.abs(values) / self.origin) / self.step)
+            return np.asarray(np.where(values == 0, 0.0, np.sign(values) * np.maximum(rank, 1)))
+
+    def values(self, integers: Int) -> Float64:
+        with np.errstate(over="ignore"):
+            if not self.relative:
+                return np.asarray(integers * self.step + self.origin)
+            size = self.origin * np.exp((np.abs(integers) - 1) * self.step)
+            return np.asarray(np.sign(integers) * size)
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """What makes the error of fields stay within a bound.
+
+    Parameters
+    ----------
+    section : bytes
+        For :func:`decode`.
+    kept : bool array, shape (items, cells)
+        Valid cells that must be stored exactly.
+    """
+
+    section: bytes
+    kept: Bool
+
+
+def encode(
+    fields: Fields,
+    bound: Bound,
+    sequences: Sequences,
+    base: Floating | None = None,
+    *,
+    thorough: bool = True,
+) -> Residual | None:
+    """Code what brings the fields within a bound.
+
+    Parameters
+    ----------
+    fields : Fields
+    bound : Bound
+    sequences : Sequences
+        Of all items, those that hold nothing among them.
+    base : array, shape (items, cells), optional
+        What a decoder knows already, in the data's unit; not for relative bounds.
+    thorough : bool
+        See :func:`coinpp_xr.causal.encode`.
+
+    Returns
+    -------
+    Residual or None
+        None where a base is too uncertain for such a bound, or no longer the same because of
+        cells that must be kept.
+    """
+    valid = fields.valid
+    rest = fields.values if base is None else fields.values - base
+    shake = 0.0
+    if base is not None:
+        shake = _SHAKE * float(np.abs(base).max(initial=0))
+        if bound.relative or shake > _MOST_SHAKE * bound.error:
+            return None
+    lattice = Lattice.of(bound, rest[valid], fields.dtype, shake)
+    if not 0 < lattice.step < inf:
+        return None
+    wanted = lattice.integers(rest)
+    fits = np.abs(wanted) <= _LARGEST
+    integers = np.where(valid & fits, wanted, 0).astype(np.int64)
+    decoded = round_to(_on_top(lattice.values(integers), base), fields.dtype).astype(np.float64)
+    allowed = replace(bound, error=bound.error - shake)
+    coded = valid & fits & allowed.holds(decoded, fields.values)
+    if base is not None and not (coded.any(axis=1) == fields.present).all():
+        return None
+    integers[~coded] = 0
+    around = _goes_around(fields.grid)
+    flags = _THOROUGH * thorough | _AROUND * around | _RELATIVE * bound.relative
+    shape = (*sequences.order.shape, *fields.grid.shape)
+
+    def arranged(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.ascontiguousarray(table[sequences.order].reshape(shape))
+
+    from coinpp_xr import causal  # compiles, or loads what was compiled
+
+    stream = causal.encode(arranged(integers), arranged(coded), around=around, thorough=thorough)
+    header = _HEADER.pack(lattice.step, lattice.origin, flags)
+    return Residual(header + stream, valid & ~coded)
+
+
+def decode(
+    section: bytes,
+    valid: Bool,
+    shape: tuple[int, int],
+    sequences: Sequences,
+    base: Floating | None,
+) -> Float64:
+    """Fields of :func:`encode`, shape (items, cells); anything where not valid.
+
+    Parameters
+    ----------
+    valid : bool array, shape (items, cells)
+        Cells that are coded.
+    shape : (n_lat, n_lon)
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    if len(section) < _HEADER.size:
+        raise CorruptPayloadError("the residual is cut short")
+    step, origin, flags = _HEADER.unpack_from(section)
+    if not (0 < step < inf and abs(origin) < inf and flags < 8):
+        raise CorruptPayloadError("the residual's header is damaged")
+    from coinpp_xr import causal
+
+    arranged = valid[sequences.order].reshape(*sequences.order.shape, *shape)
+    integers = causal.decode(
+        section[_HEADER.size :], np.ascontiguousarray(arranged),
+        around=bool(flags & _AROUND), thorough=bool(flags & _THOROUGH),
+    )  # fmt: skip
+    lattice = Lattice(step, origin, bool(flags & _RELATIVE))
+    values = np.zeros(valid.shape)
+    values[sequences.order] = lattice.values(integers).reshape(*sequences.order.shape, -1)
+    return _on_top(values, base)
+
+
+def _on_top(values: Float64, base: Floating | None) -> Float64:
+    return values if base is None else base + values
+
+
+def _goes_around(grid: SphereGrid) -> bool:
+    """Whether the first column follows the last one, as far apart as all others."""
+    longitude = np.sort(grid.longitude)
+    if len(longitude) < 3:
+        return False
+    gap = longitude[0] + 360 - longitude[-1]
+    return bool(gap < 1.5 * float(np.diff(longitude).max()))
