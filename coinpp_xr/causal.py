@@ -13,9 +13,10 @@ Values are integers; predictions and errors are in 1/64, logits in 1/256, weight
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cache
 from math import isqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -623,22 +624,25 @@ class _Walk:
         self._past = np.concatenate([soft[None], self._past[:-1]])
         self._lags = min(self._lags + 1, _LAGS)
 
-    def sequences(self, values: Int, valid: Bool) -> None:
-        for sequence, present in zip(values, valid, strict=True):
-            self.start_sequence()
-            for globe, cells in zip(sequence, present, strict=True):
-                self.globe(globe, cells)
 
-
-def encode(values: Int, valid: Bool, *, around: bool, thorough: bool) -> bytes:
+def encode(
+    order: npt.NDArray[np.integer[Any]],
+    globe_of: Callable[[int], tuple[Int, Bool]],
+    shape: tuple[int, int],
+    *,
+    around: bool,
+    thorough: bool,
+) -> bytes:
     """Code globes that follow each other in time.
 
     Parameters
     ----------
-    values : int64 array, shape (sequences, times, n_lat, n_lon)
-        At most 2^24 in size; set to 0 where not valid.
-    valid : bool array of the same shape
-        Cells that are not valid are passed over.
+    order : int array, shape (sequences, times)
+        Numbers of globes.
+    globe_of : callable
+        Number → values, int64 array of shape (n_lat, n_lon), at most 2^24 in size, and which of
+        them are valid; others are passed over.
+    shape : (n_lat, n_lon)
     around : bool
         Whether the first column follows the last, as on a whole globe.
     thorough : bool
@@ -647,22 +651,37 @@ def encode(values: Int, valid: Bool, *, around: bool, thorough: bool) -> bytes:
     Returns
     -------
     bytes
-        For :func:`decode` with the same shape, ``valid``, ``around`` and ``thorough``.
+        For :func:`decode` with the same order, valid cells, shape, ``around`` and ``thorough``.
     """
-    walk = _Walk(binary.encoder(1 << 12), new_state(values.shape[2:], thorough), around)
-    walk.sequences(values, valid)
+    walk = _Walk(binary.encoder(1 << 12), new_state(shape, thorough), around)
+    for sequence in order:
+        walk.start_sequence()
+        for item in sequence:
+            walk.globe(*globe_of(int(item)))
     return binary.finish(walk.coder)
 
 
-def decode(stream: bytes, valid: Bool, *, around: bool, thorough: bool) -> Int:
-    """The values of :func:`encode`, 0 where not valid.
+def decode(
+    stream: bytes,
+    order: npt.NDArray[np.integer[Any]],
+    valid_of: Callable[[int], Bool],
+    shape: tuple[int, int],
+    *,
+    around: bool,
+    thorough: bool,
+) -> Iterator[tuple[int, Int]]:
+    """Numbers and values of globes, one after the other; 0 where not valid.
 
     Raises
     ------
     CorruptPayloadError
+        When it shows, at the latest after the last globe.
     """
-    values = np.zeros(valid.shape, np.int64)
-    walk = _Walk(binary.decoder(stream), new_state(valid.shape[2:], thorough), around)
-    walk.sequences(values, valid)
+    walk = _Walk(binary.decoder(stream), new_state(shape, thorough), around)
+    for sequence in order:
+        walk.start_sequence()
+        for item in sequence:
+            values = np.zeros(shape, np.int64)
+            walk.globe(values, valid_of(int(item)))
+            yield int(item), values
     binary.check_end(walk.coder)
-    return values

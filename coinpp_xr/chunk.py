@@ -313,13 +313,12 @@ def _decode_fields(
 
 def _with_residual(payload: Payload, mask: Bool | None, base: Floating | None) -> Floating:
     batch, items = payload.shape[:-2], prod(payload.shape[:-2])
-    if payload.time_axis >= max(len(batch), 1):
+    if payload.time_axis >= max(len(batch), 1) or items > residual.MOST_ITEMS:
         raise CorruptPayloadError("payload's header contradicts itself")
     n_lat, n_lon = payload.shape[-2:]
-    valid = np.ones((items, n_lat * n_lon), np.bool_) if mask is None else ~mask
     sequences = Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_))
     section = payload.section(Tag.RESIDUAL)
-    return residual.decode(section, valid, (n_lat, n_lon), sequences, base)
+    return residual.decode(section, mask, (n_lat, n_lon), sequences, base)
 
 
 def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:

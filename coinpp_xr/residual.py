@@ -38,6 +38,11 @@ _MOST_SHAKE = 0.05
 # Results that the data's type rounds by more than this part of the bound want steps of their own.
 _COARSE = 0.125
 
+# A chunk of more is not one of globes.
+MOST_ITEMS = 1 << 20
+# No value takes less: two decisions that are as sure as can be.
+_LEAST_BITS = 4e-5
+
 _HEADER = struct.Struct("<ddB")
 _THOROUGH, _AROUND, _RELATIVE = 1, 2, 4
 
@@ -82,34 +87,43 @@ class Lattice:
     relative: bool = False
 
     @classmethod
-    def of(cls, bound: Bound, values: Float64, dtype: np.dtype[Any], shake: float) -> Lattice:
+    def of(
+        cls,
+        bound: Bound,
+        values: Float64,
+        valid: Bool,
+        spacing: float,
+        shake: float,
+    ) -> Lattice:
         """The coarsest for a bound on these values.
 
         Parameters
         ----------
         values : float64 array
-            All valid ones, or what they differ from a base; at least one.
-        dtype : dtype
-            That results are rounded to.
+            Or what they differ from a base.
+        valid : bool array
+            Which of them count; at least one.
+        spacing : float
+            Of the numbers that results are rounded to, where they are largest; relative to the
+            value where the bound is.
         shake : float
             What the base may differ by between machines.
         """
-        magnitudes = np.abs(values)
         if bound.relative:
-            least = float(np.min(magnitudes, where=magnitudes > 0, initial=inf))
-            rounding = float(np.finfo(dtype).eps)
-            error = bound.error - min(rounding, _COARSE * bound.error)
+            magnitudes = np.abs(values)
+            least = float(np.min(magnitudes, where=valid & (magnitudes > 0), initial=inf))
+            error = bound.error - min(spacing, _COARSE * bound.error)
             return cls(2 * log1p(error) * (1 - _EXACTNESS), min(least, 1e300), True)
-        largest = float(magnitudes.max())
-        spacing = float(np.spacing(np.abs(values.astype(dtype)).max()))
+        lowest = float(np.min(values, where=valid, initial=inf))
+        highest = float(np.max(values, where=valid, initial=-inf))
         if spacing / 2 < _COARSE * bound.error:
             step = 2 * (bound.error - spacing / 2 - shake) * (1 - 2 * _EXACTNESS)
         else:
             # Multiples of what the type can tell apart are not rounded at all.
             step = (2 * float(np.floor(bound.error / spacing)) + 1) * spacing
         origin = 0.0
-        if largest > _FAR * step:
-            middle = float(values.min()) / 2 + float(values.max()) / 2
+        if max(-lowest, highest) > _FAR * step:
+            middle = lowest / 2 + highest / 2
             origin = step * float(np.rint(middle / step)) if middle / step < 2**52 else middle
         return cls(step, origin)
 
@@ -179,45 +193,60 @@ def encode(
         shake = _SHAKE * float(np.abs(base).max(initial=0))
         if bound.relative or shake > _MOST_SHAKE * bound.error:
             return None
-    lattice = Lattice.of(bound, rest[valid], fields.dtype, shake)
-    if not 0 < lattice.step < inf:
+    lattice = Lattice.of(bound, rest, valid, _spacing(fields, bound), shake)
+    if not 0 < lattice.step < inf or len(fields.values) > MOST_ITEMS:
         return None
-    wanted = lattice.integers(rest)
-    fits = np.abs(wanted) <= _LARGEST
-    integers = np.where(valid & fits, wanted, 0).astype(np.int64)
-    decoded = round_to(_on_top(lattice.values(integers), base), fields.dtype).astype(np.float64)
     allowed = replace(bound, error=bound.error - shake)
-    coded = valid & fits & allowed.holds(decoded, fields.values)
+    coded = np.empty_like(valid)
+
+    def integers_of(item: int) -> Float64:
+        wanted = lattice.integers(rest[item])
+        return np.where(valid[item] & (np.abs(wanted) <= _LARGEST), wanted, np.nan)
+
+    for item in range(len(coded)):
+        integers = integers_of(item)
+        decoded = lattice.values(np.nan_to_num(integers).astype(np.int64))
+        decoded = decoded if base is None else decoded + base[item]
+        rounded = round_to(decoded, fields.dtype).astype(np.float64)
+        within = allowed.holds(rounded, fields.values[item])
+        coded[item] = ~np.isnan(integers) & within
     if base is not None and not (coded.any(axis=1) == fields.present).all():
         return None
-    integers[~coded] = 0
-    around = _goes_around(fields.grid)
-    flags = _THOROUGH * thorough | _AROUND * around | _RELATIVE * bound.relative
-    shape = (*sequences.order.shape, *fields.grid.shape)
+    shape = fields.grid.shape
 
-    def arranged(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(table[sequences.order].reshape(shape))
+    def globe_of(item: int) -> tuple[Int, Bool]:
+        integers = np.where(coded[item], integers_of(item), 0).astype(np.int64)
+        return integers.reshape(shape), coded[item].reshape(shape)
 
     from coinpp_xr import causal  # compiles, or loads what was compiled
 
-    stream = causal.encode(arranged(integers), arranged(coded), around=around, thorough=thorough)
+    around = _goes_around(fields.grid)
+    stream = causal.encode(sequences.order, globe_of, shape, around=around, thorough=thorough)
+    flags = _THOROUGH * thorough | _AROUND * around | _RELATIVE * bound.relative
     header = _HEADER.pack(lattice.step, lattice.origin, flags)
     return Residual(header + stream, valid & ~coded)
 
 
+def _spacing(fields: Fields, bound: Bound) -> float:
+    if bound.relative:
+        return float(np.finfo(fields.dtype).eps)
+    largest = np.abs(fields.values).max(where=fields.valid, initial=0)
+    return float(np.spacing(fields.dtype.newbyteorder("=").type(largest)))
+
+
 def decode(
     section: bytes,
-    valid: Bool,
+    mask: Bool | None,
     shape: tuple[int, int],
     sequences: Sequences,
     base: Floating | None,
 ) -> Float64:
-    """Fields of :func:`encode`, shape (items, cells); anything where not valid.
+    """Fields of :func:`encode`, shape (items, cells); anything where masked.
 
     Parameters
     ----------
-    valid : bool array, shape (items, cells)
-        Cells that are coded.
+    mask : bool array, shape (items, cells), or None
+        Cells that are not coded.
     shape : (n_lat, n_lon)
 
     Raises
@@ -229,21 +258,25 @@ def decode(
     step, origin, flags = _HEADER.unpack_from(section)
     if not (0 < step < inf and abs(origin) < inf and flags < 8):
         raise CorruptPayloadError("the residual's header is damaged")
+    items = sequences.order.size
+    values = items * shape[0] * shape[1] - (0 if mask is None else int(mask.sum()))
+    if items > MOST_ITEMS or _LEAST_BITS * values > 8 * len(section):
+        raise CorruptPayloadError("the residual is too short for its shape")
+    everywhere = np.ones(shape, np.bool_)
+
+    def valid_of(item: int) -> Bool:
+        return everywhere if mask is None else ~mask[item].reshape(shape)
+
     from coinpp_xr import causal
 
-    arranged = valid[sequences.order].reshape(*sequences.order.shape, *shape)
-    integers = causal.decode(
-        section[_HEADER.size :], np.ascontiguousarray(arranged),
-        around=bool(flags & _AROUND), thorough=bool(flags & _THOROUGH),
-    )  # fmt: skip
     lattice = Lattice(step, origin, bool(flags & _RELATIVE))
-    values = np.zeros(valid.shape)
-    values[sequences.order] = lattice.values(integers).reshape(*sequences.order.shape, -1)
-    return _on_top(values, base)
-
-
-def _on_top(values: Float64, base: Floating | None) -> Float64:
-    return values if base is None else base + values
+    fields = np.zeros((items, shape[0] * shape[1])) if base is None else base.astype(np.float64)
+    for item, integers in causal.decode(
+        section[_HEADER.size :], sequences.order, valid_of, shape,
+        around=bool(flags & _AROUND), thorough=bool(flags & _THOROUGH),
+    ):  # fmt: skip
+        fields[item] += lattice.values(integers).reshape(-1)
+    return fields
 
 
 def _goes_around(grid: SphereGrid) -> bool:
