@@ -84,6 +84,7 @@ class Kind(IntEnum):
     PATTERNS = 5
     # A residual and nothing below it. Kinds 2 to 4 may have one on top.
     RESIDUAL = 6
+    RESIDUAL_FROM_MODEL = 7  # predicted by what the model's reference fields teach
 
     @property
     def has_grid(self) -> bool:
@@ -91,7 +92,9 @@ class Kind(IntEnum):
 
     @property
     def has_model(self) -> bool:
-        return self in (Kind.LATENTS, Kind.LATENTS_IN_TIME, Kind.GRID_FROM_MODEL)
+        return self in (
+            Kind.LATENTS, Kind.LATENTS_IN_TIME, Kind.GRID_FROM_MODEL, Kind.RESIDUAL_FROM_MODEL
+        )  # fmt: skip
 
     @property
     def has_coefficients(self) -> bool:
@@ -99,7 +102,7 @@ class Kind(IntEnum):
 
     @property
     def has_time(self) -> bool:
-        return self.has_coefficients or self == Kind.RESIDUAL
+        return self.has_coefficients or self in (Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL)
 
 
 class Tag(IntEnum):

@@ -80,7 +80,7 @@ class State(NamedTuple):
     Parameters
     ----------
     weights : shape (2, solutions, features)
-        Of the least-squares solutions: without a globe before, and with.
+        Of the least-squares solutions: for the first globe of a sequence, and for others.
     sums : shape (2, 2, entries)
         Normal equations of the slow and of the quick solution.
     blocks : shape (2, block rows, block columns, entries)
@@ -114,7 +114,10 @@ class State(NamedTuple):
 
 
 def new_state(shape: tuple[int, int], thorough: bool) -> State:
-    """One that knows nothing yet of globes of (n_lat, n_lon); ``thorough`` looks around more."""
+    """One that knows nothing yet of globes of (n_lat, n_lon).
+
+    ``thorough`` looks at the surroundings, too: slower and smaller.
+    """
     n_lat, n_lon = shape
     solutions = 3 if thorough else 1
     predictions = 2 * solutions + 3
@@ -340,6 +343,7 @@ def _code_row(
     valid: Bool,
     past: Int,
     lags: int,
+    mode: int,
     around: bool,
     soft: Int,
     i: int,
@@ -350,7 +354,6 @@ def _code_row(
     ``side`` is that of the blocks of cells.
     """
     n_lat, n_lon = values.shape
-    mode = 1 if lags > 0 else 0
     solutions = state.weights.shape[1]
     thorough = solutions > 1
     predictions = 2 * solutions + 3
@@ -561,9 +564,9 @@ def _fold_row(rows: Int, columns: Int, run: Int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _end_globe(state: State, lags: int, around: bool) -> None:
+def _end_globe(state: State, mode: int, around: bool) -> None:
     """What a globe has taught becomes part of the surroundings of the next."""
-    blocks, fresh = state.blocks[1 if lags > 0 else 0], state.fresh
+    blocks, fresh = state.blocks[mode], state.fresh
     n_rows, n_columns, entries = fresh.shape
     if entries > 1:
         for i in range(n_rows):
@@ -595,43 +598,101 @@ def _block_side(shape: tuple[int, int]) -> int:
     return max(3, isqrt(shape[0] * shape[1] // _BLOCKS) + 1)
 
 
+class Prior(NamedTuple):
+    """What is known before the first globe.
+
+    Parameters
+    ----------
+    state : State
+    expected : int64 array, shape (n_lat, n_lon), or None
+        A globe like those to come, in 1/64.
+    """
+
+    state: State
+    expected: Int | None
+
+
 class _Walk:
     """Globes in the order in which they are coded."""
 
-    def __init__(self, coder: Coder, state: State, around: bool) -> None:
-        self.coder, self._state, self._around = coder, state, around
+    def __init__(self, coder: Coder, prior: Prior, around: bool) -> None:
+        self.coder, self._around = coder, around
+        self._state, self._expected = prior
         self._tables, self._sigmoid = binary.tables(), sigmoid_table()
         self.start_sequence()
 
     def start_sequence(self) -> None:
         """What follows has nothing before it."""
-        shape = self._state.habit.shape
-        self._past, self._lags = np.zeros((_LAGS, *shape), np.int64), 0
+        self.start_after([] if self._expected is None else [self._expected])
+        self._mode = 0
 
-    def globe(self, values: Int, valid: Bool) -> None:
-        """Encode the values of a globe, or decode them into it."""
+    def start_after(self, past: list[Int]) -> None:
+        """What follows has these globes before it, the last one first."""
+        shape = self._state.habit.shape
+        self._past, self._lags = np.zeros((_LAGS, *shape), np.int64), len(past)
+        for lag, globe in enumerate(past):
+            self._past[lag] = globe
+        self._mode = 1
+
+    def globe(self, values: Int, valid: Bool) -> Int:
+        """Encode the values of a globe, or decode them into it; returns what others see of it."""
         n_lat, n_lon = values.shape
         soft, side = np.zeros_like(values), _block_side((n_lat, n_lon))
         for row in range(n_lat):
             self.coder = binary.with_room(self.coder, _BYTES_PER_VALUE * n_lon)
             _code_row(
                 self.coder, self._tables, self._sigmoid, self._state, values, valid,
-                self._past, self._lags, self._around, soft, row, side,
+                self._past, self._lags, self._mode, self._around, soft, row, side,
             )  # fmt: skip
             if is_broken(self.coder):
                 raise CorruptPayloadError("the residual's stream is damaged")
-        _end_globe(self._state, self._lags, self._around)
-        self._past = np.concatenate([soft[None], self._past[:-1]])
-        self._lags = min(self._lags + 1, _LAGS)
+        _end_globe(self._state, self._mode, self._around)
+        if self._mode == 0:
+            self.start_after([soft])  # an expected globe was no real one
+        else:
+            self._past = np.concatenate([soft[None], self._past[:-1]])
+            self._lags = min(self._lags + 1, _LAGS)
+        return soft
+
+
+def no_prior(shape: tuple[int, int], *, thorough: bool) -> Prior:
+    """Nothing is known of globes of (n_lat, n_lon)."""
+    return Prior(new_state(shape, thorough), None)
+
+
+def prior_of(globes: Int, *, around: bool, thorough: bool) -> Prior:
+    """What globes like those to come teach: all is learned from coding them.
+
+    Parameters
+    ----------
+    globes : int64 array, shape (times, n_lat, n_lon)
+        At least two.
+    """
+    valid = np.ones(globes.shape[1:], np.bool_)
+    nothing = no_prior(globes.shape[1:], thorough=thorough)
+    walk = _Walk(binary.encoder(1 << 12), nothing, around)
+    total, seen = globes.sum(axis=0), []
+    for globe in globes:
+        # As the first of a sequence, of which the others say what to expect.
+        walk.start_after([(total - globe) * _UNIT // (len(globes) - 1)])
+        walk._mode = 0
+        seen.append(walk.globe(globe.copy(), valid))
+    walk.start_after(seen[:1])
+    for globe in globes[1:]:
+        walk.globe(globe.copy(), valid)
+    return Prior(nothing.state, total * _UNIT // len(globes))
+
+
+def _own(prior: Prior) -> Prior:
+    return Prior(binary.copy(prior.state), prior.expected)
 
 
 def encode(
     order: npt.NDArray[np.integer[Any]],
     globe_of: Callable[[int], tuple[Int, Bool]],
-    shape: tuple[int, int],
+    prior: Prior,
     *,
     around: bool,
-    thorough: bool,
 ) -> bytes:
     """Code globes that follow each other in time.
 
@@ -642,18 +703,16 @@ def encode(
     globe_of : callable
         Number → values, int64 array of shape (n_lat, n_lon), at most 2^24 in size, and which of
         them are valid; others are passed over.
-    shape : (n_lat, n_lon)
+    prior : Prior
     around : bool
         Whether the first column follows the last, as on a whole globe.
-    thorough : bool
-        Look at the surroundings, too: slower and smaller.
 
     Returns
     -------
     bytes
-        For :func:`decode` with the same order, valid cells, shape, ``around`` and ``thorough``.
+        For :func:`decode` with the same order, valid cells, prior and ``around``.
     """
-    walk = _Walk(binary.encoder(1 << 12), new_state(shape, thorough), around)
+    walk = _Walk(binary.encoder(1 << 12), _own(prior), around)
     for sequence in order:
         walk.start_sequence()
         for item in sequence:
@@ -665,10 +724,9 @@ def decode(
     stream: bytes,
     order: npt.NDArray[np.integer[Any]],
     valid_of: Callable[[int], Bool],
-    shape: tuple[int, int],
+    prior: Prior,
     *,
     around: bool,
-    thorough: bool,
 ) -> Iterator[tuple[int, Int]]:
     """Numbers and values of globes, one after the other; 0 where not valid.
 
@@ -677,11 +735,11 @@ def decode(
     CorruptPayloadError
         When it shows, at the latest after the last globe.
     """
-    walk = _Walk(binary.decoder(stream), new_state(shape, thorough), around)
+    walk = _Walk(binary.decoder(stream), _own(prior), around)
     for sequence in order:
         walk.start_sequence()
         for item in sequence:
-            values = np.zeros(shape, np.int64)
+            values = np.zeros(prior.state.habit.shape, np.int64)
             walk.globe(values, valid_of(int(item)))
             yield int(item), values
     binary.check_end(walk.coder)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from coinpp_xr import patterns, residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
 from coinpp_xr.models import Model
+from coinpp_xr.reference import FRACTION
 from coinpp_xr.residual import Bound
 from coinpp_xr.schemes import (
     MOST_ITEMS,
@@ -33,6 +34,8 @@ Floating = npt.NDArray[np.floating[Any]]
 # the bytes that the model's latents take; a base under a bound, of those without a base.
 _WORTH_TRYING = 1.3
 _WORTH_A_BASE = 1.1
+# Fields that differ from a reference's mean by less than this share of their variance are alike.
+_ALIKE = 0.3
 # RMSE of a base, in terms of the bound that a residual has to keep.
 _BASE_RMSE = (0.3, 0.4, 0.55)
 
@@ -155,16 +158,11 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     fields = chunk.fields
     thorough = chunk.effort != "fast"
     payloads: list[bytes] = []
-    alone = residual.encode(fields, bound, chunk.all_items, thorough=thorough)
-    if alone is not None:
-        sections = {Tag.RESIDUAL: alone.section}
-        time_axis = chunk.place["time_axis"]
-        payloads.append(
-            pack_fields(
-                chunk.values, fields.valid & ~alone.kept, Kind.RESIDUAL, sections,
-                time_axis=time_axis,
-            )
-        )  # fmt: skip
+    for model in _teachers(chunk):
+        alone = residual.encode(fields, bound, chunk.all_items, model=model, thorough=thorough)
+        if alone is not None:
+            payloads.append(_alone(chunk, model, alone))
+            break
     most_bits = _WORTH_A_BASE * 8 * min(map(len, payloads), default=chunk.values.nbytes)
     for way, rmse in _bases(chunk, bound, most_bits):
         quantized = way.trial.meet(rmse)
@@ -176,6 +174,30 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
         if on_top is not None:
             payloads.append(way.payload(quantized, on_top))
     return min(payloads, key=len, default=None)
+
+
+def _teachers(chunk: Chunk) -> Iterator[Model | None]:
+    """Whose reference to start from: the model's, where the fields look like it; or none."""
+    model = chunk.model
+    if model is not None and model.reference is not None:
+        reference = model.reference.on(chunk.fields.grid)
+        if reference is not None:
+            expected = (model.offset + reference.mean(axis=0) / FRACTION).reshape(1, -1)
+            means = chunk.fields.sequence_means()[:, None]
+            if chunk.fields.energy(expected) < _ALIKE * chunk.fields.energy(means):
+                yield model
+    yield None
+
+
+def _alone(chunk: Chunk, model: Model | None, alone: residual.Residual) -> bytes:
+    """A payload of nothing but a residual."""
+    valid, sections = chunk.fields.valid & ~alone.kept, {Tag.RESIDUAL: alone.section}
+    if model is None:
+        place = {"time_axis": chunk.place["time_axis"]}
+        return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, **place)
+    return pack_fields(
+        chunk.values, valid, Kind.RESIDUAL_FROM_MODEL, sections, **chunk.known, **chunk.place
+    )
 
 
 def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way, float]]:

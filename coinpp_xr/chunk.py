@@ -287,7 +287,7 @@ def _decode_fields(
         decoded = patterns.decode(payload.section(Tag.LEVELS), (items, n_lat, n_lon))
         decoded = decoded.reshape(items, cells)
     elif payload.kind == Kind.RESIDUAL:
-        decoded = _with_residual(payload, mask, None)
+        decoded = _with_residual(payload, mask)
     else:
         grid = _grid_of(payload, grid)
         model = find_model(payload.fingerprint) if payload.kind.has_model else None
@@ -298,6 +298,8 @@ def _decode_fields(
         if payload.kind == Kind.LATENTS:
             assert model is not None
             decoded = _decode_latents(payload, model, grid, items)
+        elif payload.kind == Kind.RESIDUAL_FROM_MODEL:
+            decoded = _with_residual(payload, mask, model=model, grid=grid)
         else:
             synthesis = synthesis_of(payload, model, grid, mask)
             stream = payload.section(Tag.COEFFICIENTS)
@@ -311,14 +313,20 @@ def _decode_fields(
     return values.reshape(payload.shape)
 
 
-def _with_residual(payload: Payload, mask: Bool | None, base: Floating | None) -> Floating:
+def _with_residual(
+    payload: Payload,
+    mask: Bool | None,
+    base: Floating | None = None,
+    model: Model | None = None,
+    grid: SphereGrid | None = None,
+) -> Floating:
     batch, items = payload.shape[:-2], prod(payload.shape[:-2])
     if payload.time_axis >= max(len(batch), 1) or items > residual.MOST_ITEMS:
         raise CorruptPayloadError("payload's header contradicts itself")
     n_lat, n_lon = payload.shape[-2:]
     sequences = Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_))
     section = payload.section(Tag.RESIDUAL)
-    return residual.decode(section, mask, (n_lat, n_lon), sequences, base)
+    return residual.decode(section, mask, (n_lat, n_lon), sequences, base, model, grid)
 
 
 def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:

@@ -28,6 +28,7 @@ from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.files import write_atomically
 from coinpp_xr.network import BaseNetwork, QuantizedTail
 from coinpp_xr.quantization import UniformQuantizer
+from coinpp_xr.reference import Reference
 from coinpp_xr.settings import config
 from coinpp_xr.siren import ModulatedSiren
 
@@ -74,6 +75,8 @@ class Model:
     spectrum : int8 array, shape (bands, latent_dim), optional
         Expected size of every latent by temporal frequency; see
         :func:`coinpp_xr.transform.fit_spectrum`.
+    reference : Reference, optional
+        Fields like those that the model is for.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Model:
     card: dict[str, Any] = field(default_factory=dict)
     tail: QuantizedTail | None = None
     spectrum: npt.NDArray[np.int8] | None = None
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         parse_name(self.name)
@@ -161,6 +165,12 @@ class Model:
             tensors |= {"tail.symbols": self.tail.symbols, "tail.steps": self.tail.steps}
         if self.spectrum is not None:
             tensors["spectrum"] = self.spectrum
+        if self.reference is not None:
+            tensors |= {
+                "reference.numbers": self.reference.numbers,
+                "reference.latitude": self.reference.latitude,
+                "reference.longitude": self.reference.longitude,
+            }
         return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
     def to_bytes(self) -> bytes:
@@ -214,6 +224,10 @@ class Model:
         tail = None
         if "tail.symbols" in tensors:
             tail = QuantizedTail(tensors["tail.symbols"], tensors["tail.steps"])
+        reference = None
+        if "reference.numbers" in tensors:
+            parts = (tensors[f"reference.{part}"] for part in ("numbers", "latitude", "longitude"))
+            reference = Reference(*parts)
         model = cls(
             name=name,
             siren=siren,
@@ -226,12 +240,18 @@ class Model:
             card=card,
             tail=tail,
             spectrum=tensors.get("spectrum"),
+            reference=reference,
         )
         coded = len(model.latent_mean)
         if model.histogram.shape != (coded, CELLS) or coded > model.latent_dim:
             raise ValueError(f"its tables have shape {model.histogram.shape}")
         if model.spectrum is not None and model.spectrum.shape[1:] != (model.latent_dim,):
             raise ValueError(f"its spectrum has shape {model.spectrum.shape}")
+        if reference is not None:
+            times, *shape = reference.numbers.shape
+            degrees = len(reference.latitude), len(reference.longitude)
+            if times < 2 or tuple(shape) != degrees or reference.numbers.dtype != np.int16:
+                raise ValueError(f"its reference has shape {reference.numbers.shape}")
         return model
 
     @classmethod

@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf, log1p
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.models import Model
+from coinpp_xr.reference import FRACTION
 from coinpp_xr.schemes import Fields, Sequences, round_to
+
+if TYPE_CHECKING:
+    from coinpp_xr import causal
 
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
@@ -164,6 +170,7 @@ def encode(
     bound: Bound,
     sequences: Sequences,
     base: Floating | None = None,
+    model: Model | None = None,
     *,
     thorough: bool = True,
 ) -> Residual | None:
@@ -177,6 +184,8 @@ def encode(
         Of all items, those that hold nothing among them.
     base : array, shape (items, cells), optional
         What a decoder knows already, in the data's unit; not for relative bounds.
+    model : Model, optional
+        Whose reference to start from, instead of a base.
     thorough : bool
         See :func:`coinpp_xr.causal.encode`.
 
@@ -184,7 +193,7 @@ def encode(
     -------
     Residual or None
         None where a base is too uncertain for such a bound, or no longer the same because of
-        cells that must be kept.
+        cells that must be kept; where there is no reference for this grid or bound.
     """
     valid = fields.valid
     rest = fields.values if base is None else fields.values - base
@@ -221,10 +230,36 @@ def encode(
     from coinpp_xr import causal  # compiles, or loads what was compiled
 
     around = _goes_around(fields.grid)
-    stream = causal.encode(sequences.order, globe_of, shape, around=around, thorough=thorough)
+    prior = _prior(model, fields.grid, shape, lattice, around, thorough)
+    if prior is None:
+        return None
+    stream = causal.encode(sequences.order, globe_of, prior, around=around)
     flags = _THOROUGH * thorough | _AROUND * around | _RELATIVE * bound.relative
     header = _HEADER.pack(lattice.step, lattice.origin, flags)
     return Residual(header + stream, valid & ~coded)
+
+
+@lru_cache(maxsize=4)
+def _prior(
+    model: Model | None,
+    grid: SphereGrid | None,
+    shape: tuple[int, int],
+    lattice: Lattice,
+    around: bool,
+    thorough: bool,
+) -> causal.Prior | None:
+    """What is known before a chunk; the same for chunk after chunk, and never changed."""
+    from coinpp_xr import causal
+
+    if model is None:
+        return causal.no_prior(shape, thorough=thorough)
+    reference = None if model.reference is None or grid is None else model.reference.on(grid)
+    if reference is None or lattice.relative:
+        return None
+    integers = lattice.integers(model.offset + reference / FRACTION)
+    if not np.abs(integers).max() <= _LARGEST:
+        return None
+    return causal.prior_of(integers.astype(np.int64), around=around, thorough=thorough)
 
 
 def _spacing(fields: Fields, bound: Bound) -> float:
@@ -239,7 +274,9 @@ def decode(
     mask: Bool | None,
     shape: tuple[int, int],
     sequences: Sequences,
-    base: Floating | None,
+    base: Floating | None = None,
+    model: Model | None = None,
+    grid: SphereGrid | None = None,
 ) -> Float64:
     """Fields of :func:`encode`, shape (items, cells); anything where masked.
 
@@ -267,14 +304,17 @@ def decode(
     def valid_of(item: int) -> Bool:
         return everywhere if mask is None else ~mask[item].reshape(shape)
 
-    from coinpp_xr import causal
+    from coinpp_xr import causal  # compiles, or loads what was compiled
 
     lattice = Lattice(step, origin, bool(flags & _RELATIVE))
+    around = bool(flags & _AROUND)
+    prior = _prior(model, grid, shape, lattice, around, bool(flags & _THOROUGH))
+    if prior is None:
+        raise CorruptPayloadError("the residual wants a reference that the model does not have")
     fields = np.zeros((items, shape[0] * shape[1])) if base is None else base.astype(np.float64)
     for item, integers in causal.decode(
-        section[_HEADER.size :], sequences.order, valid_of, shape,
-        around=bool(flags & _AROUND), thorough=bool(flags & _THOROUGH),
-    ):  # fmt: skip
+        section[_HEADER.size :], sequences.order, valid_of, prior, around=around
+    ):
         fields[item] += lattice.values(integers).reshape(-1)
     return fields
 
