@@ -258,7 +258,7 @@ def _code_value(
     up = decide(coder, tables, mixture, value >= first, logits, contexts, sets)
     side = 1 if up else -1
     start = first if up else first - 1
-    width = max(1, (spread * 5) >> 8)
+    width = max(1, (spread * 8) >> 8)
     step = 0
     while True:
         if step >= 3:
@@ -393,7 +393,7 @@ def _code_row(
         if thorough:
             block = blocks[i // side, j // side]
             for a in range(_ENTRIES):
-                entries[a] = run[a] + state.columns[j, a] + block[a] + ((3 * sums[0, a]) >> 8)
+                entries[a] = run[a] + state.columns[j, a] + block[a] + (sums[0, a] >> 9)
             _unpack(entries, matrix, right)
             _relax(matrix, right, weights[2], n, 1)
         # Predictions, and each with what it was wrong by nearby and before.
@@ -485,7 +485,7 @@ def _code_row(
         # Where rounding is coarse, the prediction tells on which side of the middle it was.
         towards = min(max(centre - exact, -_UNIT // 2), _UNIT // 2)
         sure = min(spread, 1 << 20)
-        soft[i, j] = exact + towards * 1720 // (2458 + sure * sure)
+        soft[i, j] = exact + towards * 1130 // (2458 + sure * sure)
 
         inverse = (np.int64(_SCALED) << 16) // (spread + 6)
         for e in range(best):
@@ -495,7 +495,7 @@ def _code_row(
             for c in range(best):
                 stack[e, c] += distances[e] * distances[c]
             stack[e, best] += distances[e] * target
-        if j % 4 == 3:
+        if j % 2 == 1:
             for e in range(best):
                 stack_right[e] = stack[e, best]
             _relax(stack, stack_right, stack_weights, best, 1024)
@@ -524,14 +524,14 @@ def _code_row(
                 run[a] = ((run[a] + entries[a]) * 230) >> 8
                 state.rows[j, a] = run[a]
                 fresh[a] += entries[a]
-        if j % 8 == 7:
+        if j % 4 == 3:
             for e in range(last):
                 _unpack(sums[e], matrix, right)
                 _relax(matrix, right, weights[e], n, 1)
             for a in range(_ENTRIES):
                 if thorough:
                     sums[0, a] = (sums[0, a] * 4094) >> 12
-                    sums[1, a] = (sums[1, a] * 4034) >> 12
+                    sums[1, a] = (sums[1, a] * 3980) >> 12
                 else:
                     sums[0, a] = (sums[0, a] * 4075) >> 12
     if thorough:
