@@ -37,6 +37,7 @@ class DatasetAccessor:
         effort: str = "default",
         variables: str | Iterable[str] | None = None,
         max_error: Bound = None,
+        max_error_relative: Bound = None,
         target_rmse: Bound = None,
     ) -> CompressionResult:
         """Compress in memory and decompress again, to see size and error.
@@ -51,14 +52,16 @@ class DatasetAccessor:
             Bits per latent, 1 to 16. Like the other rate controls for all variables, or
             ``{"t2m": 8}`` by name; of the controls a variable takes one.
         model : str or Model
-            A model, or "none": coding without any, which needs ``target_rmse``.
+            A model, or "none": coding without any, which ``bits`` cannot.
         effort : {"default", "fast", "best", "paper"}
             How hard the encoder looks for the latents.
         variables : str or iterable of str, optional
             Default: every float variable with latitude and longitude. Others are left alone,
             and the report says why.
         max_error : float or mapping, optional
-            Not available yet.
+            No value comes back further away than this, in the unit of the variable.
+        max_error_relative : float or mapping, optional
+            The same as a fraction of each value (0.01 is 1 %); zeros stay zeros.
         target_rmse : float or mapping, optional
             Area-weighted RMSE of every chunk, in the unit of the variable, which is never
             exceeded.
@@ -84,7 +87,12 @@ class DatasetAccessor:
         return compress(
             self._dataset,
             variables=variables,
-            rates={"bits": bits, "max_error": max_error, "target_rmse": target_rmse},
+            rates={
+                "bits": bits,
+                "max_error": max_error,
+                "max_error_relative": max_error_relative,
+                "target_rmse": target_rmse,
+            },
             model=model,
             effort=effort,
         )
@@ -96,6 +104,7 @@ class DatasetAccessor:
         bits: Bits = None,
         target_rmse: Bound = None,
         max_error: Bound = None,
+        max_error_relative: Bound = None,
         variables: str | Iterable[str] | None = None,
         model: str | Model = "t2m-46x90",
         train_minutes: float | None = None,
@@ -121,20 +130,20 @@ class DatasetAccessor:
         store : str, path or Zarr store
             A new store in a local folder appears when it is complete and verified; on any error
             nothing is left, and with ``mode="w"`` the old store stays as it was.
-        bits, target_rmse, max_error
+        bits, target_rmse, max_error, max_error_relative
             As for :meth:`compress`. With mappings, a variable that none of them names is
             written without loss.
         variables : str or iterable of str, optional
             Default: every float variable with latitude and longitude.
         model : str or Model
-            A model, or "none": coding without any, which needs ``target_rmse``.
+            A model, or "none": coding without any, which ``bits`` cannot.
         train_minutes : float, optional
             Train a model on each variable for so long, and use it where it pays: where under
-            ``target_rmse`` a sample of the chunks and the model take less than without it. A
+            a target or bound a sample of the chunks and the model take less than without it. A
             model that is not embedded is kept in the user's cache of models; the report names it.
         embed_model : bool
-            The models (at most 256 kB each) travel in the store's metadata. Under
-            ``target_rmse`` those that do not pay there are left out. In Zarr format 3
+            The models (at most 256 kB each) travel in the store's metadata. Under a target or
+            bound those that do not pay there are left out. In Zarr format 3
             ``consolidated`` is then False unless given: consolidated metadata would hold every
             model a second time.
         chunk_time : int
@@ -164,12 +173,17 @@ class DatasetAccessor:
             If the store exists; give ``mode="w"`` to replace it.
         ModelNotFoundError
         RuntimeError
-            If what was read back is not within the target.
+            If what was read back is not within the target or bound.
         """
         from coinpp_xr.writing import Settings, write
 
         settings = Settings(
-            rates={"bits": bits, "max_error": max_error, "target_rmse": target_rmse},
+            rates={
+                "bits": bits,
+                "max_error": max_error,
+                "max_error_relative": max_error_relative,
+                "target_rmse": target_rmse,
+            },
             variables=variables,
             model=model,
             train_minutes=train_minutes,
@@ -195,6 +209,7 @@ class DataArrayAccessor:
         model: str | Model = "t2m-46x90",
         effort: str = "default",
         max_error: Bound = None,
+        max_error_relative: Bound = None,
         target_rmse: Bound = None,
     ) -> CompressionResult:
         """Compress in memory and decompress again; see :meth:`DatasetAccessor.compress`."""
@@ -205,7 +220,12 @@ class DataArrayAccessor:
         result = compress(
             dataset,
             variables=[name],
-            rates={"bits": bits, "max_error": max_error, "target_rmse": target_rmse},
+            rates={
+                "bits": bits,
+                "max_error": max_error,
+                "max_error_relative": max_error_relative,
+                "target_rmse": target_rmse,
+            },
             model=model,
             effort=effort,
         )
@@ -219,6 +239,7 @@ class DataArrayAccessor:
         bits: Bits = None,
         target_rmse: Bound = None,
         max_error: Bound = None,
+        max_error_relative: Bound = None,
         model: str | Model = "t2m-46x90",
         train_minutes: float | None = None,
         embed_model: bool = False,
@@ -235,7 +256,12 @@ class DataArrayAccessor:
 
         dataset = self._dataset()
         settings = Settings(
-            rates={"bits": bits, "max_error": max_error, "target_rmse": target_rmse},
+            rates={
+                "bits": bits,
+                "max_error": max_error,
+                "max_error_relative": max_error_relative,
+                "target_rmse": target_rmse,
+            },
             variables=list(dataset),
             model=model,
             train_minutes=train_minutes,

@@ -37,7 +37,7 @@ _WORTH_A_BASE = 1.1
 # Fields that differ from a reference's mean by less than this share of their variance are alike.
 _ALIKE = 0.3
 # RMSE of a base, in terms of the bound that a residual has to keep.
-_BASE_RMSE = (0.3, 0.4, 0.55)
+BASE_RMSE = (0.3, 0.4, 0.55)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,13 +204,13 @@ def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way,
     """Bases that seem worth a try, with the RMSE that seems best for them."""
     if bound.relative or len(chunk.fields.values) > MOST_ITEMS:
         return
-    for way in (chunk.of_latents(), chunk.of_grid(_BASE_RMSE[0] * bound.error)):
+    for way in (chunk.of_latents(), chunk.of_grid(BASE_RMSE[0] * bound.error)):
         if way is None:
             continue
         guesses = {
             share: way.trial.estimated_bits_at(share * bound.error)
             + _rounded_entropy(share) * int(chunk.fields.valid.sum())
-            for share in _BASE_RMSE
+            for share in BASE_RMSE
         }
         share = min(guesses, key=lambda s: guesses[s])
         if guesses[share] < most_bits:

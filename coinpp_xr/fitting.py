@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isqrt
 
 import numpy as np
 
@@ -25,6 +24,8 @@ _DAMPING = 1e-6
 _DIFFERENCE = 0.02
 # The SIREN's latents whose curvature is worth its memory, which grows with their square.
 _MOST_CURVED = 32
+# Second derivatives are for the leading ones, which vary most in standard form.
+_MOST_CURVED_TWICE = 4
 # Items with masks of their own get normal matrices of their own up to this many latents.
 _MOST_OWN_MATRICES = 128
 _FILLING_STEPS = 24
@@ -60,10 +61,10 @@ class Origin:
     jacobian : array, shape (1, points, dim_out, latent_dim)
     step : array, shape (latent_dim, points * dim_out)
         (JᵀWJ + λI)⁻¹ JᵀW: turns residuals into the least-squares change of the latents.
-    curvature : array, shape (points * dim_out, 2 * own * own), optional
+    curvature : array, shape (points * dim_out, (own + leading) * own), optional
         How the Jacobian's first ``own`` columns, the SIREN's, change with each of as many latents,
-        and with their squares. Chord steps with the Jacobian at zero alone would end where that
-        is orthogonal to the residual, which is not where the error is smallest.
+        and with the squares of the leading ones. Chord steps with the Jacobian at zero alone
+        would end where that is orthogonal to the residual: the error is not smallest there.
     inverse : array, shape (latent_dim, own), optional
         Columns of (JᵀWJ + λI)⁻¹.
     """
@@ -100,7 +101,8 @@ class Origin:
                 for z in (latents, -latents)
             )
             first.append((after - before) / (2 * size))
-            second.append((after + before - 2 * rows[:, :own]) / (2 * size**2))
+            if i < _MOST_CURVED_TWICE:
+                second.append((after + before - 2 * rows[:, :own]) / (2 * size**2))
         unit = matrix * 0
         unit.reshape(-1)[:: len(unit) + 1] = 1
         inverse = _solve_damped(matrix[None], unit)[:, :own]
@@ -116,10 +118,11 @@ class Origin:
     def turned(self, weighted: Array, latents: Array) -> Array:
         """What JᵀWr of the SIREN's latents changes by, from zero latents to these: (batch, own)."""
         assert self.curvature is not None
-        own = isqrt(self.curvature.shape[1] // 2)
+        assert self.inverse is not None
+        own = self.inverse.shape[1]
         products = weighted.reshape(len(weighted), -1) @ self.curvature
-        powers = concatenate([latents[:, :own], latents[:, :own] ** 2])
-        return (products.reshape(-1, 2 * own, own) * powers[:, :, None]).sum(1)
+        powers = concatenate([latents[:, :own], latents[:, : min(own, _MOST_CURVED_TWICE)] ** 2])
+        return (products.reshape(-1, powers.shape[1], own) * powers[:, :, None]).sum(1)
 
 
 def gauss_newton(

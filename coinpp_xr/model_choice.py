@@ -13,6 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from coinpp_xr.bitstream import Payload
+from coinpp_xr.choice import BASE_RMSE
 from coinpp_xr.codecs.sphere import NO_MODEL, COINppCodec
 from coinpp_xr.compact import LARGEST, pack_text
 from coinpp_xr.models import Model, cache_folder, load_model
@@ -84,10 +85,10 @@ def choose_model(
 ) -> Choice:
     """The model to write a variable with.
 
-    Where there is a target, the one with which a sample of the chunks and the model together take
-    least: only at equal errors can sizes be compared. A model that neither travels nor was trained
-    now is thought to be at hand, but a store should not depend on it for nothing: it must save a
-    twentieth.
+    Where there is a target or bound, the one with which a sample of the chunks and the model
+    together take least: only at equal errors can sizes be compared. A model that neither travels
+    nor was trained now is thought to be at hand, but a store should not depend on it for nothing:
+    it must save a twentieth.
 
     Parameters
     ----------
@@ -109,12 +110,12 @@ def choose_model(
     ValueError
         If under ``bits`` a model is too large to embed.
     """
-    has_target = "target_rmse" in codec_settings
+    has_target = "bits" not in codec_settings
     trained, remarks = None, []
     if train_minutes is not None:
         try:
             trained = train_model(
-                array, train_minutes, target_rmse=codec_settings.get("target_rmse"),
+                array, train_minutes, target_rmse=_rmse_of_base(codec_settings),
                 depth=prod(chunks[:-2]), most=LARGEST if embed else inf,
             )  # fmt: skip
         except ValueError as error:  # a grid without enough cells, no complete field, ...
@@ -158,6 +159,22 @@ def choose_model(
     if best is trained:
         remarks += _keep(trained, embed)
     return Choice(best, embed and best is not None, "; ".join(remarks))
+
+
+def _rmse_of_base(codec_settings: dict[str, Any]) -> float | None:
+    """What the model's part of a chunk should reach; None under ``bits``.
+
+    Raises
+    ------
+    ValueError
+        If no model is of use.
+    """
+    if "max_error_relative" in codec_settings:
+        raise ValueError("max_error_relative has no use for one")
+    if "max_error" in codec_settings:
+        return BASE_RMSE[1] * float(codec_settings["max_error"])
+    target: float | None = codec_settings.get("target_rmse")
+    return target
 
 
 def _named(model: Model, array: xr.DataArray) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind
+from coinpp_xr.codecs.base import Rate
 from coinpp_xr.codecs.sphere import NO_MODEL
 from coinpp_xr.coordinates import area_weights
 from coinpp_xr.data import horizontal_axes
@@ -208,6 +209,9 @@ class VariableReport:
         Per latent, as asked.
     target_rmse : float or None
         As asked, for every chunk.
+    bound : float or None
+        As asked, for every value; a fraction of it where ``bound_relative``.
+    bound_relative : bool
     rmse : float or None
         Weighted by cos(latitude), over all valid cells of all globes.
     rmse_plain : float or None
@@ -246,6 +250,8 @@ class VariableReport:
     model_choice: str = ""
     bits: int | None = None
     target_rmse: float | None = None
+    bound: float | None = None
+    bound_relative: bool = False
     rmse: float | None = None
     rmse_plain: float | None = None
     max_error: float | None = None
@@ -278,6 +284,13 @@ class VariableReport:
         """Compressed bits per grid point (bpp), without the model."""
         return None if self.nbytes is None else 8 * self.nbytes / self.n_points
 
+    @property
+    def asked(self) -> str:
+        """The target or bound, for people; empty if there was none."""
+        if self.bound is not None:
+            return f"±{100 * self.bound:g} %" if self.bound_relative else f"±{_number(self.bound)}"
+        return "" if self.target_rmse is None else f"RMSE {_number(self.target_rmse)}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: numbers, strings and None."""
         return asdict(self) | {
@@ -298,8 +311,7 @@ def variable_report(
     chunks: Sequence[StoredChunk],
     *,
     model: Model | None,
-    bits: int | None = None,
-    target_rmse: float | None = None,
+    rate: Rate,
     embedded_nbytes: int = 0,
     model_choice: str = "",
     encode_seconds: float | None = None,
@@ -319,8 +331,8 @@ def variable_report(
         them.
     model : Model or None
         That was at hand for it.
-    bits, target_rmse
-        The rate control, in the data's unit.
+    rate : Rate
+        In the data's unit.
     embedded_nbytes : int
         What the model takes in the store's metadata; 0 if it is not there.
     model_choice : str
@@ -352,9 +364,12 @@ def variable_report(
             measured["worst_chunk_rmse"] = unit.scale * rmse
             measured["worst_chunk_label"] = _chunk_label(array, batch, chunk)
     needed = model is not None and any(chunk.kind.has_model for chunk in chunks)
+    target, bound = rate.target_rmse, rate.bound
+    if bound is not None and not bound.relative:
+        bound = replace(bound, error=unit.scale * bound.error)
     return VariableReport(
         name=str(array.name),
-        outcome=_outcome(errors, chunks, model, bits),
+        outcome=_outcome(errors, chunks, model, rate.bits),
         unit=unit.label,
         n_globes=errors.size,
         n_points=array.size,
@@ -365,8 +380,10 @@ def variable_report(
         model_nbytes=embedded_nbytes or (model.nbytes if model is not None and needed else 0),
         model_embedded=embedded_nbytes > 0,
         model_choice=model_choice,
-        bits=bits,
-        target_rmse=None if target_rmse is None else unit.scale * target_rmse,
+        bits=rate.bits,
+        target_rmse=None if target is None else unit.scale * target,
+        bound=None if bound is None else bound.error,
+        bound_relative=bound is not None and bound.relative,
         encode_seconds=encode_seconds,
         decode_seconds=decode_seconds,
         **measured,
@@ -606,8 +623,8 @@ class Report:
 
     def _columns(self) -> list[_Column]:
         """Those that say anything: not every rate control is a target."""
-        has_target = any(v.target_rmse is not None for v in self.encoded)
-        return [c for c in _COLUMNS if has_target or c.title != "target"]
+        has_target = any(v.asked for v in self.encoded)
+        return [c for c in _COLUMNS if has_target or c.title != "asked"]
 
     def _notes(self) -> list[str]:
         """What does not fit into the table, one line each."""
@@ -691,7 +708,7 @@ _COLUMNS = (
     _Column("ratio", lambda v: _times(v.ratio)),
     _Column("with model", lambda v: _times(v.ratio_with_model)),
     _Column("bpp", lambda v: _number(v.bits_per_point)),
-    _Column("target", lambda v: _number(v.target_rmse)),
+    _Column("asked", lambda v: v.asked or "–"),
     _Column("RMSE", lambda v: _number(v.rmse)),
     _Column("plain RMSE", lambda v: _number(v.rmse_plain)),
     _Column("max error", lambda v: _number(v.max_error)),

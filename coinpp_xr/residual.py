@@ -68,6 +68,10 @@ class Bound:
     error: float
     relative: bool = False
 
+    def __str__(self) -> str:
+        name = "max_error_relative" if self.relative else "max_error"
+        return f"{name}={self.error:g}"
+
     def holds(self, decoded: Floating, values: Float64) -> Bool:
         """For which values; both in double precision."""
         allowed = self.error * (np.abs(values) if self.relative else 1.0)

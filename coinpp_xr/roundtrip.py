@@ -181,7 +181,7 @@ def _round_trip(
     if warned:
         warnings.warn(f"{array.name}: {warned[0]}", CompressionWarning, stacklevel=4)
     report = variable_report(
-        array, errors, chunks, model=model, bits=codec.bits, target_rmse=codec.target_rmse,
+        array, errors, chunks, model=model, rate=codec.rate,
         encode_seconds=encode_seconds, decode_seconds=decode_seconds,
     )  # fmt: skip
     return variable.copy(deep=False, data=values), report

@@ -198,10 +198,10 @@ def rates_by_variable(
     if without := [name for name in own if not own[name]]:
         listed = ", ".join(map(str, without))
         if not has_model:
-            raise ValueError(f"{listed}: without a model give target_rmse")
+            raise ValueError(f"{listed}: without a model give max_error or target_rmse")
         warnings.warn(
             f"{listed}: no rate control given: bits={DEFAULT_BITS} is used, which bounds no error; "
-            "give target_rmse in the variable's unit",
+            "give max_error or target_rmse in the variable's unit",
             CompressionWarning,
             stacklevel=4,
         )

@@ -28,6 +28,7 @@ from coinpp_xr.report import (
     globe_errors,
     variable_report,
 )
+from coinpp_xr.residual import Bound
 from coinpp_xr.schemes import MOST_ITEMS
 from coinpp_xr.selection import (
     Layout,
@@ -338,8 +339,7 @@ def _plan_continued(
     codec = codec_of(stored)
     if not isinstance(codec, COINppCodec | COINppArrayCodec):
         raise ValueError(f"{name!r} is in the store without this codec; write it with ds.to_zarr")
-    written = {"bits": codec.bits, "target_rmse": codec.target_rmse}
-    written = {control: value for control, value in written.items() if value is not None}
+    written = codec.rate.controls
     if rate and rate != written:
         listed = ", ".join(f"{control}={value:g}" for control, value in written.items())
         raise ValueError(f"{name!r} was written with {listed}; give the same, or nothing")
@@ -423,7 +423,7 @@ def _report(
             variable_report(
                 plan.array, errors[name],
                 stored_chunks(group[str(name)], plan.where),  # type: ignore[arg-type]
-                model=plan.choice.model, bits=plan.codec.bits, target_rmse=plan.codec.target_rmse,
+                model=plan.choice.model, rate=plan.codec.rate,
                 embedded_nbytes=nbytes, model_choice=plan.choice.reason,
             )
         )  # fmt: skip
@@ -445,17 +445,28 @@ def _errors(plan: _Plan, stored: Any) -> Any:
     batch = original.ndim - 2
     return dask.array.map_blocks(
         _block_errors, original, decoded, latitude=latitude, variable=plan.array.name,
-        dtype=GLOBE_ERRORS, drop_axis=[batch, batch + 1],
+        bound=plan.codec.rate.bound, dtype=GLOBE_ERRORS, drop_axis=[batch, batch + 1],
         meta=np.empty((0,) * batch, GLOBE_ERRORS),
     )  # fmt: skip
 
 
 def _block_errors(
-    original: npt.NDArray[Any], decoded: npt.NDArray[Any], latitude: npt.NDArray[Any], variable: Any
+    original: npt.NDArray[Any],
+    decoded: npt.NDArray[Any],
+    latitude: npt.NDArray[Any],
+    variable: Any,
+    bound: Bound | None,
 ) -> npt.NDArray[np.void]:
     missing = ~np.isfinite(original)
     if not np.array_equal(original[missing], decoded[missing], equal_nan=True):
         raise RuntimeError(f"missing values of {variable!r} came back from the store as others")
+    if bound is not None:
+        held = missing | bound.holds(decoded.astype(np.float64), original.astype(np.float64))
+        if not held.all():
+            raise RuntimeError(
+                f"{variable!r} came back from the store with an error beyond {bound} in "
+                f"{(~held).sum():,} values: do not use this store"
+            )
     return globe_errors(original, decoded, latitude)
 
 

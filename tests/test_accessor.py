@@ -344,7 +344,7 @@ def test_without_a_model_nothing_of_it_is_counted(ds, compress) -> None:
 def test_without_a_model_and_a_target_there_is_no_rate(ds, compress) -> None:
     ds = ds.assign(u=ds.t)
     message = refusal(lambda: compress(ds, bits=None, model="none"))
-    assert message == "t, u: without a model give target_rmse"
+    assert message == "t, u: without a model give max_error or target_rmse"
 
 
 def test_time_is_transformed_wherever_it_stands(ds, compress) -> None:
@@ -471,3 +471,13 @@ def test_plot_draws_the_first_encoded_variable(ds, compress) -> None:
 def test_plot_refuses_what_was_not_encoded(ds, compress) -> None:
     result = compress(ds.assign(count=1))
     assert refusal(lambda: result.plot("count")) == "'count' was not compressed; there are: t"
+
+
+def test_a_bound_by_variable_holds_and_is_reported(era5) -> None:
+    two = era5[["t2m"]].isel(time=slice(0, 3)).assign(warm=lambda ds: ds.t2m - 273.15)
+    result = two.coinpp.compress(max_error={"t2m": 0.5}, max_error_relative={"warm": 0.02})
+    t2m, warm = result.dataset.t2m, result.dataset.warm
+    assert float(np.abs(t2m - two.t2m).max()) <= 0.5
+    assert bool((np.abs(warm - two.warm) <= 0.02 * np.abs(two.warm)).all())
+    assert [result.report[name].asked for name in ("t2m", "warm")] == ["±0.5", "±2 %"]
+    assert result.report["t2m"].max_error <= 0.5

@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 
 from coinpp_xr.bitstream import Kind
+from coinpp_xr.codecs.base import Rate
 from coinpp_xr.report import (
     Report,
     StoredChunk,
@@ -24,6 +25,7 @@ from coinpp_xr.report import (
     plot_maps,
     variable_report,
 )
+from coinpp_xr.residual import Bound
 
 LATITUDE = np.array([90.0, 45.0, 0.0, -60.0])
 LONGITUDE = np.array([0.0, 120.0, 240.0])
@@ -64,7 +66,9 @@ def report_on(
     errors = globe_errors(original.values, decoded.values, original.lat.values)
     if chunks is None:
         chunks = [StoredChunk((slice(None),) * errors.ndim, 10, Kind.LATENTS)]
-    return variable_report(original, errors, chunks, **{"model": NamedModel()} | facts)
+    return variable_report(
+        original, errors, chunks, **{"model": NamedModel(), "rate": Rate(bits=8)} | facts
+    )
 
 
 def example(**changes: Any) -> Report:
@@ -266,7 +270,7 @@ def test_the_schemes_are_counted_and_the_worst_chunk_is_named() -> None:
     original = field()
     decoded = original + np.array([1, 2], np.float32)[:, None, None]
     chunks = in_two((Kind.GRID, Kind.LATENTS_IN_TIME))
-    report = report_on(original, decoded, chunks, target_rmse=2.5)
+    report = report_on(original, decoded, chunks, rate=Rate(target_rmse=2.5))
     assert report.schemes == {"grid": 1, "latents in time": 1}
     assert report.worst_chunk_rmse == pytest.approx(2.0)
     assert report.worst_chunk_label == "time=2020-01-01T06:00"
@@ -280,7 +284,9 @@ def test_a_chunk_of_several_times_is_named_by_its_ends() -> None:
 
 def test_a_target_in_fahrenheit_is_shown_in_celsius() -> None:
     original = field(units="degF")
-    assert report_on(original, original, target_rmse=9.0).target_rmse == pytest.approx(5.0)
+    assert report_on(original, original, rate=Rate(target_rmse=9.0)).target_rmse == pytest.approx(
+        5.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -294,7 +300,9 @@ def test_a_target_in_fahrenheit_is_shown_in_celsius() -> None:
 )
 def test_the_outcome_says_why_chunks_were_stored_without_loss(values, bits, reason) -> None:
     original = field(values)
-    report = report_on(original, original, in_two((Kind.LOSSLESS, Kind.LOSSLESS)), bits=bits)
+    report = report_on(
+        original, original, in_two((Kind.LOSSLESS, Kind.LOSSLESS)), rate=Rate(bits=bits)
+    )
     assert report.outcome.startswith(f"stored without loss: {reason}")
 
 
@@ -328,7 +336,16 @@ def test_the_table_is_plain_text_of_at_most_100_columns() -> None:
 
 
 def test_the_target_is_a_column_only_where_there_is_one() -> None:
-    assert "target" not in str(example(target_rmse=None))
+    assert "asked" not in str(example(target_rmse=None))
+
+
+def test_bounds_are_shown_in_the_unit_of_the_errors() -> None:
+    original = field(units="degF")
+    absolute = report_on(original, original, rate=Rate(bound=Bound(9.0)))
+    assert (absolute.bound, absolute.asked) == (pytest.approx(5.0), "±5")
+    relative = report_on(original, original, rate=Rate(bound=Bound(0.01, relative=True)))
+    assert relative.asked == "±1 %"
+    assert "±0.5" in str(example(bound=0.5))
 
 
 def test_a_variable_without_errors_shows_dashes_instead_of_numbers() -> None:

@@ -21,6 +21,8 @@ from coinpp_xr import CompressionWarning, model_choice
 from coinpp_xr.compact import pack_text
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.report import Report
+from coinpp_xr.residual import Bound
+from coinpp_xr.stores import codec_of
 
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
@@ -442,7 +444,7 @@ def test_there_must_be_something_to_append_to(ds, store) -> None:
         ({"target_rmse": 0}, "target_rmse must be a positive number in the data's unit, got 0"),
         ({"effort": "most"}, "effort must be one of"),
         ({"compute": False}, "compute=False cannot be verified"),
-        ({"target_rmse": None}, "t, u: without a model give target_rmse"),
+        ({"target_rmse": None}, "t, u: without a model give max_error or target_rmse"),
         ({"encoding": {"t": {"dtype": "i2"}}}, "encoding of 't': dtype cannot be given"),
         ({"encoding": {"t": {"chunks": (4, 5, 20)}}}, "chunks of 5 × 20 cells do not hold"),
         ({"encoding": {"t": {"chunks": (4,)}}}, "encoding of 't': chunks need 3 numbers"),
@@ -538,3 +540,17 @@ def test_a_mask_that_reads_back_wrong_is_an_error(ds, store, monkeypatch) -> Non
     masked = ds[["u"]].where(ds.lat > 0)
     message = refusal(lambda: write(masked, store, target_rmse=0.1), RuntimeError)
     assert message == "missing values of 'u' came back from the store as others"
+
+
+def test_a_bound_is_kept_and_checked_in_the_store(era5, tmp_path, monkeypatch) -> None:
+    fields = era5[["t2m"]].isel(time=slice(0, 4))
+    report = fields.coinpp.to_zarr(tmp_path / "store", max_error=0.25, zarr_format=2)
+    back = xr.open_zarr(tmp_path / "store").load()
+    assert float(np.abs(back.t2m - fields.t2m).max()) <= 0.25
+    assert report["t2m"].asked == "±0.25"
+    codec = codec_of(zarr.open_group(tmp_path / "store")["t2m"])
+    assert codec.max_error == 0.25
+    monkeypatch.setattr(Bound, "holds", lambda self, decoded, values: np.zeros_like(values, bool))
+    with pytest.raises(RuntimeError, match=r"beyond max_error=0\.25 in 16,560 values"):
+        fields.coinpp.to_zarr(tmp_path / "other", max_error=0.25, zarr_format=2)
+    assert not (tmp_path / "other").exists()

@@ -202,6 +202,15 @@ class Rate:
     target_rmse: float | None = None
     bound: Bound | None = None
 
+    @property
+    def controls(self) -> dict[str, float]:
+        """As an argument of the codec, by its name."""
+        if self.bound is not None:
+            name = "max_error_relative" if self.bound.relative else "max_error"
+            return {name: self.bound.error}
+        named = {"bits": self.bits, "target_rmse": self.target_rmse}
+        return {name: value for name, value in named.items() if value is not None}
+
     @classmethod
     def parse(cls, *, bits: Any, max_error: Any, max_error_relative: Any, target_rmse: Any) -> Rate:
         """Check the exclusive rate controls.

@@ -113,6 +113,11 @@ class _SphereSettings(Configured):
         self.effort = None if effort == "default" else effort
         self.time_axis = time_axis or None
 
+    @property
+    def rate(self) -> Rate:
+        """The rate control."""
+        return self._rate
+
     def _encode_array(self, values: npt.NDArray[Any]) -> bytes:
         if values.ndim > 2 and (self.time_axis or 0) >= values.ndim - 2:
             raise ValueError(
