@@ -32,7 +32,7 @@ from numcodecs.zstd import decompress as zstd_decompress
 from coinpp_xr.errors import CorruptPayloadError
 
 MAGIC = b"CNPP"
-VERSION = 0
+VERSION = 1
 # The layout byte of a payload whose coordinates stand in the codec's configuration.
 EXPLICIT_COORDINATES = 255
 

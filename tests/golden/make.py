@@ -18,6 +18,8 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.entropy import fit_histogram
 from coinpp_xr.models import Model
 from coinpp_xr.network import LinearTail, QuantizedTail
+from coinpp_xr.reference import Reference
+from coinpp_xr.residual import Bound
 from coinpp_xr.siren import ModulatedSiren
 from coinpp_xr.transform import fit_spectrum
 
@@ -35,9 +37,12 @@ def golden_model() -> Model:
     modes = rng.standard_normal((3, 16)) * np.array([[0.05], [0.03], [0.02]])
     tail = LinearTail(0.01 * rng.standard_normal(16), modes)
     walks = np.cumsum(0.3 * rng.standard_normal((300, 5)), axis=0)
+    grid = next(SphereGrid.usual_layouts(10, 20))
+    numbers = rng.standard_normal((3, 10, 20)).cumsum(1).cumsum(2)
+    reference = Reference((1000 * numbers).astype(np.int16), grid.latitude, grid.longitude)
     return Model(
         "golden", siren, "sphere", 200.0, 100.0, mean, std, histogram, {},
-        QuantizedTail.of(tail, np.ones(3), 1e-3), fit_spectrum([walks]),
+        QuantizedTail.of(tail, np.ones(3), 1e-3), fit_spectrum([walks]), reference,
     )  # fmt: skip
 
 
@@ -64,6 +69,10 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     levels = np.cumsum(rng.random((3, 10, 20)) < 0.05, axis=2).astype("<f4")
     with_gaps = rng.standard_normal((2, 9, 10, 20)).cumsum(1).cumsum(2).cumsum(3)
     with_gaps[:, :, :3, 4:9], with_gaps[0, 3], with_gaps[:, 5] = np.nan, np.inf, np.nan
+    swell = np.sin(np.arange(60)[:, None, None] / 25 + usual.points @ np.array([3.0, 5, 1]))
+    smooth = 20 * swell.reshape(60, 10, 20)
+    assert model.reference is not None
+    alike = model.offset + model.reference.numbers / 128 + rng.standard_normal((3, 10, 20))
     return {
         "usual-f4": (plain, None, {"bits": 8}),
         "masked-f8-big-endian": (masked.astype(">f8"), None, {"bits": 5}),
@@ -84,6 +93,16 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
             rng.standard_normal((5, 4, 5)).cumsum(0).astype("<f4"), own, {"target_rmse": 0.1}
         ),
         "patterns-f4": (levels, None, {"target_rmse": 0.05}),
+        "bound-gaps-second-axis-f4": (
+            with_gaps.astype("<f4"), None, {"bound": Bound(0.3), "time_axis": 1}
+        ),
+        "bound-relative-f8-big-endian": (
+            rough.astype(">f8"), None, {"bound": Bound(0.01, relative=True), "effort": "fast"}
+        ),
+        "bound-own-coordinates-f2": (fields(own, 30).astype("<f2"), own, {"bound": Bound(1.0)}),
+        "bound-on-grid-f4": (smooth.astype("<f4"), None, {"bound": Bound(0.2)}),
+        "bound-on-latents-f4": (slow.astype("<f4"), None, {"bound": Bound(0.5)}),
+        "bound-from-reference-f4": (alike.astype("<f4"), None, {"bound": Bound(0.5)}),
     }  # fmt: skip
 
 
