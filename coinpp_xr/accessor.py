@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 if TYPE_CHECKING:
+    from coinpp_xr.comparison import Comparison
     from coinpp_xr.models import Model
     from coinpp_xr.report import Report
     from coinpp_xr.roundtrip import CompressionResult
@@ -195,6 +196,52 @@ class DatasetAccessor:
             self._dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments}
         )
 
+    def compare(
+        self,
+        *,
+        max_error: float | None = None,
+        target_rmse: float | None = None,
+        variable: str | None = None,
+        peers: Sequence[str] | None = None,
+        model: str | Model = "t2m-46x90",
+        chunk: int = 64,
+        curves: bool = False,
+    ) -> Comparison:
+        """What other codecs make of the same globes at the same error, in one table.
+
+        Parameters
+        ----------
+        max_error, target_rmse : float
+            One of the two, in the variable's unit.
+        variable : str, optional
+            Default: the first that can be compressed.
+        peers : sequence of str, optional
+            Codecs to compare with; default: all that are known. What is not installed is a row
+            that says so.
+        model : str or Model
+        chunk : int
+            How many globes, at most: the first ones along time.
+        curves : bool
+            Look at several errors around the one that is given, for ``.plot()``.
+
+        Returns
+        -------
+        Comparison
+            A table; ``.save("name.json")``, ``.html`` or ``.png`` write it.
+
+        Raises
+        ------
+        ValueError
+        """
+        from coinpp_xr.comparison import compare
+        from coinpp_xr.selection import choose_variables
+
+        chosen, _ = choose_variables(self._dataset, variable)
+        return compare(
+            self._dataset[chosen[0]], max_error=max_error, target_rmse=target_rmse, names=peers,
+            model=model, chunk=chunk, curves=curves,
+        )  # fmt: skip
+
 
 class DataArrayAccessor:
     """COIN++ compression of a DataArray, as ``da.coinpp``."""
@@ -270,6 +317,24 @@ class DataArrayAccessor:
             effort=effort,
         )
         return write(dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments})
+
+    def compare(
+        self,
+        *,
+        max_error: float | None = None,
+        target_rmse: float | None = None,
+        peers: Sequence[str] | None = None,
+        model: str | Model = "t2m-46x90",
+        chunk: int = 64,
+        curves: bool = False,
+    ) -> Comparison:
+        """What other codecs make of the same globes; see :meth:`DatasetAccessor.compare`."""
+        from coinpp_xr.comparison import compare
+
+        return compare(
+            self._array, max_error=max_error, target_rmse=target_rmse, names=peers, model=model,
+            chunk=chunk, curves=curves,
+        )  # fmt: skip
 
     def _dataset(self) -> xr.Dataset:
         name = "field" if self._array.name is None else self._array.name

@@ -1,0 +1,142 @@
+"""Other codecs and this one, on the same chunk at the same error."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from coinpp_xr import cli, comparison, peers
+from coinpp_xr.peers import Chunk, Goal, NotInstalledError
+
+pytest.importorskip("imagecodecs")
+pytest.importorskip("pcodec")
+LATITUDE = np.linspace(80, -80, 17)
+FAST = [name for name in peers.PEERS if name not in ("EBCC", "AVIF", "HEVC-intra")]
+
+
+def fields(n: int = 4) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    walk = rng.standard_normal((n, 17, 30)).cumsum(0).cumsum(1).cumsum(2)
+    return (280 + walk).astype(np.float32)
+
+
+def array(values: np.ndarray) -> xr.DataArray:
+    coords = {"lat": LATITUDE, "lon": np.arange(values.shape[2]) * 12.0}
+    return xr.DataArray(
+        values, dims=("time", "lat", "lon"), coords=coords, name="t", attrs={"units": "K"}
+    )
+
+
+@pytest.mark.parametrize("name", list(peers.PEERS))
+@pytest.mark.parametrize("goal", [Goal(max_error=0.3), Goal(target_rmse=0.3)])
+def test_peers_keep_the_goal_or_say_why_not(name, goal) -> None:
+    chunk = Chunk.of(fields(2), LATITUDE)
+    try:
+        found = peers.smallest(name, chunk, goal)
+    except NotInstalledError as error:
+        pytest.skip(f"{name}: {error}")
+    if found is None:
+        assert name == "EBCC"  # refuses fields of less than 32 cells a side
+        return
+    assert (found.max_error if goal.max_error else found.rmse) <= 0.3
+    assert 0 < found.nbytes < chunk.values.nbytes
+
+
+def test_a_single_globe_and_missing_cells() -> None:
+    values = fields(1)
+    values[:, 3:6, 4:9] = np.nan
+    table = comparison.compare(array(values), max_error=0.3, names=["sz3", "sperr", "zfp", "blosc"])
+    assert all(row.max_error <= 0.3 for row in table.rows)
+    assert {row.codec for row in table.rows} >= {"COIN++", "COIN++ fast", "SZ3", "SPERR"}
+
+
+@pytest.mark.parametrize("dtype", [">f4", "f8", "f2"])
+def test_other_types(dtype) -> None:
+    values = (fields(2) - 280).astype(dtype)
+    table = comparison.compare(array(values), max_error=0.5, names=["sz3", "pcodec"])
+    assert all(row.max_error <= 0.5 for row in table.rows)
+
+
+def test_fields_without_structure_do_not_break_peers() -> None:
+    for values in (np.full((2, 17, 30), 7.0), np.where(fields(2) > 280, 1e30, 0.0)):
+        table = comparison.compare(array(values), max_error=0.1, names=FAST)
+        assert len(table.rows) == len(FAST) + 2
+        assert all(row.nbytes or row.note for row in table.rows)
+
+
+def test_rows_are_sorted_and_the_best_peer_is_known(era5) -> None:
+    table = era5.isel(time=slice(6, 12)).coinpp.compare(max_error=0.5, peers=["SZ3", "zfp"])
+    sizes = [row.nbytes for row in table.rows]
+    assert sizes == sorted(sizes)
+    assert table.rows[0].codec == "COIN++"
+    assert table.best_peer.codec == "SZ3"
+    assert table.seen == 0
+    assert "°C" in str(table)
+    with_seen = era5.t2m.isel(time=slice(4, 8)).coinpp.compare(target_rmse=1, peers=[])
+    assert with_seen.seen == 2
+    assert "2 of the globes are in the model's reference" in str(with_seen)
+
+
+def test_what_is_not_installed_or_fails_is_a_row(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pcodec", None)
+
+    def breaks(search: object) -> None:
+        raise OSError("no such device")
+
+    monkeypatch.setitem(peers.PEERS, "ZFP", breaks)
+    table = comparison.compare(array(fields(2)), max_error=0.3, names=["PCodec", "ZFP", "SZ3"])
+    assert table["PCodec"].note == "not installed: pip install pcodec"
+    assert table["ZFP"].note == "failed: no such device"
+    assert table.rows[-1].nbytes is None
+    assert "not installed" in str(table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "give max_error or target_rmse"),
+        ({"max_error": 1, "target_rmse": 1}, "give max_error or target_rmse"),
+        ({"max_error": 1, "names": ["sz4"]}, "no codec 'sz4' to compare with; there are: SZ3"),
+    ],
+)
+def test_bad_arguments(arguments, message) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        comparison.compare(array(fields(1)), **arguments)
+
+
+def test_the_command_writes_table_page_and_plot(tmp_path, capsys) -> None:
+    source = tmp_path / "fields.nc"
+    array(fields(3)).to_dataset().to_netcdf(source)
+    names = [tmp_path / f"out{end}" for end in (".json", ".html", ".png")]
+    options = [option for name in names for option in ("--save", str(name))]
+    with pytest.raises(SystemExit) as done:
+        cli.main(["compare", str(source), "--max-error", "0.5", "--peers", "sz3,pcodec", *options])
+    assert not done.value.code
+    assert "SZ3" in capsys.readouterr().out
+    table = json.loads(names[0].read_text())
+    assert table["goal"] == {"max_error": 0.5, "target_rmse": None}
+    assert {row["codec"] for row in table["rows"]} >= {"COIN++", "SZ3", "PCodec"}
+    assert set(table["curves"]) == {"COIN++", "SZ3", "PCodec"}
+    page = names[1].read_text()
+    assert "<script" not in page
+    assert "data:image/png;base64" in page
+    assert names[2].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_another_ending_is_refused_before_the_work() -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "none.nc", "--max-error", "1", "--save", "out.txt"])
+
+
+def test_the_package_does_not_load_peers() -> None:
+    script = "import sys, coinpp_xr; print({'imagecodecs', 'pcodec', 'numba'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
