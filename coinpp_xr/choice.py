@@ -34,6 +34,8 @@ Floating = npt.NDArray[np.floating[Any]]
 # the bytes that the model's latents take; a base under a bound, of those without a base.
 _WORTH_TRYING = 1.3
 _WORTH_A_BASE = 1.1
+# Bits per value above which rounding to steps is tried under an RMSE.
+_FINE = 0.5
 # Fields that differ from a reference's mean by less than this share of their variance are alike.
 _ALIKE = 0.3
 # RMSE of a base, in terms of the bound that a residual has to keep.
@@ -145,6 +147,12 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
             if quantized is not None:
                 payloads.append(way.payload(quantized))
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
+    # Where rounding hides little, neighbours predict values better than a transform compacts them.
+    if 8 * worthwhile > _FINE * int(fields.valid.sum()):
+        bound = residual.bound_for_rmse(fields, target_rmse)
+        rounded = None if bound is None else _alone(chunk, bound)
+        payloads += [] if rounded is None else [rounded]
+        worthwhile = min(map(len, payloads), default=worthwhile)
     shape = (len(fields.values), *fields.grid.shape)
     levels = patterns.meet(fields, shape, target_rmse, worthwhile)
     if levels is not None:
@@ -156,13 +164,8 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
 def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     """The smallest payload that keeps a pointwise bound: with some base, or with none."""
     fields = chunk.fields
-    thorough = chunk.effort != "fast"
-    payloads: list[bytes] = []
-    for model in _teachers(chunk):
-        alone = residual.encode(fields, bound, chunk.all_items, model=model, thorough=thorough)
-        if alone is not None:
-            payloads.append(_alone(chunk, model, alone))
-            break
+    alone = _alone(chunk, bound)
+    payloads = [] if alone is None else [alone]
     most_bits = _WORTH_A_BASE * 8 * min(map(len, payloads), default=chunk.values.nbytes)
     for way, rmse in _bases(chunk, bound, most_bits):
         quantized = way.trial.meet(rmse)
@@ -189,15 +192,22 @@ def _teachers(chunk: Chunk) -> Iterator[Model | None]:
     yield None
 
 
-def _alone(chunk: Chunk, model: Model | None, alone: residual.Residual) -> bytes:
-    """A payload of nothing but a residual."""
-    valid, sections = chunk.fields.valid & ~alone.kept, {Tag.RESIDUAL: alone.section}
-    if model is None:
-        place = {"time_axis": chunk.place["time_axis"]}
-        return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, **place)
-    return pack_fields(
-        chunk.values, valid, Kind.RESIDUAL_FROM_MODEL, sections, **chunk.known, **chunk.place
-    )
+def _alone(chunk: Chunk, bound: Bound) -> bytes | None:
+    """A payload of nothing but a residual, from the model's reference or from nothing."""
+    fields, place = chunk.fields, chunk.place
+    for model in _teachers(chunk):
+        coded = residual.encode(
+            fields, bound, chunk.all_items, model=model, thorough=chunk.effort != "fast"
+        )
+        if coded is None:
+            continue
+        valid, sections = fields.valid & ~coded.kept, {Tag.RESIDUAL: coded.section}
+        if model is not None:
+            kind = Kind.RESIDUAL_FROM_MODEL
+            return pack_fields(chunk.values, valid, kind, sections, **chunk.known, **place)
+        axis = place["time_axis"]
+        return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, time_axis=axis)
+    return None
 
 
 def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way, float]]:

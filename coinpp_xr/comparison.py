@@ -7,7 +7,7 @@ import io
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from coinpp_xr.files import write_atomically
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.peers import Chunk, Goal, NotInstalledError
 from coinpp_xr.reference import FRACTION
-from coinpp_xr.report import display_unit
+from coinpp_xr.report import display_unit, plot_errors
 from coinpp_xr.selection import Layout
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ class Comparison:
         Of the goal.
     seen : int
         How many of the globes the model has as reference.
+    original : DataArray
+        The chunk.
+    decoded : dict
+        Codec → what it gives back, shape (globes, n_lat, n_lon), in the variable's own unit.
     """
 
     name: str
@@ -101,6 +105,8 @@ class Comparison:
     curves: dict[str, list[tuple[float, float]]]
     own_unit: str = ""
     seen: int = 0
+    original: xr.DataArray | None = field(default=None, repr=False)
+    decoded: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @property
     def title(self) -> str:
@@ -125,7 +131,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {**asdict(self), "goal": asdict(self.goal)}
+        # Arrays are for maps.
+        plain = asdict(replace(self, original=None, decoded={}))
+        return {name: v for name, v in plain.items() if name not in ("original", "decoded")}
 
     def save(self, path: str | Path) -> Path:
         """Write the table as ``.json`` or ``.html``, or the plot as ``.png``.
@@ -215,6 +223,22 @@ class Comparison:
         axes.legend(fontsize="small", ncols=2)
         return figure
 
+    def maps(self, codecs: Sequence[str] | None = None, *, item: int = 0) -> Figure:
+        """Errors of several codecs on one globe, in the same colours.
+
+        Parameters
+        ----------
+        codecs : sequence of str, optional
+            Default: this package and the two smallest others.
+        item : int
+            Which globe of the chunk.
+        """
+        if codecs is None:
+            others = [name for name in self.decoded if not name.startswith(OWN)]
+            codecs = [OWN, *others[:2]]
+        assert self.original is not None
+        return plot_errors(self.original, {c: self.decoded[c] for c in codecs}, item=item)
+
     def _headings(self) -> list[str]:
         unit = f" {self.unit}" if self.unit else ""
         return [
@@ -248,6 +272,9 @@ td, th { padding: 2px 10px; text-align: right; border-bottom: 1px solid #ddd; }
 td:first-child, td:nth-child(2), th:first-child, th:nth-child(2) { text-align: left; }
 img { max-width: 100%; }
 """
+
+
+_Outcome = tuple[Row, npt.NDArray[Any] | None]
 
 
 def compare(
@@ -299,27 +326,28 @@ def compare(
     unit = display_unit(array.attrs)
     place = {"latitude": layout.latitude, "longitude": layout.longitude}
 
-    def rows_of(goal: Goal, names: Iterable[str], efforts: Sequence[str]) -> list[Row]:
+    def rows_of(goal: Goal, names: Iterable[str], efforts: Sequence[str]) -> list[_Outcome]:
         own = [_own(values, data, goal, model, effort, place) for effort in efforts]
         return [*own, *(_peer(name, data, goal) for name in names)]
 
     efforts = ("default", "fast") if max_error is not None else ("default",)
-    rows = rows_of(goal, wanted, efforts)
+    outcomes = rows_of(goal, wanted, efforts)
+    outcomes.sort(key=lambda outcome: (outcome[0].nbytes is None, outcome[0].nbytes or 0))
     points: dict[str, list[tuple[float, float]]] = {}
     if curves:
         plotted = [name for name in PLOTTED if name in wanted]
         for factor in FACTORS:
             scaled = Goal(*(g and factor * g for g in (max_error, target_rmse)))
-            for row in rows_of(scaled, plotted, ("default",)):
+            for row, _ in rows_of(scaled, plotted, ("default",)):
                 error = row.max_error if max_error is not None else row.rmse
                 if error and row.bits_per_value:
                     point = (unit.scale * error, row.bits_per_value)
                     points.setdefault(row.codec, []).append(point)
-    rows.sort(key=lambda row: (row.nbytes is None, row.nbytes or 0))
     return Comparison(
         str(array.name or "field"), values.shape, goal, unit.label,
-        tuple(_in_unit(row, unit.scale) for row in rows), points,
-        str(array.attrs.get("units", "")), _seen(data.values, model),
+        tuple(_in_unit(row, unit.scale) for row, _ in outcomes), points,
+        str(array.attrs.get("units", "")), _seen(data.values, model), ordered,
+        {row.codec: decoded for row, decoded in outcomes if decoded is not None},
     )  # fmt: skip
 
 
@@ -350,7 +378,7 @@ def _own(
     model: str | Model,
     effort: str,
     place: dict[str, Any],
-) -> Row:
+) -> _Outcome:
     controls = {name: value for name, value in asdict(goal).items() if value is not None}
     name = OWN if effort == "default" else f"{OWN} {effort}"
     codec = COINppCodec(model, effort=effort, **controls, **place)
@@ -359,27 +387,28 @@ def _own(
     start = time.perf_counter()
     payload = codec.encode(values)
     middle = time.perf_counter()
-    decoded = np.asarray(codec.decode(payload))
+    decoded = np.asarray(codec.decode(payload)).reshape(chunk.values.shape)
     end = time.perf_counter()
     setting = "no model" if model == NO_MODEL else codec.model
     result = peers.Result(
-        name, setting, len(payload), **chunk.errors(decoded.reshape(chunk.values.shape)),
+        name, setting, len(payload), **chunk.errors(decoded),
         encode_seconds=middle - start, decode_seconds=end - middle,
     )  # fmt: skip
-    return _row(result, chunk)
+    return _row(result, chunk), decoded
 
 
-def _peer(name: str, chunk: Chunk, goal: Goal) -> Row:
+def _peer(name: str, chunk: Chunk, goal: Goal) -> _Outcome:
     try:
         found = peers.smallest(name, chunk, goal)
     except NotInstalledError as error:
-        return Row(name, note=f"not installed: {error}")
+        return Row(name, note=f"not installed: {error}"), None
     except Exception as error:  # whatever a foreign library does, the table must appear
         reason = " ".join(str(error).split())[:80] or type(error).__name__
-        return Row(name, note=f"failed: {reason}")
+        return Row(name, note=f"failed: {reason}"), None
     if found is None:
-        return Row(name, note="no setting meets it")
-    return _row(found, chunk)
+        return Row(name, note="no setting meets it"), None
+    result, decoded = found
+    return _row(result, chunk), decoded
 
 
 def _row(result: peers.Result, chunk: Chunk) -> Row:

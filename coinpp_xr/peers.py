@@ -200,6 +200,7 @@ class Search:
     chunk: Chunk
     goal: Goal
     best: Result | None = None
+    decoded: npt.NDArray[Any] | None = None
 
     def attempt(self, layout: Layout, method: Method, setting: float) -> Result | None:
         """What the peer makes of the chunk at one setting, None if it fails."""
@@ -221,7 +222,7 @@ class Search:
             encode_seconds=middle - start, decode_seconds=end - middle,
         )  # fmt: skip
         if self.meets(result) and (self.best is None or result.nbytes < self.best.nbytes):
-            self.best = result
+            self.best, self.decoded = result, decoded
         return result
 
     def meets(self, result: Result) -> bool:
@@ -719,8 +720,12 @@ WITHOUT_BOUND = frozenset(
 )  # fmt: skip
 
 
-def smallest(name: str, chunk: Chunk, goal: Goal) -> Result | None:
-    """The smallest stream of a peer that meets the goal; None where no setting does.
+def smallest(
+    name: str, chunk: Chunk, goal: Goal
+) -> tuple[Result, npt.NDArray[np.floating[Any]]] | None:
+    """The smallest stream of a peer that meets the goal, and what it decodes to.
+
+    None where no setting meets it.
 
     Raises
     ------
@@ -731,4 +736,6 @@ def smallest(name: str, chunk: Chunk, goal: Goal) -> Result | None:
         title = f"{name} + residual"
     search = Search(title, chunk, goal)
     PEERS[name](search)
-    return search.best
+    if search.best is None or search.decoded is None:
+        return None
+    return search.best, search.decoded

@@ -826,6 +826,43 @@ def plot_maps(original: xr.DataArray, reconstruction: xr.DataArray, *, item: int
     return figure
 
 
+def plot_errors(
+    original: xr.DataArray, decoded: Mapping[str, npt.NDArray[Any]], *, item: int = 0
+) -> Figure:
+    """Draw what several codecs make wrong of one globe, in the same colours.
+
+    Parameters
+    ----------
+    original : DataArray
+        With latitude and longitude last, in its own unit.
+    decoded : mapping
+        Name → what came back, shape (globes, n_lat, n_lon).
+    item : int
+        Which globe, in C order along the other dimensions.
+    """
+    latitude, longitude = horizontal_axes(original)
+    unit = display_unit(original.attrs)
+    shape = len(latitude), len(longitude)
+    globe = original.to_numpy().reshape(-1, *shape)[item].astype(np.float64)
+    errors = {name: unit.scale * (values[item] - globe) for name, values in decoded.items()}
+    largest = max((float(np.nanmax(np.abs(e))) for e in errors.values()), default=0.0) or 1.0
+    weights = area_weights(latitude.to_numpy(), len(longitude)) * np.isfinite(globe)
+    figure = _headless_figure()
+    axes = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
+    for axis, (name, error) in zip(axes, errors.items(), strict=True):
+        rmse = float(np.sqrt(np.nansum(weights * error**2) / max(weights.sum(), 1e-300)))
+        image = axis.pcolormesh(
+            longitude.to_numpy(), latitude.to_numpy(), error, cmap="RdBu_r", vmin=-largest,
+            vmax=largest, shading="nearest", rasterized=True,
+        )  # fmt: skip
+        axis.set_title(f"{name}, RMSE {_number(rmse)} {unit.label}".rstrip())
+        axis.set_xlabel("longitude (°E)")
+        axis.set_aspect("equal")
+    figure.colorbar(image, ax=axes, label=f"error {unit.label}".rstrip(), shrink=0.7)
+    axes[0].set_ylabel("latitude (°N)")
+    return figure
+
+
 def _headless_figure() -> Figure:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

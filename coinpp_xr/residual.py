@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import inf, log1p
+from math import inf, log1p, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
-from coinpp_xr.schemes import Fields, Sequences, round_to
+from coinpp_xr.schemes import ROUNDING, Fields, Sequences, round_to
 
 if TYPE_CHECKING:
     from coinpp_xr import causal
@@ -44,6 +44,9 @@ _MOST_SHAKE = 0.05
 # Results that the data's type rounds by more than this part of the bound want steps of their own.
 _COARSE = 0.125
 
+# How often a bound for an RMSE is approached.
+_ATTEMPTS = 8
+_CLOSE = 0.9995
 # A chunk of more is not one of globes.
 MOST_ITEMS = 1 << 20
 # No value takes less: two decisions that are as sure as can be.
@@ -241,6 +244,26 @@ def encode(
     flags = _THOROUGH * thorough | _AROUND * around | _RELATIVE * bound.relative
     header = _HEADER.pack(lattice.step, lattice.origin, flags)
     return Residual(header + stream, valid & ~coded)
+
+
+def bound_for_rmse(fields: Fields, target_rmse: float) -> Bound | None:
+    """The widest bound whose lattice alone, without a base, meets an area-weighted RMSE."""
+    # Rounding errors are spread evenly, or smaller where values are few.
+    error, best = sqrt(3) * target_rmse, None
+    for _ in range(_ATTEMPTS):
+        bound = Bound(error)
+        lattice = Lattice.of(bound, fields.values, fields.valid, _spacing(fields, bound), 0)
+        wanted = lattice.integers(fields.values)
+        if not np.abs(wanted).max(where=fields.valid, initial=0) <= _LARGEST:
+            break
+        decoded = lattice.values(np.where(fields.valid, wanted, 0).astype(np.int64))
+        share = sqrt(fields.mean_squared_error(decoded)) / target_rmse
+        if share <= 1 - ROUNDING and (best is None or error > best.error):
+            best = bound
+            if share > _CLOSE:
+                break
+        error *= 0.9998 / max(share, 0.5)
+    return best
 
 
 @lru_cache(maxsize=4)

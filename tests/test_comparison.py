@@ -44,8 +44,10 @@ def test_peers_keep_the_goal_or_say_why_not(name, goal) -> None:
     if found is None:
         assert name == "EBCC"  # refuses fields of less than 32 cells a side
         return
-    assert (found.max_error if goal.max_error else found.rmse) <= 0.3
-    assert 0 < found.nbytes < chunk.values.nbytes
+    result, decoded = found
+    assert (result.max_error if goal.max_error else result.rmse) <= 0.3
+    assert chunk.errors(decoded)["max_error"] == result.max_error
+    assert 0 < result.nbytes < chunk.values.nbytes
 
 
 def test_a_single_globe_and_missing_cells() -> None:
@@ -78,6 +80,7 @@ def test_rows_are_sorted_and_the_best_peer_is_known(era5) -> None:
     assert table.best_peer.codec == "SZ3"
     assert table.seen == 0
     assert "°C" in str(table)
+    assert table.maps(item=5)._repr_png_()[:4] == b"\x89PNG"
     with_seen = era5.t2m.isel(time=slice(4, 8)).coinpp.compare(target_rmse=1, peers=[])
     assert with_seen.seen == 2
     assert "2 of the globes are in the model's reference" in str(with_seen)

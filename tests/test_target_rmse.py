@@ -194,7 +194,8 @@ def test_impossible_targets_are_refused(target) -> None:
 
 def test_damage_inside_a_valid_checksum_is_refused(tiny_model) -> None:
     values = fields("smooth", 6, np.random.default_rng(7), tiny_model).astype("f4")
-    payload = Payload.unpack(encode_chunk(values, None, target_rmse=0.5))
+    payload = Payload.unpack(encode_chunk(values, None, target_rmse=5.0))
+    assert payload.kind == Kind.GRID
     for change in (
         {"time_axis": 3}, {"layout": 99}, {"shape": (6, 8)}, {"shape": (2**28, 2, 2)},
         {"sections": {}}, {"kind": Kind.PATTERNS},
