@@ -35,7 +35,7 @@ PLOTTED = ("SZ3", "SPERR", "ZFP", "JPEG 2000", "PCodec")
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _MOST_GLOBES = 64
 # Columns of text that a table needs.
-WIDTH = 128
+WIDTH = 132
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,14 @@ class Comparison:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, title=self.title, title_justify="left")
+        table = Table(
+            box=box.SIMPLE_HEAD, title=self.title, title_justify="left", padding=(0, 1, 0, 0)
+        )
         for number, heading in enumerate(self._headings()):
-            table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
+            if number < 2:
+                table.add_column(heading, justify="left", max_width=(27, 28)[number], no_wrap=True)
+            else:
+                table.add_column(heading, justify="right", min_width=len(heading), no_wrap=True)
         for cells in self._cells():
             table.add_row(*cells)
         return table
@@ -242,17 +247,17 @@ class Comparison:
     def _headings(self) -> list[str]:
         unit = f" {self.unit}" if self.unit else ""
         return [
-            "codec", "setting", "bytes", "ratio", "bits/value", f"largest{unit}", "RMSE", "bias",
-            "enc MB/s", "dec MB/s",
+            "codec", "setting", "bytes", "ratio", f"largest{unit}", "RMSE", "bias", "enc MB/s",
+            "dec MB/s",
         ]  # fmt: skip
 
     def _cells(self) -> Iterable[list[str]]:
         for row in self.rows:
             if row.nbytes is None:
-                yield [row.codec, row.note, *["–"] * 8]
+                yield [row.codec, row.note, *["–"] * 7]
                 continue
             numbers = (
-                row.ratio, row.bits_per_value, row.max_error, row.rmse, row.bias,
+                row.ratio, row.max_error, row.rmse, row.bias,
                 row.encode_mb_per_s, row.decode_mb_per_s,
             )  # fmt: skip
             yield [
@@ -262,7 +267,9 @@ class Comparison:
 
 
 def _three_digits(number: float) -> str:
-    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+    if abs(number) >= 100:
+        return f"{number:.0f}"
+    return f"{number:.3g}" if abs(number) >= 0.01 else f"{number:.4f}"
 
 
 _CSS = """

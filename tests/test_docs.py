@@ -55,14 +55,14 @@ def test_figures_in_the_readme_come_from_the_result_files() -> None:
 
 
 CORE = {
-    "bitstream", "candidates", "coefficients", "compact", "coordinates", "devices", "entropy",
-    "eofs", "errors", "files", "fitting", "harmonics", "mixing", "models", "network", "parallel",
-    "patterns", "quantization", "recognition", "schemes", "settings", "siren", "training",
-    "transform",
+    "binary", "bitstream", "candidates", "causal", "choice", "coefficients", "compact",
+    "coordinates", "devices", "entropy", "eofs", "errors", "files", "fitting", "harmonics",
+    "mixing", "models", "network", "parallel", "patterns", "quantization", "recognition",
+    "reference", "residual", "schemes", "settings", "siren", "training", "transform",
 }  # fmt: skip
 FRONT_ENDS = {
-    "accessor", "cli", "codecs", "curves", "model_choice", "report", "roundtrip", "selection",
-    "stores", "writing", "xarray_encoding",
+    "accessor", "cli", "codecs", "comparison", "curves", "model_choice", "peers", "report",
+    "roundtrip", "selection", "stores", "writing", "xarray_encoding",
 }  # fmt: skip
 
 
