@@ -139,7 +139,7 @@ def new_state(shape: tuple[int, int], thorough: bool) -> State:
         zeros((3, predictions, n_lat, n_lon), np.int64),
         zeros((n_lat, n_lon), np.int64),
         zeros(2, np.int64),
-        binary.mixture(_CONTEXTS, _SETS, predictions),
+        binary.mixture(_CONTEXTS, _SETS if thorough else _SETS[:2], predictions),
     )
 
 
@@ -305,7 +305,8 @@ def _find_contexts(node: int, scale: int, place: int, kinds: Int, contexts: Int,
     contexts[3] = node * _ROUGH + kinds[2]
     contexts[4] = node * _BANDS + kinds[3]
     sets[0], sets[1] = node * _SCALES + scale, node * _SIZES + kinds[0]
-    sets[2], sets[3] = node * _SIZES + kinds[1], node * _BANDS + kinds[3]
+    if len(sets) > 2:
+        sets[2], sets[3] = node * _SIZES + kinds[1], node * _BANDS + kinds[3]
 
 
 @njit(cache=True, nogil=True)
@@ -373,7 +374,8 @@ def _code_row(
     distances = np.zeros(best, np.int64)
     stack_right = np.zeros(best, np.int64)
     logits = np.zeros(predictions + len(_CONTEXTS) + 1, np.int64)
-    contexts, sets = np.zeros(len(_CONTEXTS), np.int64), np.zeros(len(_SETS), np.int64)
+    contexts = np.zeros(len(_CONTEXTS), np.int64)
+    sets = np.zeros(len(state.mixture.weights), np.int64)
     kinds = np.zeros(4, np.int64)
 
     run[:] = 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import erf, log2, sqrt
+from math import erf, inf, log2, sqrt
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,12 @@ _WORTH_TRYING = 1.3
 _WORTH_A_BASE = 1.1
 # Bits per value above which rounding to steps is tried under an RMSE.
 _FINE = 0.5
+# Globes that tell what a residual alone takes; it is not tried against what takes clearly less.
+_SAMPLED, _CLEARLY_LESS = 4, 0.7
 # Fields that differ from a reference's mean by less than this share of their variance are alike.
 _ALIKE = 0.3
+# More bits per value than these are spent on noise, which no base foresees.
+_NOISY = 2.5
 # RMSE of a base, in terms of the bound that a residual has to keep.
 BASE_RMSE = (0.3, 0.4, 0.55)
 
@@ -163,20 +167,34 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
 
 def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     """The smallest payload that keeps a pointwise bound: with some base, or with none."""
-    fields = chunk.fields
-    alone = _alone(chunk, bound)
-    payloads = [] if alone is None else [alone]
-    most_bits = _WORTH_A_BASE * 8 * min(map(len, payloads), default=chunk.values.nbytes)
-    for way, rmse in _bases(chunk, bound, most_bits):
-        quantized = way.trial.meet(rmse)
+    expected = _sampled_bits(chunk, bound)
+    bases = list(_bases(chunk, bound, _WORTH_A_BASE * expected))
+    # Of two bases that promise about the same, the larger one is not worth the time.
+    least = min((guess for _, _, guess in bases), default=inf)
+    payloads: list[bytes] = []
+    for way, rmse, guess in bases:
+        quantized = way.trial.meet(rmse) if guess < _WORTH_A_BASE * least else None
         if quantized is None:
             continue
         base = way.trial.synthesis.values(quantized.coefficients).astype(np.float64)
         # What a base leaves is noise: there is nothing to look around for.
-        on_top = residual.encode(fields, bound, chunk.all_items, base, thorough=False)
+        on_top = residual.encode(chunk.fields, bound, chunk.all_items, base, thorough=False)
         if on_top is not None:
             payloads.append(way.payload(quantized, on_top))
+    if 8 * min(map(len, payloads), default=chunk.values.nbytes) > _CLEARLY_LESS * expected:
+        alone = _alone(chunk, bound)
+        payloads += [] if alone is None else [alone]
     return min(payloads, key=len, default=None)
+
+
+def _sampled_bits(chunk: Chunk, bound: Bound) -> float:
+    """What a residual alone takes, by a few globes of the first sequence."""
+    order = chunk.all_items.order[:1, :_SAMPLED]
+    sample = residual.encode(chunk.fields, bound, Sequences(order), thorough=False)
+    values = int(chunk.fields.valid[order[0]].sum())
+    if sample is None or values == 0:
+        return 8.0 * chunk.values.nbytes
+    return 8 * len(sample.section) / values * int(chunk.fields.valid.sum())
 
 
 def _teachers(chunk: Chunk) -> Iterator[Model | None]:
@@ -210,21 +228,23 @@ def _alone(chunk: Chunk, bound: Bound) -> bytes | None:
     return None
 
 
-def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way, float]]:
-    """Bases that seem worth a try, with the RMSE that seems best for them."""
-    if bound.relative or len(chunk.fields.values) > MOST_ITEMS:
+def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way, float, float]]:
+    """Bases that seem worth a try, with the RMSE that seems best for them and a guess at bits."""
+    coded = int(chunk.fields.valid.sum())
+    noisy = most_bits > _NOISY * coded
+    if bound.relative or noisy or len(chunk.fields.values) > MOST_ITEMS:
         return
     for way in (chunk.of_latents(), chunk.of_grid(BASE_RMSE[0] * bound.error)):
         if way is None:
             continue
         guesses = {
             share: way.trial.estimated_bits_at(share * bound.error)
-            + _rounded_entropy(share) * int(chunk.fields.valid.sum())
+            + _rounded_entropy(share) * coded
             for share in BASE_RMSE
         }
         share = min(guesses, key=lambda s: guesses[s])
         if guesses[share] < most_bits:
-            yield way, share * bound.error
+            yield way, share * bound.error, guesses[share]
 
 
 def _rounded_entropy(share: float) -> float:
