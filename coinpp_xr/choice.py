@@ -26,6 +26,7 @@ from coinpp_xr.schemes import (
     encode_symbols,
     mean_field,
 )
+from coinpp_xr.transform import is_transformable
 
 Float32 = npt.NDArray[np.float32]
 Floating = npt.NDArray[np.floating[Any]]
@@ -38,8 +39,11 @@ _WORTH_A_BASE = 1.1
 _FINE = 0.5
 # Globes that tell what a residual alone takes; it is not tried against what takes clearly less.
 _SAMPLED, _CLEARLY_LESS = 4, 0.7
+_FEWEST_SAMPLED = 1 << 13
 # Fields that differ from a reference's mean by less than this share of their variance are alike.
 _ALIKE = 0.3
+# Errors whose squares can be told, and values whose sums fit single precision.
+_LEAST, _MOST, _LARGEST = 1e-150, 1e150, 1e34
 # More bits per value than these are spent on noise, which no base foresees.
 _NOISY = 2.5
 # RMSE of a base, in terms of the bound that a residual has to keep.
@@ -96,6 +100,13 @@ class Chunk:
         return _Way(self, trial, Kind.GRID, {Tag.MEANS: means.tobytes()}, {})
 
     @cached_property
+    def suits_transforms(self) -> bool:
+        """Not so for grids out of proportion, and values near the end of all numbers."""
+        fields = self.fields
+        largest = float(np.abs(fields.values).max(where=fields.valid, initial=0))
+        return is_transformable(fields.grid.shape) and largest < _LARGEST
+
+    @cached_property
     def all_items(self) -> Sequences:
         """Which item follows which, those that hold nothing among them."""
         batch = self.values.shape[:-2]
@@ -131,7 +142,7 @@ class _Way:
 def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     """The smallest payload that meets an area-weighted RMSE, if any does."""
     fields = chunk.fields
-    if len(fields.values) > MOST_ITEMS:
+    if len(fields.values) > MOST_ITEMS or not _LEAST < target_rmse < _MOST:
         return None
     payloads: list[bytes] = []
     step, along_time, most_bits = 0.0, True, 0.0
@@ -144,7 +155,7 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
         if way.trial.misfit < target_rmse**2 / 2:
             step, along_time = quantized.step * way.trial.unit, quantized.along_time
             most_bits = _WORTH_TRYING * way.trial.estimated_bits(step, along_time)
-    if not payloads or chunk.effort != "fast":
+    if chunk.suits_transforms and (not payloads or chunk.effort != "fast"):
         way = chunk.of_grid(target_rmse)
         if step == 0 or way.trial.estimated_bits(step, along_time) < most_bits:
             quantized = way.trial.meet(target_rmse)
@@ -167,11 +178,15 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
 
 def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     """The smallest payload that keeps a pointwise bound: with some base, or with none."""
-    expected = _sampled_bits(chunk, bound)
+    payloads: list[bytes] = []
+    sampled = _sampled_bits(chunk, bound)
+    if sampled is None:
+        alone = _alone(chunk, bound)
+        payloads += [] if alone is None else [alone]
+    expected = sampled or 8.0 * min(map(len, payloads), default=chunk.values.nbytes)
     bases = list(_bases(chunk, bound, _WORTH_A_BASE * expected))
     # Of two bases that promise about the same, the larger one is not worth the time.
     least = min((guess for _, _, guess in bases), default=inf)
-    payloads: list[bytes] = []
     for way, rmse, guess in bases:
         quantized = way.trial.meet(rmse) if guess < _WORTH_A_BASE * least else None
         if quantized is None:
@@ -181,20 +196,24 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
         on_top = residual.encode(chunk.fields, bound, chunk.all_items, base, thorough=False)
         if on_top is not None:
             payloads.append(way.payload(quantized, on_top))
-    if 8 * min(map(len, payloads), default=chunk.values.nbytes) > _CLEARLY_LESS * expected:
+    smallest = 8 * min(map(len, payloads), default=chunk.values.nbytes)
+    if sampled is not None and smallest > _CLEARLY_LESS * sampled:
         alone = _alone(chunk, bound)
         payloads += [] if alone is None else [alone]
     return min(payloads, key=len, default=None)
 
 
-def _sampled_bits(chunk: Chunk, bound: Bound) -> float:
-    """What a residual alone takes, by a few globes of the first sequence."""
+def _sampled_bits(chunk: Chunk, bound: Bound) -> float | None:
+    """What a residual alone takes, by a few globes of the first sequence.
+
+    None where they are too small or too large a part of the chunk to tell.
+    """
     order = chunk.all_items.order[:1, :_SAMPLED]
+    values, coded = (int(chunk.fields.valid[w].sum()) for w in (order[0], slice(None)))
+    if values < _FEWEST_SAMPLED or 2 * values > coded:
+        return None
     sample = residual.encode(chunk.fields, bound, Sequences(order), thorough=False)
-    values = int(chunk.fields.valid[order[0]].sum())
-    if sample is None or values == 0:
-        return 8.0 * chunk.values.nbytes
-    return 8 * len(sample.section) / values * int(chunk.fields.valid.sum())
+    return None if sample is None else 8 * len(sample.section) / values * coded
 
 
 def _teachers(chunk: Chunk) -> Iterator[Model | None]:
@@ -231,10 +250,14 @@ def _alone(chunk: Chunk, bound: Bound) -> bytes | None:
 def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way, float, float]]:
     """Bases that seem worth a try, with the RMSE that seems best for them and a guess at bits."""
     coded = int(chunk.fields.valid.sum())
-    noisy = most_bits > _NOISY * coded
-    if bound.relative or noisy or len(chunk.fields.values) > MOST_ITEMS:
+    noisy = most_bits > _NOISY * coded and coded > _FEWEST_SAMPLED
+    ordinary = _LEAST < bound.error < _MOST and len(chunk.fields.values) <= MOST_ITEMS
+    if bound.relative or noisy or not ordinary:
         return
-    for way in (chunk.of_latents(), chunk.of_grid(BASE_RMSE[0] * bound.error)):
+    ways = [chunk.of_latents()]
+    if chunk.suits_transforms:
+        ways.append(chunk.of_grid(BASE_RMSE[0] * bound.error))
+    for way in ways:
         if way is None:
             continue
         guesses = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Callable
+from itertools import islice
 from math import prod
 from typing import Any
 
@@ -52,6 +53,7 @@ from coinpp_xr.schemes import (
     round_to,
 )
 from coinpp_xr.settings import config
+from coinpp_xr.transform import is_transformable
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -66,6 +68,8 @@ _CELLS_TO_TELL = 100
 _POINTS_PER_LATENT = 256
 _FEWEST_POINTS = 8192
 _MOST_POINTS = 16384
+# Of rows and columns together.
+_MOST_COORDINATES = 1 << 20
 
 
 def encode_chunk(
@@ -109,6 +113,21 @@ def encode_chunk(
     bytes
         A payload for :func:`decode_chunk`.
     """
+    # Whatever overflows or is no number on the way is looked at, not warned of.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _encode_chunk(values, model, bits, target_rmse, bound, grid, effort, time_axis)
+
+
+def _encode_chunk(
+    values: npt.NDArray[Any],
+    model: Model | None,
+    bits: int | None,
+    target_rmse: float | None,
+    bound: Bound | None,
+    grid: SphereGrid | None,
+    effort: str,
+    time_axis: int,
+) -> bytes:
     if values.dtype.hasobject:
         raise TypeError("cannot compress objects; convert to float32 first (da.astype('float32'))")
     if values.dtype.kind != "f" or values.dtype.itemsize > 8:
@@ -123,7 +142,7 @@ def encode_chunk(
             f"grid of {grid.shape[0]} × {grid.shape[1]}; chunks must hold whole globes "
             "(chunk with lat=-1, lon=-1) and latitude/longitude must be the data's own"
         )
-    if values.size == 0:
+    if values.size == 0 or sum(values.shape[-2:]) > _MOST_COORDINATES:
         return _lossless(values)
 
     table = values.reshape(-1, prod(values.shape[-2:]))
@@ -217,7 +236,7 @@ def _encode_latents(
             "data's variance; check grid, unit, axis order and chunks, or train a model on this "
             "data",
             CompressionWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     stream = entropy.encode(symbols, model.histogram, bits)
     return pack_fields(
@@ -331,10 +350,14 @@ def _with_residual(
 
 def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:
     if payload.layout != EXPLICIT_COORDINATES:
-        layouts = layouts_of(*payload.shape[-2:])
-        if payload.layout >= len(layouts):
+        n_lat, n_lon = payload.shape[-2:]
+        if n_lat + n_lon > _MOST_COORDINATES:
+            raise CorruptPayloadError(f"payload claims a grid of {n_lat} × {n_lon} cells")
+        layouts = SphereGrid.usual_layouts(n_lat, n_lon)
+        layout = next(islice(layouts, payload.layout, None), None)
+        if layout is None:
             raise CorruptPayloadError(f"payload claims an unknown grid layout {payload.layout}")
-        return layouts[payload.layout]
+        return layout
     if given is None or _coordinates_crc(given) != payload.coordinates_crc:
         raise CorruptPayloadError(
             "payload was written with other coordinates than the codec's; "
@@ -365,6 +388,8 @@ def synthesis_of(
     """How the coefficients in a payload become fields."""
     batch, items = payload.shape[:-2], prod(payload.shape[:-2])
     payload.section(Tag.COEFFICIENTS)
+    if payload.kind != Kind.LATENTS_IN_TIME and not is_transformable(grid.shape):
+        raise CorruptPayloadError("payload claims a grid that no transform was made for")
     if payload.time_axis >= max(len(batch), 1) or items > MOST_ITEMS:
         raise CorruptPayloadError("payload's header contradicts itself")
     present: Bool = np.ones(items, np.bool_)
@@ -376,8 +401,9 @@ def synthesis_of(
         return LatentSynthesis(model, grid, sequences, items)
     if model is not None:
         return GridSynthesis(mean_field(model, grid), grid, sequences, items)
-    means = np.frombuffer(payload.section(Tag.MEANS), "<f4")
-    if len(means) != len(sequences.order) or not np.isfinite(means).all():
+    section = payload.section(Tag.MEANS)
+    means = np.frombuffer(section[: len(section) // 4 * 4], "<f4")
+    if len(section) % 4 or len(means) != len(sequences.order) or not np.isfinite(means).all():
         raise CorruptPayloadError("payload's mean values are damaged")
     return GridSynthesis(means.astype(np.float64)[:, None], grid, sequences, items)
 
@@ -397,7 +423,7 @@ def _warn_lossless(values: npt.NDArray[Any], model: Model) -> None:
         f"{model.units}); they are stored without loss. Check unit, grid and chunks, or train a "
         "model on this data",
         CompressionWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

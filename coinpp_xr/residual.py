@@ -37,6 +37,7 @@ _LARGEST = 1 << 24
 _FAR = 1 << 22
 # Arithmetic in double precision takes this share of the bound at most.
 _EXACTNESS = 1e-9
+_TINY = 1e-290
 # Bases come from single precision, which machines round differently: by this share of the
 # largest value. Where that is a large part of the bound, there is no use in a base.
 _SHAKE = 2e-6
@@ -44,6 +45,9 @@ _MOST_SHAKE = 0.05
 # Results that the data's type rounds by more than this part of the bound want steps of their own.
 _COARSE = 0.125
 
+# Of the values, those that a lattice may leave out; and how far out they must be, in terms of the
+# range of the others.
+_FEW, _REACH = 0.01, 8.0
 # How often a bound for an RMSE is approached.
 _ATTEMPTS = 8
 _CLOSE = 0.9995
@@ -54,6 +58,8 @@ _LEAST_BITS = 4e-5
 
 _HEADER = struct.Struct("<ddB")
 _THOROUGH, _AROUND, _RELATIVE = 1, 2, 4
+# What is remembered of every column takes 8 kB.
+_MOST_COLUMNS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,13 @@ class Bound:
 
     def holds(self, decoded: Floating, values: Float64) -> Bool:
         """For which values; both in double precision."""
-        allowed = self.error * (np.abs(values) if self.relative else 1.0)
         with np.errstate(invalid="ignore", over="ignore"):
-            return np.asarray(np.abs(decoded - values) <= (1 - _EXACTNESS) * allowed)
+            error = np.abs(decoded - values)
+            if not self.relative:
+                return np.asarray(error <= (1 - _EXACTNESS) * self.error)
+            # A fraction of what is next to nothing cannot be told in double precision.
+            held = error <= (1 - _EXACTNESS) * self.error * np.abs(values)
+            return np.asarray(np.where(np.abs(values) < _TINY, error == 0, held))
 
 
 @dataclass(frozen=True)
@@ -129,13 +139,13 @@ class Lattice:
             return cls(2 * log1p(error) * (1 - _EXACTNESS), min(least, 1e300), True)
         lowest = float(np.min(values, where=valid, initial=inf))
         highest = float(np.max(values, where=valid, initial=-inf))
-        if spacing / 2 < _COARSE * bound.error:
+        if spacing == 0 or spacing / 2 < _COARSE * bound.error:
             step = 2 * (bound.error - spacing / 2 - shake) * (1 - 2 * _EXACTNESS)
         else:
             # Multiples of what the type can tell apart are not rounded at all.
             step = (2 * float(np.floor(bound.error / spacing)) + 1) * spacing
         origin = 0.0
-        if max(-lowest, highest) > _FAR * step:
+        if step > 0 and max(-lowest, highest) > _FAR * step:
             middle = lowest / 2 + highest / 2
             origin = step * float(np.rint(middle / step)) if middle / step < 2**52 else middle
         return cls(step, origin)
@@ -209,9 +219,10 @@ def encode(
         shake = _SHAKE * float(np.abs(base).max(initial=0))
         if bound.relative or shake > _MOST_SHAKE * bound.error:
             return None
-    lattice = Lattice.of(bound, rest, valid, _spacing(fields, bound), shake)
+    lattice = _lattice(bound, fields, rest, shake)
     if not 0 < lattice.step < inf or len(fields.values) > MOST_ITEMS:
         return None
+    thorough = thorough and fields.grid.shape[1] <= _MOST_COLUMNS
     allowed = replace(bound, error=bound.error - shake)
     coded = np.empty_like(valid)
 
@@ -252,7 +263,8 @@ def bound_for_rmse(fields: Fields, target_rmse: float) -> Bound | None:
     error, best = sqrt(3) * target_rmse, None
     for _ in range(_ATTEMPTS):
         bound = Bound(error)
-        lattice = Lattice.of(bound, fields.values, fields.valid, _spacing(fields, bound), 0)
+        spacing = _spacing(fields, bound, fields.valid)
+        lattice = Lattice.of(bound, fields.values, fields.valid, spacing, 0)
         wanted = lattice.integers(fields.values)
         if not np.abs(wanted).max(where=fields.valid, initial=0) <= _LARGEST:
             break
@@ -289,11 +301,28 @@ def _prior(
     return causal.prior_of(integers.astype(np.int64), around=around, thorough=thorough)
 
 
-def _spacing(fields: Fields, bound: Bound) -> float:
+def _spacing(fields: Fields, bound: Bound, counted: Bool) -> float:
+    """Of the data's type, where the values that count are largest."""
     if bound.relative:
         return float(np.finfo(fields.dtype).eps)
-    largest = np.abs(fields.values).max(where=fields.valid, initial=0)
-    return float(np.spacing(fields.dtype.newbyteorder("=").type(largest)))
+    number = fields.dtype.newbyteorder("=").type
+    largest = number(np.abs(fields.values).max(where=counted, initial=0))
+    return float(largest) - float(np.nextafter(largest, number(0)))
+
+
+def _lattice(bound: Bound, fields: Fields, rest: Float64, shake: float) -> Lattice:
+    """The coarsest for all values, or, where a few far ones would spoil it, for all but those."""
+    valid = fields.valid
+    whole = Lattice.of(bound, rest, valid, _spacing(fields, bound, valid), shake)
+    usual = 2 * (bound.error - shake)
+    if bound.relative or (whole.origin == 0 and whole.step > (1 - _COARSE) * usual):
+        return whole
+    low, high = np.quantile(rest[valid], [_FEW, 1 - _FEW])
+    reach = _REACH * (high - low)
+    near = valid & (rest >= low - reach) & (rest <= high + reach)
+    if near.sum() == valid.sum() or not near.any():
+        return whole
+    return Lattice.of(bound, rest, near, _spacing(fields, bound, near), shake)
 
 
 def decode(
@@ -322,6 +351,8 @@ def decode(
     step, origin, flags = _HEADER.unpack_from(section)
     if not (0 < step < inf and abs(origin) < inf and flags < 8):
         raise CorruptPayloadError("the residual's header is damaged")
+    if flags & _THOROUGH and shape[1] > _MOST_COLUMNS:
+        raise CorruptPayloadError("the residual's header does not fit its shape")
     items = sequences.order.size
     values = items * shape[0] * shape[1] - (0 if mask is None else int(mask.sum()))
     if items > MOST_ITEMS or _LEAST_BITS * values > 8 * len(section):

@@ -103,8 +103,12 @@ _SLOPE = 3.0
 # A trace of noise, different from row to row, keeps the principal components apart from each
 # other where the field has no power at all (high wavenumbers at the poles).
 _NOISE = 1e-7
-# Finding the components takes the cube of the number of rows, for each wavenumber.
+# Finding the components takes the cube of the number of rows for each wavenumber, and keeping them
+# the square.
 _MOST_ROWS = 256
+_MOST_ENTRIES = 1 << 24
+# Of the two matrices of cosines or waves: real grids need 2.5 times their cells.
+_MOST_SQUARES, _SQUARES_PER_CELL = 1 << 22, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +182,7 @@ class SphereTransform:
         """An orthonormal matrix (orders, rows): one for each wave, (waves, orders, rows), or one
         for all."""
         n_lat, n_lon = self.shape
-        if not self._periodic or n_lat > _MOST_ROWS:
+        if not self._periodic or n_lat > _MOST_ROWS or n_lat**2 * n_lon > _MOST_ENTRIES:
             return cosine_transform(n_lat)
         degree = n_lat + n_lon // 2
         power = (np.arange(degree + 1) + 1.0) ** -_SLOPE
@@ -192,7 +196,8 @@ class SphereTransform:
                 if m <= degree:
                     functions = np.stack(orders[m], axis=1) * self._row_weights[:, None]
                     covariance += (functions * power[m:]) @ functions.T
-            covariance = covariance / np.trace(covariance) + noise
+            # Where all rows are poles, no wave has any power.
+            covariance = covariance / (float(np.trace(covariance)) or 1.0) + noise
             _, vectors = np.linalg.eigh(covariance)
             basis = vectors[:, ::-1].T
             # The sign of an eigenvector is the library's whim: fix it by an uneven yardstick.
@@ -204,6 +209,12 @@ class SphereTransform:
 @lru_cache(maxsize=4)
 def _sphere_transform(latitude: bytes, longitude: bytes) -> SphereTransform:
     return SphereTransform(np.frombuffer(latitude), np.frombuffer(longitude))
+
+
+def is_transformable(shape: tuple[int, int]) -> bool:
+    """Whether the matrices for a grid are in proportion to its fields."""
+    n_lat, n_lon = shape
+    return n_lat**2 + n_lon**2 <= max(_MOST_SQUARES, _SQUARES_PER_CELL * n_lat * n_lon)
 
 
 def sphere_transform(grid: SphereGrid) -> SphereTransform:
