@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types benchmarks clean
+.PHONY: demo test fuzz lint types benchmarks clean
 
 # constraints.txt pins what must be pinned; the marker is newer than both only after an install.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -17,6 +17,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
+# A minute of damaged payloads.
+fuzz: $(VENV)/.installed
+	$(BIN)/python fuzz/run.py --suite damaged --seconds 20
+	$(BIN)/python fuzz/run.py --suite repaired --seconds 40
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,6 +32,8 @@ types: $(VENV)/.installed
 benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/shipped_model.py
+	$(BIN)/python benchmarks/against_others.py
+	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/peer_sizes.py
 	$(BIN)/python benchmarks/target_rmse.py
 	$(BIN)/python benchmarks/model_size.py

@@ -1,0 +1,100 @@
+"""Valid payloads to start from: of every kind, type and section, all small."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from coinpp_xr.bitstream import Kind, Payload, Tag
+from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.models import Model
+from coinpp_xr.residual import Bound
+
+TESTS = Path(__file__).parent.parent / "tests"
+sys.path.append(str(TESTS))
+
+from bound_cases import KINDS, golden_model  # noqa: E402
+
+OWN_GRID = SphereGrid(
+    np.array([60.0, 20.0, -10.0, -50.0]), np.array([0.0, 50.0, 100.0, 200.0, 300.0])
+)
+
+
+class Seed(NamedTuple):
+    """A payload and the coordinates of the codec that reads it."""
+
+    payload: bytes
+    grid: SphereGrid | None
+
+
+def find_model(fingerprint: str) -> Model:
+    """The only model there is."""
+    if fingerprint != golden_model().fingerprint:
+        raise ModelNotFoundError(f"no model with fingerprint {fingerprint}")
+    return golden_model()
+
+
+@cache
+def seeds() -> list[Seed]:
+    """The golden payloads, and others that are encoded now."""
+    golden = sorted(TESTS.glob("golden/format-*/*.cnpp"))
+    found = [
+        Seed(path.read_bytes(), OWN_GRID if "own" in path.stem else None) for path in golden
+    ] + [
+        Seed(encode_chunk(values, golden_model() if known else None, **options), None)
+        for values, known, options in _arrays()
+    ]
+    _check_that_nothing_is_missing(found)
+    return found
+
+
+def _arrays() -> list[tuple[np.ndarray, bool, dict[str, Any]]]:
+    """Arrays, whether the model is given, and options of the encoder."""
+    rng = np.random.default_rng(0)
+    chosen: list[tuple[np.ndarray, bool, dict[str, Any]]] = []
+    rates = [
+        {"target_rmse": 0.5},
+        {"bound": Bound(0.3)},
+        {"bound": Bound(0.3), "effort": "fast"},
+        {"bound": Bound(0.01, relative=True)},
+    ]
+    for kind in ("smooth", "known", "known and noise", "steps", "spikes", "rain"):
+        for number, options in enumerate(rates):
+            for shape in ((5, 10, 20), (2, 3, 6, 9), (8, 12)):
+                values = KINDS[kind](rng, shape).astype(("<f4", ">f4", "<f8", ">f8")[number])
+                if rng.random() < 0.4:
+                    values[rng.random(shape) < 0.1] = rng.choice([np.nan, np.inf, -0.0])
+                if rng.random() < 0.3:
+                    values[..., :3, 2:5] = np.nan
+                time_axis = int(rng.integers(0, max(1, len(shape) - 2)))
+                known = kind.startswith("known")
+                chosen.append((values, known, {**options, "time_axis": time_axis}))
+    points = next(SphereGrid.usual_layouts(10, 20)).points
+    swell = np.sin(np.arange(60)[:, None] / 25 + points @ np.array([3.0, 5.0, 1.0]))
+    waves = np.sin(np.arange(30)[:, None] / 9 + np.arange(5)).astype(np.float32)
+    slow = 200 + 100 * golden_model().network(points, waves)[..., 0].reshape(-1, 10, 20)
+    for bound in (Bound(0.2), Bound(0.5)):
+        chosen.append((20 * swell.reshape(-1, 10, 20), False, {"bound": bound}))
+        chosen.append((slow.astype(np.float32), True, {"bound": bound}))
+    for dtype in ("i2", ">i4", "u1", "?", "c8", "S5", "M8[ns]", "f4", ">f2"):
+        values = rng.integers(0, 50, (2, 4, 5)).astype(dtype)
+        chosen.append((values, False, {"bound": Bound(1e-9)}))
+        chosen.append((np.asfortranarray(values), False, {"bound": Bound(1e-9)}))
+    like = KINDS["like the reference"](rng, (3, 10, 20)).astype(np.float32)
+    like[:, 4] = np.nan
+    chosen.append((like, True, {"bound": Bound(0.5)}))
+    return chosen
+
+
+def _check_that_nothing_is_missing(found: list[Seed]) -> None:
+    payloads = [Payload.unpack(seed.payload) for seed in found]
+    missing = set(Kind) - {payload.kind for payload in payloads}
+    missing |= set(Tag) - {tag for payload in payloads for tag in payload.sections}
+    if missing:
+        raise RuntimeError(f"no payload to start from has {missing}")

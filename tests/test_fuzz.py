@@ -1,0 +1,134 @@
+"""The fuzzer finds what it is there to find, and a few seconds of it find nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coinpp_xr import CorruptPayloadError
+from coinpp_xr.bitstream import Payload
+from coinpp_xr.chunk import decode_chunk
+
+FUZZ = Path(__file__).parent.parent / "fuzz"
+sys.path.append(str(FUZZ))
+
+import run  # noqa: E402
+from corpus import seeds  # noqa: E402
+from mutations import damaged, repaired  # noqa: E402
+
+
+@pytest.mark.parametrize("suite", ["damaged", "repaired"])
+def test_a_few_seconds_find_nothing(suite) -> None:
+    command = [sys.executable, FUZZ / "run.py", "--suite", suite, "--seconds", "3", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["findings"] == []
+    assert summary["outcomes"]["CorruptPayloadError"] > 20
+    if suite == "repaired":
+        assert summary["kept"] > 5
+
+
+def test_repaired_payloads_get_past_the_checksum() -> None:
+    rng, (first, *others) = np.random.default_rng(0), seeds()
+    messages = []
+    for number in range(200):
+        payload = repaired(rng, first.payload, others[number % len(others)].payload)
+        try:
+            Payload.unpack(payload)
+        except CorruptPayloadError as error:
+            messages.append(str(error))
+    assert len(messages) < 150
+    assert not any("checksum" in message for message in messages)
+
+
+def test_damage_depends_on_the_seed_alone() -> None:
+    first, second, *_ = (seed.payload for seed in seeds())
+    for change in (damaged, repaired):
+        one, again, other = (
+            [change(rng, first, second) for _ in range(20)]
+            for rng in (np.random.default_rng(seed) for seed in (0, 0, 1))
+        )
+        assert one == again
+        assert one != other
+
+
+# ---- what counts as a finding --------------------------------------------------------------------
+
+
+def _refuse(*_, **__) -> None:
+    raise CorruptPayloadError("damaged\nin two lines")
+
+
+def _crash(*_, **__) -> None:
+    raise KeyError("step")
+
+
+def _misread(*arguments, **named) -> np.ndarray:
+    return decode_chunk(*arguments, **named)[..., :-1]
+
+
+@pytest.mark.parametrize(
+    ("decode", "valid", "message"),
+    [
+        (_crash, None, "KeyError in test_fuzz.py"),
+        (_refuse, None, "several lines"),
+        (_refuse, True, "refused a valid payload"),
+        (_misread, None, "against its header"),
+        (decode_chunk, False, "decoded a damaged payload"),
+    ],
+)
+def test_what_must_not_be_is_a_finding(decode, valid, message) -> None:
+    payload, grid = seeds()[0]
+    with pytest.raises(run.Finding, match=message):
+        run.judge(payload, grid, valid=valid, decode=decode)
+
+
+def test_valid_payloads_are_arrays_and_damaged_ones_are_refused() -> None:
+    payload, grid = seeds()[0]
+    assert run.judge(payload, grid, valid=True)[0] == "array"
+    assert run.judge(payload[:-1], grid, valid=False)[0] == "CorruptPayloadError"
+
+
+def _watched(monkeypatch, tmp_path, judge) -> run.Summary:
+    """What the watcher says of a fuzzer whose second payload is judged in this way."""
+    monkeypatch.setattr(run, "FINDINGS", tmp_path)
+    monkeypatch.setattr(run.Fuzzer, "run", lambda self, *_: judge(self))
+    arguments = ["--suite", "damaged", "--payloads", "10"]
+    return run.watch(run.parse(arguments))
+
+
+def test_a_payload_that_ends_the_process_is_a_finding(monkeypatch, tmp_path) -> None:
+    def die(fuzzer: run.Fuzzer) -> None:
+        fuzzer._window.show(7, b"deadly")
+        run.os._exit(9)
+
+    summary = _watched(monkeypatch, tmp_path, die)
+    assert "exit code 9" in summary.findings[0]
+    assert summary.payloads == 7
+    assert [path.read_bytes() for path in tmp_path.glob("*.cnpp")] == [b"deadly"]
+
+
+def test_a_payload_that_takes_too_long_is_a_finding(monkeypatch, tmp_path) -> None:
+    def hang(fuzzer: run.Fuzzer) -> None:
+        fuzzer._window.show(7, b"endless")
+        run.time.sleep(60)
+
+    monkeypatch.setattr(run, "SECONDS_PER_PAYLOAD", 0.5)
+    summary = _watched(monkeypatch, tmp_path, hang)
+    assert "more than" in summary.findings[0]
+    assert [path.read_bytes() for path in tmp_path.glob("*.cnpp")] == [b"endless"]
+
+
+def test_memory_beyond_the_array_is_a_finding(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(run, "FINDINGS", tmp_path)
+    monkeypatch.setattr(run, "CONSTANT_BYTES", -(1 << 30))
+    fuzzer = run.Fuzzer("repaired", 0, run.Window(), keep_going=False)
+    summary = fuzzer.run(payloads=100, seconds=60)
+    assert "takes" in summary.findings[0]
+    assert summary.payloads < 100
