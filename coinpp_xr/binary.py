@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from coinpp_xr.compiled import compiled
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.mixing import ONE, squash_table, stretch_table
 
@@ -92,7 +92,7 @@ def check_end(coder: Coder) -> None:
         raise CorruptPayloadError("the residual's stream does not end where its symbols do")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_broken(coder: Coder) -> bool:
     """Whether what a decoder reads cannot be a stream: then there is no use in going on."""
     buffer, r = coder
@@ -100,13 +100,13 @@ def is_broken(coder: Coder) -> bool:
     return overrun or r[_BROKEN]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mark_broken(coder: Coder) -> None:
     """Note that what was decoded makes no sense."""
     coder.registers[_BROKEN] = 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _shift_low(coder: Coder) -> None:
     buffer, r = coder
     if r[_LOW] < 0xFF000000 or r[_LOW] > 0xFFFFFFFF:
@@ -122,7 +122,7 @@ def _shift_low(coder: Coder) -> None:
     r[_LOW] = (r[_LOW] & 0x00FFFFFF) << 8
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _code(coder: Coder, yes: bool, p: int) -> bool:
     """Encode a decision of probability p / 65536, or decode it and return what it was."""
     buffer, r = coder
@@ -217,7 +217,7 @@ def mixture(contexts: tuple[int, ...], sets: tuple[int, ...], predictions: int) 
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decide(
     coder: Coder,
     tables: Tables,

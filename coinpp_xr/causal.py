@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from coinpp_xr import binary
 from coinpp_xr.binary import (
@@ -32,6 +31,7 @@ from coinpp_xr.binary import (
     is_broken,
     mark_broken,
 )
+from coinpp_xr.compiled import compiled
 from coinpp_xr.errors import CorruptPayloadError
 
 Int = npt.NDArray[np.int64]
@@ -48,6 +48,8 @@ _FEATURES = _NEAR + _LAST + (_LAGS - 1) * _EARLIER
 _ENTRIES = _FEATURES * (_FEATURES + 1) // 2 + _FEATURES
 # Normal equations of surroundings in earlier globes are kept for about so many blocks of cells.
 _BLOCKS = 480
+# A column or a block takes 4 kB, several times.
+_MOST_COLUMNS, _MOST_BLOCKS = 1 << 12, 1 << 11
 # No value takes more: 100 decisions of two bytes each.
 _BYTES_PER_VALUE = 200
 # Features are given in units of the expected error, clipped here.
@@ -143,7 +145,7 @@ def new_state(shape: tuple[int, int], thorough: bool) -> State:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _relax(matrix: Int, right: Int, solution: Int, n: int, ridge: int) -> None:
     """One Gauss-Seidel sweep for matrix · solution = right, solution in 1/65536."""
     largest = np.int64(0)
@@ -161,7 +163,7 @@ def _relax(matrix: Int, right: Int, solution: Int, n: int, ridge: int) -> None:
         solution[i] = min(max(rest // (diagonal + 1), -(1 << 19)), 1 << 19)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unpack(entries: Int, matrix: Int, right: Int) -> None:
     k = 0
     for a in range(_FEATURES):
@@ -173,7 +175,7 @@ def _unpack(entries: Int, matrix: Int, right: Int) -> None:
         right[a] = entries[k + a]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _size(value: int) -> int:
     """Half octaves: 0 for 0, then 1 for 1, 2 for 2, 3 for 3, 4 for 4 and 5, 5 for 6 and 7, …"""
     n = 0
@@ -183,7 +185,7 @@ def _size(value: int) -> int:
     return n + value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _features(x: Int, past: Int, lags: int, i: int, j: int, around: bool, f: Int) -> int:
     """Differences to a base, which is returned, all in 1/64 of a step."""
     n_lat, n_lon = x.shape
@@ -222,7 +224,7 @@ def _features(x: Int, past: Int, lags: int, i: int, j: int, around: bool, f: Int
     return base
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _code_value(
     coder: Coder,
     tables: Tables,
@@ -296,7 +298,7 @@ def _code_value(
     return start
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find_contexts(node: int, scale: int, place: int, kinds: Int, contexts: Int, sets: Int) -> None:
     """Contexts and weights for a decision: which one it is, and what is known of the value."""
     contexts[0] = (node * _SCALES + scale) * _PLACES + place
@@ -309,7 +311,7 @@ def _find_contexts(node: int, scale: int, place: int, kinds: Int, contexts: Int,
         sets[2], sets[3] = node * _SIZES + kinds[1], node * _BANDS + kinds[3]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _beyond(sigmoid: Int, near: int, far: int, inverse: int) -> int:
     """σ(far / scale) / σ(near / scale) in 1/65536: that a value goes further once it got there."""
     low, high = _SIGMOID_LOW * _SIGMOID_FINE, _SIGMOID_HIGH * _SIGMOID_FINE
@@ -321,7 +323,7 @@ def _beyond(sigmoid: Int, near: int, far: int, inverse: int) -> int:
     return min(max(p, 8), 65528)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _within(sigmoid: Int, near: int, middle: int, far: int, inverse: int) -> int:
     """Share of the probability between near and far that lies beyond the middle, in 1/65536."""
     low, high = _SIGMOID_LOW * _SIGMOID_FINE, _SIGMOID_HIGH * _SIGMOID_FINE
@@ -334,7 +336,7 @@ def _within(sigmoid: Int, near: int, middle: int, far: int, inverse: int) -> int
     return min(max(p, 64), 65472)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _code_row(
     coder: Coder,
     tables: Tables,
@@ -540,18 +542,18 @@ def _code_row(
         _fold_row(state.rows, state.columns, run)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _bounded(location: int) -> int:
     """Far beyond all values, predictions would only overflow."""
     return min(max(location, -2 * _UNIT * LARGEST), 2 * _UNIT * LARGEST)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _scaled(value: int, inverse: int) -> int:
     return min(max((value * inverse) >> 16, -_CLIPPED), _CLIPPED)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fold_row(rows: Int, columns: Int, run: Int) -> None:
     """Add a finished row to what every column knows: fading to both sides, and downwards."""
     run[:] = 0
@@ -565,7 +567,7 @@ def _fold_row(rows: Int, columns: Int, run: Int) -> None:
             run[a] = ((run[a] + new) * 230) >> 8
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _end_globe(state: State, mode: int, around: bool) -> None:
     """What a globe has taught becomes part of the surroundings of the next."""
     blocks, fresh = state.blocks[mode], state.fresh
@@ -598,6 +600,13 @@ def _end_globe(state: State, mode: int, around: bool) -> None:
 
 def _block_side(shape: tuple[int, int]) -> int:
     return max(3, isqrt(shape[0] * shape[1] // _BLOCKS) + 1)
+
+
+def can_look_around(shape: tuple[int, int]) -> bool:
+    """Whether what is remembered of columns and blocks is in proportion to the grid."""
+    side = _block_side(shape)
+    blocks = -(-shape[0] // side) * -(-shape[1] // side)
+    return shape[1] <= _MOST_COLUMNS and blocks <= _MOST_BLOCKS
 
 
 class Prior(NamedTuple):

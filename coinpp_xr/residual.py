@@ -58,8 +58,6 @@ _LEAST_BITS = 4e-5
 
 _HEADER = struct.Struct("<ddB")
 _THOROUGH, _AROUND, _RELATIVE = 1, 2, 4
-# What is remembered of every column takes 8 kB.
-_MOST_COLUMNS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -222,7 +220,6 @@ def encode(
     lattice = _lattice(bound, fields, rest, shake)
     if not 0 < lattice.step < inf or len(fields.values) > MOST_ITEMS:
         return None
-    thorough = thorough and fields.grid.shape[1] <= _MOST_COLUMNS
     allowed = replace(bound, error=bound.error - shake)
     coded = np.empty_like(valid)
 
@@ -247,6 +244,7 @@ def encode(
 
     from coinpp_xr import causal  # compiles, or loads what was compiled
 
+    thorough = thorough and causal.can_look_around(shape)
     around = _goes_around(fields.grid)
     prior = _prior(model, fields.grid, shape, lattice, around, thorough)
     if prior is None:
@@ -351,8 +349,6 @@ def decode(
     step, origin, flags = _HEADER.unpack_from(section)
     if not (0 < step < inf and abs(origin) < inf and flags < 8):
         raise CorruptPayloadError("the residual's header is damaged")
-    if flags & _THOROUGH and shape[1] > _MOST_COLUMNS:
-        raise CorruptPayloadError("the residual's header does not fit its shape")
     items = sequences.order.size
     values = items * shape[0] * shape[1] - (0 if mask is None else int(mask.sum()))
     if items > MOST_ITEMS or _LEAST_BITS * values > 8 * len(section):
@@ -364,6 +360,8 @@ def decode(
 
     from coinpp_xr import causal  # compiles, or loads what was compiled
 
+    if flags & _THOROUGH and not causal.can_look_around(shape):
+        raise CorruptPayloadError("the residual's header does not fit its shape")
     lattice = Lattice(step, origin, bool(flags & _RELATIVE))
     around = bool(flags & _AROUND)
     prior = _prior(model, grid, shape, lattice, around, bool(flags & _THOROUGH))

@@ -55,7 +55,7 @@ def test_figures_in_the_readme_come_from_the_result_files() -> None:
 
 
 CORE = {
-    "binary", "bitstream", "candidates", "causal", "choice", "coefficients", "compact",
+    "binary", "bitstream", "candidates", "causal", "choice", "coefficients", "compact", "compiled",
     "coordinates", "devices", "entropy", "eofs", "errors", "files", "fitting", "harmonics",
     "mixing", "models", "network", "parallel", "patterns", "quantization", "recognition",
     "reference", "residual", "schemes", "settings", "siren", "training", "transform",

@@ -1,0 +1,42 @@
+"""Functions compiled by numba, and where the machine code is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from platformdirs import user_cache_path
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Compiled functions of one file contain those of the other.
+_SOURCES = ("binary.py", "causal.py")
+
+
+def compiled(function: Function) -> Function:
+    """Compile on first use; the machine code is kept for other processes.
+
+    numba by itself keeps it beside the source, and looks at that one file to tell whether it is
+    still good: an upgrade that changes another file would go on with the old code.
+    """
+    previous = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_folder())
+    try:
+        result: Function = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # nowhere to write
+        result = numba.njit(nogil=True)(function)
+    finally:
+        numba.config.CACHE_DIR = previous
+    return result
+
+
+@cache
+def _folder() -> Path:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for name in _SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return user_cache_path("coinpp_xr") / "compiled" / digest.hexdigest()[:16]
