@@ -45,19 +45,19 @@ def cases(by: st.SearchStrategy[str], amount: st.SearchStrategy[float]) -> st.Se
 
 
 @given(cases(st.just(bound_cases.BY_SPREAD), st.floats(-14, 3)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_errors_from_far_below_the_precision_to_far_above_the_range(case: Case) -> None:
     assert case.check() == ""
 
 
 @given(cases(st.just(bound_cases.BY_SPACING), st.sampled_from(bound_cases.SPACINGS)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_errors_about_as_large_as_what_the_type_can_tell_apart(case: Case) -> None:
     assert case.check() == ""
 
 
 @given(cases(st.just(bound_cases.BY_ITSELF), st.sampled_from(bound_cases.ABSOLUTE)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_errors_of_any_size_whatever_the_data(case: Case) -> None:
     assert case.check() == ""
 
@@ -68,7 +68,7 @@ def test_errors_of_any_size_whatever_the_data(case: Case) -> None:
         st.sampled_from(bound_cases.FRACTIONS) | st.floats(0, 1, exclude_min=True),
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_relative_errors(case: Case) -> None:
     assert case.check() == ""
 
@@ -100,10 +100,10 @@ def test_real_era5_keeps_its_relative_bound_in_few_bytes(era5) -> None:
 
 @pytest.mark.parametrize("effort", ["default", "fast"])
 def test_smaller_bounds_cost_more(era5, effort) -> None:
-    values = era5.t2m.values[:3]
+    values = era5.t2m.values[:2]
     sizes = [
         len(COINppCodec(max_error=error, effort=effort).encode(values))
-        for error in (10.0, 2.0, 0.5, 0.1, 0.01)
+        for error in (10.0, 1.0, 0.1, 0.01)
     ]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1] / 10
