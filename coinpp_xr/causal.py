@@ -41,6 +41,7 @@ Bool = npt.NDArray[np.bool_]
 LARGEST = 1 << 24
 
 _UNIT = 64
+_MOST_ERROR = (1 << 31) - 1
 _LAGS = 3
 # Neighbours in this globe, around the cell in the last one, and in each of those before.
 _NEAR, _LAST, _EARLIER = 7, 9, 7
@@ -109,7 +110,7 @@ class State(NamedTuple):
     columns: Int
     stack_sums: Int
     stack_weights: Int
-    errors: Int
+    errors: npt.NDArray[np.int32]
     habit: Int
     counts: Int
     mixture: Mixture
@@ -138,7 +139,7 @@ def new_state(shape: tuple[int, int], thorough: bool) -> State:
         zeros((n_lon, wide), np.int64),
         zeros((2 * solutions, 2 * solutions + 1), np.int64),
         zeros(2 * solutions, np.int64),
-        zeros((3, predictions, n_lat, n_lon), np.int64),
+        zeros((3, predictions, n_lat, n_lon), np.int32),
         zeros((n_lat, n_lon), np.int64),
         zeros(2, np.int64),
         binary.mixture(_CONTEXTS, _SETS if thorough else _SETS[:2], predictions),
@@ -484,7 +485,7 @@ def _code_row(
 
         exact = value * _UNIT
         for k in range(predictions):
-            errors[k, i, j] = exact - locations[k]
+            errors[k, i, j] = min(max(exact - locations[k], -_MOST_ERROR), _MOST_ERROR)
         state.habit[i, j] += abs(errors[best, i, j])
         # Where rounding is coarse, the prediction tells on which side of the middle it was.
         towards = min(max(centre - exact, -_UNIT // 2), _UNIT // 2)
@@ -694,7 +695,8 @@ def prior_of(globes: Int, *, around: bool, thorough: bool) -> Prior:
     return Prior(nothing.state, total * _UNIT // len(globes))
 
 
-def _own(prior: Prior) -> Prior:
+def copy_of(prior: Prior) -> Prior:
+    """The same, to be changed: coding goes on learning in what it was given."""
     return Prior(binary.copy(prior.state), prior.expected)
 
 
@@ -715,6 +717,7 @@ def encode(
         Number → values, int64 array of shape (n_lat, n_lon), at most 2^24 in size, and which of
         them are valid; others are passed over.
     prior : Prior
+        Is changed.
     around : bool
         Whether the first column follows the last, as on a whole globe.
 
@@ -723,7 +726,7 @@ def encode(
     bytes
         For :func:`decode` with the same order, valid cells, prior and ``around``.
     """
-    walk = _Walk(binary.encoder(1 << 12), _own(prior), around)
+    walk = _Walk(binary.encoder(1 << 12), prior, around)
     for sequence in order:
         walk.start_sequence()
         for item in sequence:
@@ -746,7 +749,7 @@ def decode(
     CorruptPayloadError
         When it shows, at the latest after the last globe.
     """
-    walk = _Walk(binary.decoder(stream), _own(prior), around)
+    walk = _Walk(binary.decoder(stream), prior, around)
     for sequence in order:
         walk.start_sequence()
         for item in sequence:

@@ -53,7 +53,7 @@ from coinpp_xr.schemes import (
     round_to,
 )
 from coinpp_xr.settings import config
-from coinpp_xr.transform import is_transformable
+from coinpp_xr.transform import is_transformable, is_transformable_in_time
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -321,6 +321,9 @@ def _decode_fields(
             decoded = _with_residual(payload, mask, model=model, grid=grid)
         else:
             synthesis = synthesis_of(payload, model, grid, mask)
+            _, times, orders, waves = synthesis.shape
+            if payload.along_time and not is_transformable_in_time(times, orders * waves):
+                raise CorruptPayloadError("payload claims a sequence too long for its fields")
             stream = payload.section(Tag.COEFFICIENTS)
             decoded = decode_values(synthesis, stream, payload.exponent, payload.along_time)
             if Tag.RESIDUAL in payload.sections:

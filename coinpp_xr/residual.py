@@ -53,6 +53,8 @@ _ATTEMPTS = 8
 _CLOSE = 0.9995
 # A chunk of more is not one of globes.
 MOST_ITEMS = 1 << 20
+# All that is remembered of a globe takes some 150 bytes a cell.
+_MOST_CELLS = 1 << 24
 # No value takes less: two decisions that are as sure as can be.
 _LEAST_BITS = 4e-5
 
@@ -218,7 +220,8 @@ def encode(
         if bound.relative or shake > _MOST_SHAKE * bound.error:
             return None
     lattice = _lattice(bound, fields, rest, shake)
-    if not 0 < lattice.step < inf or len(fields.values) > MOST_ITEMS:
+    items, cells = fields.values.shape
+    if not 0 < lattice.step < inf or items > MOST_ITEMS or cells > _MOST_CELLS:
         return None
     allowed = replace(bound, error=bound.error - shake)
     coded = np.empty_like(valid)
@@ -276,7 +279,6 @@ def bound_for_rmse(fields: Fields, target_rmse: float) -> Bound | None:
     return best
 
 
-@lru_cache(maxsize=4)
 def _prior(
     model: Model | None,
     grid: SphereGrid | None,
@@ -285,13 +287,26 @@ def _prior(
     around: bool,
     thorough: bool,
 ) -> causal.Prior | None:
-    """What is known before a chunk; the same for chunk after chunk, and never changed."""
+    """What is known before a chunk, to be changed; None where there is no such reference."""
     from coinpp_xr import causal
 
     if model is None:
         return causal.no_prior(shape, thorough=thorough)
-    reference = None if model.reference is None or grid is None else model.reference.on(grid)
-    if reference is None or lattice.relative:
+    if grid is None or lattice.relative:
+        return None
+    learned = _learned(model, grid, lattice, around, thorough)
+    return None if learned is None else causal.copy_of(learned)
+
+
+@lru_cache(maxsize=4)
+def _learned(
+    model: Model, grid: SphereGrid, lattice: Lattice, around: bool, thorough: bool
+) -> causal.Prior | None:
+    """From the model's reference; the same for chunk after chunk, and never changed."""
+    from coinpp_xr import causal
+
+    reference = None if model.reference is None else model.reference.on(grid)
+    if reference is None:
         return None
     integers = lattice.integers(model.offset + reference / FRACTION)
     if not np.abs(integers).max() <= _LARGEST:
@@ -351,6 +366,8 @@ def decode(
         raise CorruptPayloadError("the residual's header is damaged")
     items = sequences.order.size
     values = items * shape[0] * shape[1] - (0 if mask is None else int(mask.sum()))
+    if shape[0] * shape[1] > _MOST_CELLS:
+        raise CorruptPayloadError("the residual claims more cells than a globe may have")
     if items > MOST_ITEMS or _LEAST_BITS * values > 8 * len(section):
         raise CorruptPayloadError("the residual is too short for its shape")
     everywhere = np.ones(shape, np.bool_)

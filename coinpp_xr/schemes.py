@@ -35,6 +35,7 @@ from coinpp_xr.transform import (
     SIZES_PER_OCTAVE,
     cosine_transform,
     frequency_bands,
+    is_transformable_in_time,
     sphere_transform,
 )
 
@@ -419,13 +420,13 @@ class Trial:
 
     def estimated_bits_at(self, rmse: float) -> float:
         """A quick guess at the coded size at an error; infinite where it is out of reach."""
-        along_time = self.synthesis.shape[1] > 1
+        along_time = self._has_time
         found = self._at(rmse**2, along_time)
         return inf if found is None else self._search(along_time).estimated_bits(found.exponent)
 
     def meet(self, target_rmse: float) -> Quantized | None:
         """The coarsest quantization whose decoded fields meet the target, if there is any."""
-        along_time = self.synthesis.shape[1] > 1
+        along_time = self._has_time
         first = self._at(target_rmse**2, along_time)
         if first is None:
             return None
@@ -434,6 +435,11 @@ class Trial:
             bits = self._search(True).estimated_bits(first.exponent)
             along_time = bits <= self._search(False).estimated_bits(first.exponent)
         return self._approach((1 - ROUNDING) * target_rmse**2, along_time)
+
+    @property
+    def _has_time(self) -> bool:
+        _, times, orders, waves = self.synthesis.shape
+        return times > 1 and is_transformable_in_time(times, orders * waves)
 
     def _approach(self, target: float, along_time: bool) -> Quantized | None:
         allowed, best = target, None

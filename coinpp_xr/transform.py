@@ -217,6 +217,11 @@ def is_transformable(shape: tuple[int, int]) -> bool:
     return n_lat**2 + n_lon**2 <= max(_MOST_SQUARES, _SQUARES_PER_CELL * n_lat * n_lon)
 
 
+def is_transformable_in_time(times: int, values: int) -> bool:
+    """The same for a sequence of so many times, each of so many values."""
+    return times**2 <= max(_MOST_SQUARES, _SQUARES_PER_CELL * times * values)
+
+
 def sphere_transform(grid: SphereGrid) -> SphereTransform:
     """The transform of a grid; the same object for chunk after chunk."""
     return _sphere_transform(grid.latitude.tobytes(), grid.longitude.tobytes())

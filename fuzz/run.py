@@ -56,7 +56,8 @@ MOST_BYTES = 1 << 20
 # What decoding may take: so many times the declared array, the payload, and a constant for the
 # state of the coders, which does not depend on the payload.
 PER_ARRAY_BYTE, PER_PAYLOAD_BYTE, CONSTANT_BYTES = 64, 64, 256 << 20
-SECONDS_PER_PAYLOAD = 30.0
+# Generous: measuring memory is slow, and so is a busy machine.
+SECONDS_PER_PAYLOAD = 60.0
 # Address space on top of what is there before: a runaway must not take the machine with it.
 _SPARE_BYTES = 8 << 30
 _MOST_KEPT = 2000

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bound_cases import golden_model
 
 from coinpp_xr import CorruptPayloadError
-from coinpp_xr.bitstream import Payload
+from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk import decode_chunk
 
 FUZZ = Path(__file__).parent.parent / "fuzz"
@@ -56,6 +59,41 @@ def test_damage_depends_on_the_seed_alone() -> None:
         )
         assert one == again
         assert one != other
+
+
+# ---- what was found ------------------------------------------------------------------------------
+
+_STREAM = bytes(4)
+_MEANS = np.zeros(1, "<f4").tobytes()
+_STEP_ORIGIN_THOROUGH = struct.pack("<ddB", 1.0, 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "sections"),
+    [
+        (Kind.GRID, (8192, 12), {Tag.MEANS: _MEANS, Tag.COEFFICIENTS: _STREAM}),
+        (Kind.GRID, (12, 8192), {Tag.MEANS: _MEANS, Tag.COEFFICIENTS: _STREAM}),
+        (Kind.GRID, (256, 1024), {Tag.MEANS: _MEANS, Tag.COEFFICIENTS: _STREAM}),
+        (Kind.GRID, (8192, 1, 2), {Tag.MEANS: _MEANS, Tag.COEFFICIENTS: _STREAM}),
+        (Kind.GRID, (10, 20), {Tag.MEANS: _MEANS[:3], Tag.COEFFICIENTS: _STREAM}),
+        (Kind.RESIDUAL, (1, 1 << 18), {Tag.RESIDUAL: _STEP_ORIGIN_THOROUGH + bytes(99)}),
+        (Kind.RESIDUAL, (1 << 18, 1), {Tag.RESIDUAL: _STEP_ORIGIN_THOROUGH + bytes(99)}),
+        (Kind.LATENTS, (1, 1 << 18), {Tag.LATENTS: _STREAM}),
+        (Kind.PATTERNS, (1 << 18, 1), {Tag.LEVELS: bytes(12)}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("along_time", [False, True])
+def test_small_payloads_that_ask_for_much_memory(kind, shape, sections, along_time) -> None:
+    payload = Payload(
+        kind, shape, np.dtype("<f4"), sections, golden_model().fingerprint, bits=8,
+        along_time=along_time,
+    ).pack()  # fmt: skip
+    tracemalloc.start()
+    run.judge(payload, None, valid=None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < run.allowed_bytes(payload)
 
 
 # ---- what counts as a finding --------------------------------------------------------------------
