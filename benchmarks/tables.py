@@ -280,8 +280,9 @@ def bounds_summary() -> str:
         "How many times smaller than other codecs at their best settings, 12 of them: SZ3, SPERR, "
         "ZFP, EBCC, JPEG 2000, JPEG XL, JPEG, AVIF, EOF truncation, BitRound, PCodec and Blosc "
         "(fewer on large chunks; HEVC-intra was not installed; *SZ3 … EBCC* are those that keep a "
-        "bound by themselves, and JPEG 2000 with a residual). Real ERA5 at 46 × 90 in two halves of six globes, each with the "
-        "other as the model's reference (constants of the coder were chosen with these in sight); "
+        "bound by themselves, and JPEG 2000 with a residual). Real ERA5 at 46 × 90 in two halves "
+        "of six globes, each with the other as the model's reference (constants of the "
+        "coder were chosen with these in sight); "
         "at 1° nothing was learned from ERA5 t2m of that resolution. [All of them, chunk by "
         "chunk](docs/comparison.md):\n\n" + table(header, rows)
     )

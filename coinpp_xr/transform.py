@@ -106,7 +106,7 @@ _NOISE = 1e-7
 # Finding the components takes the cube of the number of rows for each wavenumber, and keeping them
 # the square.
 _MOST_ROWS = 256
-_MOST_ENTRIES = 1 << 24
+_MOST_ENTRIES, _MOST_COLUMNS_PER_ROW = 1 << 24, 16
 # Of the two matrices of cosines or waves: real grids need 2.5 times their cells.
 _MOST_SQUARES, _SQUARES_PER_CELL = 1 << 22, 4
 
@@ -182,7 +182,8 @@ class SphereTransform:
         """An orthonormal matrix (orders, rows): one for each wave, (waves, orders, rows), or one
         for all."""
         n_lat, n_lon = self.shape
-        if not self._periodic or n_lat > _MOST_ROWS or n_lat**2 * n_lon > _MOST_ENTRIES:
+        flat = n_lon > _MOST_COLUMNS_PER_ROW * n_lat  # no globe
+        if not self._periodic or flat or n_lat > _MOST_ROWS or n_lat**2 * n_lon > _MOST_ENTRIES:
             return cosine_transform(n_lat)
         degree = n_lat + n_lon // 2
         power = (np.arange(degree + 1) + 1.0) ** -_SLOPE
