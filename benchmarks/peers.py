@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr import peers
 from coinpp_xr.coordinates import area_weights
-from coinpp_xr.peers import Chunk, Goal, smallest
+from coinpp_xr.peers import Chunk, Goal, Search
 
 Float64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -44,24 +45,30 @@ class PeerResult:
 
 def sperr(chunk: npt.ArrayLike, latitude: npt.ArrayLike, target_rmse: float) -> PeerResult | None:
     """SPERR at fixed rate, fixed PSNR and fixed point-wise error; None if it fails."""
-    return _smallest("SPERR", chunk, latitude, target_rmse)
+    search = _search("SPERR", chunk, latitude, target_rmse)
+    # Globes as layers or one by one, as all results so far.
+    peers.sperr(search, with_pictures=False)
+    return _smallest(search)
 
 
 def sz3(chunk: npt.ArrayLike, latitude: npt.ArrayLike, target_rmse: float) -> PeerResult | None:
     """SZ3 at an absolute error bound; None if it fails."""
-    return _smallest("SZ3", chunk, latitude, target_rmse)
+    search = _search("SZ3", chunk, latitude, target_rmse)
+    peers.sz3(search)
+    return _smallest(search)
 
 
-def _smallest(
-    name: str, chunk: npt.ArrayLike, latitude: npt.ArrayLike, target_rmse: float
-) -> PeerResult | None:
-    found = smallest(name, Chunk.of(chunk, latitude), Goal(target_rmse=target_rmse))
-    if found is None:
+def _search(name: str, chunk: npt.ArrayLike, latitude: npt.ArrayLike, target_rmse: float) -> Search:
+    return Search(name, Chunk.of(chunk, latitude), Goal(target_rmse=target_rmse))
+
+
+def _smallest(search: Search) -> PeerResult | None:
+    result = search.best
+    if result is None:
         return None
-    result, _ = found
-    *words, setting = result.setting.split()
+    *words, _ = result.setting.split()
     return PeerResult(
-        f"{name}-{' '.join(words)}", result.nbytes, result.rmse, float(setting)
+        f"{search.peer}-{' '.join(words)}", result.nbytes, result.rmse, result.parameter
     )  # fmt: skip
 
 

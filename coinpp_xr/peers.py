@@ -1,9 +1,10 @@
 """Other codecs on a chunk of globes, each at its best setting for a given error.
 
-Every peer gets the chunk in the layouts that suit it (whole, with its axes in several orders, and
-globe by globe), and its settings are searched: the smallest stream counts whose decoded values,
-measured, keep the goal. Counted are the peer's own streams, nothing for shapes or for separating
-the globes, and no mask: missing cells are filled with the mean before.
+Every peer gets the chunk in the layouts that suit it (whole, with its axes in several orders, globe
+by globe, and all globes in one picture), and its settings are searched: the smallest stream counts
+whose decoded values, measured, keep the goal. Counted are the peer's own streams, nothing for
+shapes, scales or for separating the globes, and no mask: missing cells are filled with the mean
+before.
 
 Codecs that know nothing of bounds (image codecs, EOFs) get a residual on a lattice on top, packed
 by PCodec; the share of both is searched, too.
@@ -35,6 +36,8 @@ _AXES = ("time", "lat", "lon")
 # Bisections end when two settings differ by this share.
 _CLOSE = 5e-4
 _LEAST_WEIGHT = 0.05
+# x265 refuses smaller frames.
+_SMALLEST_FRAME = 32
 # Wavelets and wasm take the process down far from ordinary numbers.
 _ORDINARY = 1e15
 
@@ -70,20 +73,23 @@ class Chunk:
     Parameters
     ----------
     values : float32 array, shape (time, lat, lon)
-        Finite everywhere.
+        What peers get, finite everywhere.
     valid : bool array of the same shape
         Cells that errors are measured in.
     weights : float64 array, shape (lat, lon)
         Area weights that sum to one.
+    exact : float64 array of the same shape as values
+        What errors are measured against: the values before they became float32.
     """
 
     values: Float32
     valid: npt.NDArray[np.bool_]
     weights: Float64
+    exact: Float64
 
     @classmethod
     def of(cls, values: npt.ArrayLike, latitude: npt.ArrayLike) -> Chunk:
-        """From any float array (..., lat, lon).
+        """From any float array (..., lat, lon); what float32 cannot hold counts as missing.
 
         Raises
         ------
@@ -91,17 +97,20 @@ class Chunk:
             If nothing in it is finite.
         """
         given = np.asarray(values)
-        globes = given.reshape(-1, *given.shape[-2:]).astype(np.float32)
+        given = given.reshape(-1, *given.shape[-2:])
+        with np.errstate(over="ignore"):
+            globes = given.astype(np.float32)
         valid = np.isfinite(globes)
         if not valid.any():
             raise ValueError("there is no finite value to compare codecs on")
         mean = globes[valid].mean(dtype=np.float64)
         filled = np.where(valid, globes, np.float32(mean))
-        return cls(filled, valid, area_weights(latitude, globes.shape[2]))
+        exact = np.where(valid, given, mean).astype(np.float64)
+        return cls(filled, valid, area_weights(latitude, globes.shape[2]), exact)
 
     def errors(self, decoded: npt.NDArray[Any]) -> dict[str, float]:
         """max_error, rmse and bias of what came back, in the unit of the values."""
-        difference = np.where(self.valid, decoded.astype(np.float64) - self.values, 0)
+        difference = np.where(self.valid, decoded.astype(np.float64) - self.exact, 0)
         weights = self.weights * self.valid
         total = weights.sum()
         return {
@@ -148,6 +157,21 @@ def _turn_back(order: Order, arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]
     return arrays[0].transpose(np.argsort(order))
 
 
+def pictures(chunk: Float32) -> Iterator[Layout]:
+    """All globes in one picture, side by side and stacked: headers are paid for once."""
+    count, n_lat, n_lon = chunk.shape
+    if count == 1:
+        return
+    row = chunk.transpose(1, 0, 2).reshape(n_lat, -1)
+    yield Layout(
+        "2D side by side",
+        [np.ascontiguousarray(row)],
+        lambda arrays: arrays[0].reshape(n_lat, count, n_lon).transpose(1, 0, 2),
+    )
+    column = np.ascontiguousarray(chunk.reshape(-1, n_lon))
+    yield Layout("2D stacked", [column], lambda arrays: arrays[0].reshape(chunk.shape))
+
+
 @dataclass(frozen=True)
 class Method:
     """One way of using a peer: bytes from an array at a setting, and back.
@@ -160,11 +184,14 @@ class Method:
         (array, setting) → bytes.
     decode : callable
         (bytes, array of the shape and dtype that is wanted) → array.
+    whole : bool
+        Only whole numbers are settings.
     """
 
     name: str
     encode: Callable[[Float32, float], bytes]
     decode: Callable[[bytes, Float32], npt.NDArray[Any]]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,6 +207,8 @@ class Result:
         Measured after decoding.
     encode_seconds, decode_seconds : float
         At this setting, without the search.
+    parameter : float
+        The number in the setting, in full.
     """
 
     peer: str
@@ -190,6 +219,7 @@ class Result:
     bias: float
     encode_seconds: float
     decode_seconds: float
+    parameter: float = 0.0
 
 
 @dataclass(eq=False)
@@ -213,13 +243,14 @@ class Search:
                 for stream, array in zip(streams, layout.arrays, strict=True)
             ]
             end = time.perf_counter()
+            decoded = layout.restore(back)
+            errors = self.chunk.errors(decoded)
         except Exception:  # each library has its own, EBCC a plain one
             return None
-        decoded = layout.restore(back)
         words = " ".join(filter(None, [layout.name, method.name, f"{setting:.4g}"]))
         result = Result(
-            self.peer, words, sum(map(len, streams)), **self.chunk.errors(decoded),
-            encode_seconds=middle - start, decode_seconds=end - middle,
+            self.peer, words, sum(map(len, streams)), **errors,
+            encode_seconds=middle - start, decode_seconds=end - middle, parameter=setting,
         )  # fmt: skip
         if self.meets(result) and (self.best is None or result.nbytes < self.best.nbytes):
             self.best, self.decoded = result, decoded
@@ -230,13 +261,19 @@ class Search:
             return result.max_error <= self.goal.max_error
         return result.rmse <= self.goal.size
 
-    def bisect(self, layout: Layout, method: Method, fine: float, coarse: float) -> None:
+    def bisect(
+        self, layout: Layout, method: Method, fine: float, coarse: float, close: float = _CLOSE
+    ) -> None:
         """Close in on the coarsest setting that meets the goal, between two positive ones.
 
         Assumes that finer settings give larger streams.
         """
-        while abs(np.log(fine / coarse)) > _CLOSE:
+        while abs(np.log(fine / coarse)) > close:
             middle = float(np.sqrt(fine * coarse))
+            if method.whole:
+                middle = round((fine + coarse) / 2)
+                if middle in (fine, coarse):
+                    return
             result = self.attempt(layout, method, middle)
             # NaN and failures count as too coarse.
             if result is not None and self.meets(result):
@@ -291,8 +328,7 @@ def sz3(search: Search) -> None:
         if best is not None:
             found.append((best.nbytes, layout.name, layout, best))
     for _, _, layout, best in sorted(found, key=lambda item: item[:2])[:2]:
-        setting = float(best.setting.split()[-1])
-        for finer in setting * np.geomspace(1.3, 0.8, 40):
+        for finer in best.parameter * np.geomspace(1.3, 0.8, 40):
             search.attempt(layout, method, float(finer))
 
 
@@ -305,7 +341,7 @@ def _at_the_bound(search: Search, layout: Layout, method: Method) -> None:
             return
 
 
-def sperr(search: Search) -> None:
+def sperr(search: Search, *, with_pictures: bool = True) -> None:
     """SPERR at fixed pointwise error; for an RMSE also at fixed rate and fixed PSNR."""
     codecs = _need("imagecodecs")
 
@@ -334,7 +370,8 @@ def sperr(search: Search) -> None:
     pointwise = 1e-7 * largest < size and largest < _ORDINARY
     # The wavelet transform treats the first axis on its own and the other two alike.
     orders: list[Order] = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
-    for layout in layouts(search.chunk.values, orders):
+    drawn = pictures(search.chunk.values) if with_pictures else []
+    for layout in (*layouts(search.chunk.values, orders), *drawn):
         if search.goal.max_error is not None:
             if pointwise:
                 _at_the_bound(search, layout, method("pwe"))
@@ -389,13 +426,24 @@ def ebcc(search: Search) -> None:
             ),
         )
 
-    for layout in layouts(search.chunk.values, [(0, 1, 2)]):
-        search.attempt(layout, method(30.0), search.goal.size)  # compiling is not its speed
-        for base_cr in (10.0, 30.0, 100.0):
-            if search.goal.max_error is not None:
-                _at_the_bound(search, layout, method(base_cr))
-            else:
-                search.scan(layout, method(base_cr), search.goal.size * np.geomspace(6, 2, 6))
+    values, size = search.chunk.values, search.goal.size
+    found: list[tuple[int, Layout]] = []
+    for layout in (*layouts(values, [(0, 1, 2)]), *pictures(values)):
+        search.attempt(layout, method(30.0), size)  # compiling is not its speed
+        result = search.attempt(layout, method(30.0), size)
+        if result is not None:
+            found.append((result.nbytes, layout))
+    # It is slow: only the best layout gets a search, one parameter after the other.
+    for _, layout in sorted(found, key=lambda pair: pair[0])[:1]:
+        sizes: dict[float, int] = {}
+        for base_cr in (10.0, 30.0, 100.0, 300.0, 1000.0):
+            result = search.attempt(layout, method(base_cr), size)
+            if result is not None:
+                sizes[base_cr] = result.nbytes
+        best = method(min(sizes, key=lambda base_cr: sizes[base_cr]))
+        # Its errors stay below its bound, an RMSE further than the largest.
+        coarse = 1.5 if search.goal.max_error is not None else 8.0
+        search.bisect(layout, best, size, size * coarse, close=0.02)
 
 
 # ---- rounding, then lossless coding -------------------------------------------------------------
@@ -422,34 +470,42 @@ def bitround(search: Search) -> None:
                 break
 
 
-def _lattice(search: Search) -> Float64:
-    """Steps to try: of twice the bound, or around what gives the RMSE."""
-    if search.goal.max_error is not None:
-        # A little less leaves room for rounding to single precision.
-        largest = float(np.abs(search.chunk.values).max())
-        room = 1 - min(0.5, 2e-7 * largest / search.goal.size)
-        return np.array([2 * search.goal.size * room])
-    return np.asarray(search.goal.size * np.sqrt(12) * np.array([1.1, 1.05, 1.0, 0.95, 0.9]))
+def _lattice_step(search: Search) -> float:
+    """Twice the bound; a little less leaves room for rounding to single precision."""
+    largest = float(np.abs(search.chunk.values).max())
+    room = 1 - min(0.5, 2e-7 * largest / search.goal.size)
+    return 2 * search.goal.size * room
 
 
 def pcodec(search: Search) -> None:
     """PCodec on whole steps of twice the bound."""
     package = _need("pcodec")
-    settings = package.ChunkConfig(compression_level=12)
-
-    def encode(array: Float32, step: float) -> bytes:
-        return bytes(package.standalone.simple_compress(_steps(array, step).ravel(), settings))
 
     def decode(stream: bytes, like: Float32) -> npt.NDArray[Any]:
         return np.asarray(package.standalone.simple_decompress(stream)).reshape(like.shape)
 
-    _rounded(search, encode, decode)
+    for name, settings in _deltas(package).items():
+
+        def encode(array: Float32, step: float, settings: Any = settings) -> bytes:
+            return bytes(package.standalone.simple_compress(_steps(array, step).ravel(), settings))
+
+        _rounded(search, f"{name} step".lstrip(), encode, decode)
+
+
+def _deltas(package: Any) -> dict[str, Any]:
+    """Settings of PCodec; what it predicts with by itself is not always the best."""
+    specs = package.DeltaSpec
+    known = {"": specs.auto(), "delta": specs.try_consecutive(1), "lookback": specs.try_lookback()}
+    return {
+        name: package.ChunkConfig(compression_level=12, delta_spec=spec)
+        for name, spec in known.items()
+    }
 
 
 def blosc(search: Search) -> None:
     """Blosc (Zstandard, byte or bit shuffle) on whole steps of twice the bound."""
     numcodecs = _need("numcodecs")
-    for shuffle in (1, 2):
+    for name, shuffle in (("bytes", 1), ("bits", 2)):
         codec = numcodecs.Blosc("zstd", clevel=9, shuffle=shuffle)
 
         def encode(array: Float32, step: float, codec: Any = codec) -> bytes:
@@ -458,7 +514,7 @@ def blosc(search: Search) -> None:
         def decode(stream: bytes, like: Float32, codec: Any = codec) -> npt.NDArray[Any]:
             return np.frombuffer(codec.decode(stream), np.int32).reshape(like.shape)
 
-        _rounded(search, encode, decode)
+        _rounded(search, f"{name} step", encode, decode)
 
 
 def _steps(array: npt.NDArray[Any], step: float) -> npt.NDArray[np.int32]:
@@ -470,78 +526,164 @@ def _steps(array: npt.NDArray[Any], step: float) -> npt.NDArray[np.int32]:
 
 def _rounded(
     search: Search,
+    name: str,
     encode: Callable[[Float32, float], bytes],
     decode: Callable[[bytes, Float32], npt.NDArray[Any]],
 ) -> None:
     """Rounding to steps, and a lossless codec for the whole numbers."""
+    step_of = [0.0]  # what a container would know
 
-    def values(step: float, stream: bytes, like: Float32) -> npt.NDArray[Any]:
-        return np.asarray((decode(stream, like) * step).astype(np.float32))
+    def remember(array: Float32, step: float) -> bytes:
+        step_of[0] = step
+        return encode(array, step)
 
-    for step in _lattice(search):
-        method = Method("step", encode, partial(values, step))
-        for layout in layouts(search.chunk.values, [(0, 1, 2), (1, 2, 0)]):
-            search.attempt(layout, method, float(step))
+    def values(stream: bytes, like: Float32) -> npt.NDArray[Any]:
+        return np.asarray((decode(stream, like) * step_of[0]).astype(np.float32))
+
+    method = Method(name, remember, values)
+    for layout in layouts(search.chunk.values, ALL_ORDERS):
+        if search.goal.max_error is not None:
+            search.attempt(layout, method, _lattice_step(search))
+        else:
+            # Errors of rounding are as if uniform, unless the steps are larger than the field.
+            typical = search.goal.size * np.sqrt(12)
+            for share in (0.9, 0.95, 1.0, 1.05):
+                search.attempt(layout, method, share * typical)
+            search.bisect(layout, method, 0.9 * typical, 4 * typical)
 
 
 # ---- codecs that know a quality, with a residual on top -----------------------------------------
 
 
 def _image_peer(
-    bits: int,
-    encode: Callable[[Any, npt.NDArray[Any], float], bytes],
+    depths: Sequence[int],
+    encode: Callable[[Any, npt.NDArray[Any], float, int], bytes],
     decode: Callable[[Any, bytes], npt.NDArray[Any]],
     qualities: Callable[[float], Float64],
+    *,
+    whole: bool = False,
 ) -> Callable[[Search], None]:
     """A peer from an image codec.
 
     Parameters
     ----------
-    bits : int
-        Of the integers that globes are scaled to.
+    depths : sequence of int
+        Bits of the integers that values are scaled to, each tried.
     encode, decode : callable
-        With imagecodecs as first argument.
+        With imagecodecs as first argument, quality and bits as last ones of ``encode``.
     qualities : callable
         From the goal as a share of the range to settings, from coarse to fine.
+    whole : bool
+        Qualities are whole numbers.
     """
 
     def peer(search: Search) -> None:
         codecs = _need("imagecodecs")
         values = search.chunk.values
         low, span = float(values.min()), max(float(np.ptp(values)), 1e-30)
-        top, dtype = 2**bits - 1, np.uint8 if bits == 8 else np.uint16
 
-        def to_bytes(array: Float32, quality: float) -> bytes:
-            image = np.rint((array.astype(np.float64) - low) / span * top).astype(dtype)
-            return encode(codecs, image, quality)
+        def method(bits: int) -> Method:
+            top, dtype = 2**bits - 1, np.uint8 if bits == 8 else np.uint16
 
-        def to_array(stream: bytes, like: Float32) -> npt.NDArray[Any]:
-            image = np.asarray(decode(codecs, stream)).reshape(like.shape)
-            return np.asarray(image / top * span + low).astype(np.float32)
+            def to_bytes(array: Float32, quality: float) -> bytes:
+                image = np.rint((array.astype(np.float64) - low) / span * top).astype(dtype)
+                return encode(codecs, image, quality, bits)
 
-        method = Method("quality", to_bytes, to_array)
-        layout = next(iter(layouts(values, [])))
-        _with_residual(search, layout, method, qualities(search.goal.size / span))
+            def to_array(stream: bytes, like: Float32) -> npt.NDArray[Any]:
+                image = np.asarray(decode(codecs, stream)).reshape(like.shape)
+                return np.asarray(image / top * span + low).astype(np.float32)
+
+            return Method(f"{bits} bits, quality", to_bytes, to_array, whole)
+
+        for bits in depths:
+            cuts = (*pictures(values), *layouts(values, []))
+            _search_qualities(search, cuts, method(bits), qualities(search.goal.size / span))
 
     return peer
 
 
-def _with_residual(search: Search, layout: Layout, method: Method, qualities: Float64) -> None:
-    """For a bound: every quality with what it misses in steps of twice the bound, by PCodec."""
-    if search.goal.max_error is None:
-        search.scan(layout, method, qualities)
-        if qualities.min() > 0 and not (qualities == qualities.round()).all():
-            search.bisect(layout, method, float(qualities[-1]), float(qualities[0]))
-        return
-    package = _need("pcodec")
-    settings = package.ChunkConfig(compression_level=12)
-    (step,) = _lattice(search)
+def _search_qualities(
+    search: Search, cuts: Sequence[Layout], method: Method, qualities: Float64
+) -> None:
+    """All qualities, from coarse to fine, in the first layout; those around its best in others."""
+    tried = qualities
+    for layout in cuts:
+        found = (_coarsest if search.goal.max_error is None else _with_residual)(
+            search, layout, method, tried
+        )
+        if found is not None:
+            where = int(np.argmin(np.abs(qualities - found)))
+            tried = qualities[max(where - 1, 0) : where + 2]
 
+
+def _with_residual(
+    search: Search, layout: Layout, method: Method, qualities: Float64
+) -> float | None:
+    """Every quality with what it misses in steps of twice the bound, by PCodec.
+
+    Returns the quality that takes the fewest bytes together with its residual.
+    """
+    package = _need("pcodec")
+    step = _lattice_step(search)
+    # What is missed in a whole chunk may be flattened in any order.
+    orders: list[Order | None] = [None]
+    if layout.arrays[0].ndim == 3 and len(layout.arrays[0]) > 1:
+        orders = [(0, 1, 2), (1, 0, 2), (1, 2, 0)]
+    best, best_quality = None, 0.0
+    first = _residual_method(method, package, _deltas(package)[""], step, orders[0])
+
+    def attempt(quality: float) -> None:
+        nonlocal best, best_quality
+        result = search.attempt(layout, first, quality)
+        if result is not None and (best is None or result.nbytes < best):
+            best, best_quality = result.nbytes, quality
+
+    for quality in qualities:
+        attempt(float(quality))
+    if best is None:
+        return None
+    # Twice between the best and its neighbours.
+    gaps = np.diff(qualities) if len(qualities) > 1 else np.zeros(1)
+    where = int(np.argmin(np.abs(qualities - best_quality)))
+    around = [gaps[max(where - 1, 0)], gaps[min(where, len(gaps) - 1)]]
+    for share in (0.5, 0.25):
+        middle = best_quality
+        for other in (middle - share * around[0], middle + share * around[1]):
+            attempt(round(other) if method.whole else float(other))
+    for order in orders:
+        for settings in _deltas(package).values():
+            packed = _residual_method(method, package, settings, step, order)
+            search.attempt(layout, packed, best_quality)
+    return best_quality
+
+
+def _coarsest(search: Search, layout: Layout, method: Method, qualities: Float64) -> float | None:
+    """The first of the qualities that meets the goal, and what is between it and the one before.
+
+    Returns the first one.
+    """
+    before = None
+    for quality in map(float, qualities):
+        result = search.attempt(layout, method, quality)
+        if result is not None and search.meets(result):
+            if before is not None and min(before, quality) > 0:
+                search.bisect(layout, method, quality, before)
+            return quality
+        # What meets the goal is larger still.
+        if result is not None and search.best and result.nbytes > search.best.nbytes:
+            return None
+        before = quality
+    return None
+
+
+def _residual_method(
+    method: Method, package: Any, settings: Any, step: float, order: Order | None
+) -> Method:
     def encode(array: Float32, quality: float) -> bytes:
         base = method.encode(array, quality)
-        missed = array - method.decode(base, array).astype(np.float64)
-        steps = _steps(missed, step).ravel()
-        rest = bytes(package.standalone.simple_compress(steps, settings)) if steps.any() else b""
+        steps = _steps(array - method.decode(base, array).astype(np.float64), step)
+        flat = (steps if order is None else steps.transpose(order)).ravel()
+        rest = bytes(package.standalone.simple_compress(flat, settings)) if flat.any() else b""
         return len(base).to_bytes(4, "little") + base + rest
 
     def decode(stream: bytes, like: Float32) -> npt.NDArray[Any]:
@@ -550,11 +692,14 @@ def _with_residual(search: Search, layout: Layout, method: Method, qualities: Fl
         if len(stream) == length:
             return np.asarray(base.astype(np.float32))
         steps = np.asarray(package.standalone.simple_decompress(stream[length:]))
-        return np.asarray(base + steps.reshape(like.shape) * step).astype(np.float32)
+        if order is None:
+            steps = steps.reshape(like.shape)
+        else:
+            turned = [like.shape[axis] for axis in order]
+            steps = steps.reshape(turned).transpose(np.argsort(order))
+        return np.asarray(base + steps * step).astype(np.float32)
 
-    both = Method("quality", encode, decode)
-    for quality in qualities:
-        search.attempt(layout, both, float(quality))
+    return Method(method.name, encode, decode, method.whole)
 
 
 def _decibels(share: float) -> Float64:
@@ -563,50 +708,55 @@ def _decibels(share: float) -> Float64:
 
 
 jpeg2000 = _image_peer(
-    16,
-    lambda c, image, level: bytes(
+    [16],
+    lambda c, image, level, bits: bytes(
         c.jpeg2k_encode(image, level=level, codecformat="j2k", reversible=False, numthreads=1)
     ),
     lambda c, stream: np.asarray(c.jpeg2k_decode(stream)),
     _decibels,
 )
 jpeg_xl = _image_peer(
-    16,
-    lambda c, image, distance: bytes(
+    [16],
+    lambda c, image, distance, bits: bytes(
         c.jpegxl_encode(image, distance=distance, effort=7, usecontainer=False, numthreads=1)
     ),
     lambda c, stream: np.asarray(c.jpegxl_decode(stream)),
-    lambda share: np.geomspace(15, 0.02, 14),
+    lambda share: np.geomspace(25, 0.02, 16),
 )
 jpeg = _image_peer(
-    8,
-    lambda c, image, level: bytes(c.jpeg8_encode(image, level=int(level), optimize=True)),
+    [8, 12],
+    lambda c, image, level, bits: bytes(
+        c.jpeg8_encode(image, level=int(level), optimize=True, bitspersample=bits)
+    ),
     lambda c, stream: np.asarray(c.jpeg8_decode(stream)),
-    lambda share: np.array([10.0, 30, 50, 70, 80, 90, 95, 98, 100]),
+    lambda share: np.array([1.0, 5, 10, 30, 50, 70, 80, 90, 95, 98, 100]),
+    whole=True,
 )
 avif = _image_peer(
-    12,
+    [12],
     # Grey images are stored without loss whatever the level; grey as a colour costs no bits.
-    lambda c, image, level: bytes(
+    lambda c, image, level, bits: bytes(
         c.avif_encode(
             np.repeat(image[..., None], 3, axis=2),
-            level=int(level), bitspersample=12, pixelformat="420", numthreads=1,
+            level=int(level), bitspersample=bits, pixelformat="420", numthreads=1,
         )
     ),
     lambda c, stream: np.asarray(c.avif_decode(stream))[..., 1],
-    lambda share: np.array([20.0, 40, 50, 60, 70, 80, 85, 90, 95, 99]),
+    lambda share: np.array([20.0, 40, 50, 60, 70, 80, 90, 95, 99]),
+    whole=True,
 )  # fmt: skip
 
 
 def hevc(search: Search) -> None:
     """HEVC-intra (x265, 12 bits), the core of the BPG that the COIN++ paper compares with."""
     program = shutil.which("ffmpeg")
-    if program is None:
+    known = program and subprocess.run(
+        [program, "-v", "error", "-encoders"], capture_output=True, check=False, timeout=60
+    )
+    if program is None or not known or b"libx265" not in known.stdout:
         raise NotInstalledError("needs ffmpeg with libx265")
     values = search.chunk.values
     low, span = float(values.min()), max(float(np.ptp(values)), 1e-30)
-    n_lat, n_lon = values.shape[1:]
-    even = n_lat + n_lat % 2, n_lon + n_lon % 2
 
     def run(arguments: list[str], data: bytes) -> bytes:
         command = [program, "-v", "error", *arguments]
@@ -615,22 +765,32 @@ def hevc(search: Search) -> None:
             raise RuntimeError(done.stderr.decode(errors="replace")[-200:])
         return done.stdout
 
-    raw = ["-f", "rawvideo", "-pix_fmt", "gray12le", "-s", f"{even[1]}x{even[0]}"]
+    def raw(shape: tuple[int, ...]) -> list[str]:
+        return ["-f", "rawvideo", "-pix_fmt", "gray12le", "-s", f"{shape[-1]}x{shape[-2]}"]
+
+    def even(length: int) -> int:
+        return max(length + length % 2, _SMALLEST_FRAME)
 
     def encode(array: Float32, quality: float) -> bytes:
         image = np.rint((array.astype(np.float64) - low) / span * 4095).astype("<u2")
-        image = np.pad(image, [(0, 0), (0, even[0] - n_lat), (0, even[1] - n_lon)], mode="edge")
-        options = f"crf={quality:g}:keyint=1:log-level=none"
+        missing = [(0, even(length) - length) for length in image.shape[-2:]]
+        image = np.pad(image, [(0, 0)] * (image.ndim - 2) + missing, mode="edge")
+        # Its parameters would take two thousand bytes more in every frame.
+        options = f"crf={quality:g}:keyint=1:info=0:log-level=none"
         coder = ["-c:v", "libx265", "-preset", "slow", "-x265-params", options, "-f", "hevc", "-"]
-        return run([*raw, "-i", "-", *coder], image.tobytes())
+        return run([*raw(image.shape), "-i", "-", *coder], image.tobytes())
 
     def decode(stream: bytes, like: Float32) -> npt.NDArray[Any]:
-        back = run(["-f", "hevc", "-i", "-", *raw[:4], "-"], stream)
-        image = np.frombuffer(back, "<u2").reshape(-1, *even)[:, :n_lat, :n_lon]
+        n_lat, n_lon = like.shape[-2:]
+        back = run(["-f", "hevc", "-i", "-", *raw(like.shape)[:4], "-"], stream)
+        frames = np.frombuffer(back, "<u2").reshape(-1, even(n_lat), even(n_lon))
+        image = frames[:, :n_lat, :n_lon].reshape(like.shape)
         return np.asarray(image / 4095 * span + low).astype(np.float32)
 
-    whole = Layout("all intra", [values], lambda arrays: arrays[0])
-    _with_residual(search, whole, Method("crf", encode, decode), np.arange(40.0, -1, -5))
+    method = Method("crf", encode, decode)
+    frames = Layout("2D frames", [values], lambda arrays: arrays[0])
+    cuts = (*pictures(values), frames)
+    _search_qualities(search, cuts, method, np.array([*np.arange(50.0, 0, -5), 0.5]))
 
 
 def eof_truncation(search: Search) -> None:
@@ -685,11 +845,11 @@ def eof_truncation(search: Search) -> None:
         return Method(f"{kept} modes, step", remember, decode)
 
     whole = Layout("", [values], lambda arrays: arrays[0])
-    counts = sorted({n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n < len(sizes)} | {len(sizes)})
+    several = {*range(1, 9), *(n * 2**k for n in (5, 6, 7, 8) for k in range(1, 5))}
+    counts = sorted({n for n in several if n < len(sizes)} | {len(sizes)})
     for kept in counts:
-        _with_residual(
-            search, whole, method(kept), search.goal.size * np.array([8.0, 4.0, 2.0, 1.0, 0.5])
-        )
+        steps = search.goal.size * np.array([16, 8, 4, 2, 1, 0.5])
+        _search_qualities(search, [whole], method(kept), steps)
 
 
 def _need(module: str, package: str | None = None) -> Any:
