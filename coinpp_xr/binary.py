@@ -240,20 +240,21 @@ def decide(
     logits[inputs - 1] = _CONSTANT_LOGIT
     total = np.int64(0)
     for m in range(mixers):
-        own = weights[m, sets[m]]
+        own = sets[m]
         z = np.int64(0)
         for k in range(inputs):
-            z += own[k] * logits[k]
+            z += weights[m, own, k] * logits[k]
         opinions[m] = min(max(z >> 16, -LARGEST_LOGIT), LARGEST_LOGIT)
         total += opinions[m]
     yes = _code(coder, yes, tables.squash[total // mixers + LARGEST_LOGIT])
     truth = ONE if yes else 0
     for m in range(mixers):
-        own = weights[m, sets[m]]
+        own = sets[m]
         # Every mixer learns from its own mistake.
         error = truth - tables.squash[opinions[m] + LARGEST_LOGIT]
         for k in range(inputs):
-            own[k] += (error * logits[k] + (1 << (_LEARNING_SHIFT - 1))) >> _LEARNING_SHIFT
+            step = error * logits[k] + (1 << (_LEARNING_SHIFT - 1))
+            weights[m, own, k] += step >> _LEARNING_SHIFT
     for m in range(n_tables):
         c = contexts[m]
         n = seen[m, c]

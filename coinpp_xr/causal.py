@@ -46,7 +46,9 @@ _LAGS = 3
 # Neighbours in this globe, around the cell in the last one, and in each of those before.
 _NEAR, _LAST, _EARLIER = 7, 9, 7
 _FEATURES = _NEAR + _LAST + (_LAGS - 1) * _EARLIER
-_ENTRIES = _FEATURES * (_FEATURES + 1) // 2 + _FEATURES
+# Of normal equations: a triangle of products, and after it those with the target.
+_TARGETS = _FEATURES * (_FEATURES + 1) // 2
+_ENTRIES = _TARGETS + _FEATURES
 # Normal equations of surroundings in earlier globes are kept for about so many blocks of cells.
 _BLOCKS = 480
 # A column or a block takes 4 kB, several times.
@@ -146,6 +148,36 @@ def new_state(shape: tuple[int, int], thorough: bool) -> State:
     )
 
 
+class Room(NamedTuple):
+    """To work in, for :func:`_code_row`."""
+
+    features: Int
+    scaled: Int
+    matrix: Int
+    right: Int
+    entries: Int
+    run: Int
+    locations: Int
+    scales: Int
+    inverses: Int
+    distances: Int
+    stack_right: Int
+    logits: Int
+    contexts: Int
+    sets: Int
+    kinds: Int
+
+
+def _room_for(state: State) -> Room:
+    n, predictions, mixers = _FEATURES, state.errors.shape[1], len(state.mixture.weights)
+    best = len(state.stack_weights)
+    shapes = (
+        n, n, (n, n), n, _ENTRIES, _ENTRIES, predictions, predictions, predictions, best, best,
+        predictions + len(_CONTEXTS) + 1, len(_CONTEXTS), mixers, 4,
+    )  # fmt: skip
+    return Room(*(np.zeros(shape, np.int64) for shape in shapes))
+
+
 @compiled
 def _relax(matrix: Int, right: Int, solution: Int, n: int, ridge: int) -> None:
     """One Gauss-Seidel sweep for matrix · solution = right, solution in 1/65536."""
@@ -166,14 +198,13 @@ def _relax(matrix: Int, right: Int, solution: Int, n: int, ridge: int) -> None:
 
 @compiled
 def _unpack(entries: Int, matrix: Int, right: Int) -> None:
-    k = 0
     for a in range(_FEATURES):
+        row = a * (a + 1) // 2
         for c in range(a + 1):
-            matrix[a, c] = entries[k]
-            matrix[c, a] = entries[k]
-            k += 1
+            matrix[a, c] = entries[row + c]
+            matrix[c, a] = entries[row + c]
     for a in range(_FEATURES):
-        right[a] = entries[k + a]
+        right[a] = entries[_TARGETS + a]
 
 
 @compiled
@@ -350,6 +381,7 @@ def _code_row(
     mode: int,
     around: bool,
     soft: Int,
+    room: Room,
     i: int,
     side: int,
 ) -> None:
@@ -369,19 +401,12 @@ def _code_row(
     stack, stack_weights = state.stack_sums, state.stack_weights
     count = state.counts[0]
 
-    f, g = np.zeros(_FEATURES, np.int64), np.zeros(_FEATURES, np.int64)
-    matrix, right = np.zeros((_FEATURES, _FEATURES), np.int64), np.zeros(_FEATURES, np.int64)
-    entries, run = np.zeros(_ENTRIES, np.int64), np.zeros(_ENTRIES, np.int64)
-    locations, scales = np.zeros(predictions, np.int64), np.zeros(predictions, np.int64)
-    inverses = np.zeros(predictions, np.int64)
-    distances = np.zeros(best, np.int64)
-    stack_right = np.zeros(best, np.int64)
-    logits = np.zeros(predictions + len(_CONTEXTS) + 1, np.int64)
-    contexts = np.zeros(len(_CONTEXTS), np.int64)
-    sets = np.zeros(len(state.mixture.weights), np.int64)
-    kinds = np.zeros(4, np.int64)
+    f, g, matrix, right, entries, run = room[:6]
+    locations, scales, inverses, distances, stack_right = room[6:11]
+    logits, contexts, sets, kinds = room[11:]
 
-    run[:] = 0
+    for a in range(_ENTRIES):
+        run[a] = 0
     for j in range(n_lon):
         west, east = (j - 1) % n_lon, (j + 1) % n_lon
         if not around:
@@ -389,7 +414,8 @@ def _code_row(
         base = _features(soft, past, lags, i, j, around, f)
         if not valid[i, j]:
             soft[i, j] = past[0, i, j] if lags > 0 else base
-            errors[:, i, j] = 0
+            for k in range(predictions):
+                errors[k, i, j] = 0
             if thorough:
                 for a in range(_ENTRIES):
                     run[a] = (run[a] * 230) >> 8
@@ -448,7 +474,7 @@ def _code_row(
             distances[e] = locations[e] - blend
             correction += stack_weights[e] * distances[e]
         centre = _bounded(blend + (correction >> 16))
-        locations[best:] = centre
+        locations[best] = locations[best + 1] = locations[best + 2] = centre
         scales[best] = spread
         if count > 0:
             usual = 2 * state.habit[i, j] + state.habit[i, west] + state.habit[i, east]
@@ -512,13 +538,12 @@ def _code_row(
         for a in range(_FEATURES):
             g[a] = _scaled(f[a], inverse)
         target = _scaled(exact - base, inverse)
-        k = 0
         for a in range(_FEATURES):
+            row = a * (a + 1) // 2
             for c in range(a + 1):
-                entries[k] = g[a] * g[c]
-                k += 1
+                entries[row + c] = g[a] * g[c]
         for a in range(_FEATURES):
-            entries[k + a] = g[a] * target
+            entries[_TARGETS + a] = g[a] * target
         last = solutions if solutions < 2 else 2
         for e in range(last):
             for a in range(_ENTRIES):
@@ -557,7 +582,8 @@ def _scaled(value: int, inverse: int) -> int:
 @compiled
 def _fold_row(rows: Int, columns: Int, run: Int) -> None:
     """Add a finished row to what every column knows: fading to both sides, and downwards."""
-    run[:] = 0
+    for a in range(len(run)):
+        run[a] = 0
     for j in range(len(rows) - 1, -1, -1):
         for a in range(rows.shape[1]):
             columns[j, a] = ((columns[j, a] + rows[j, a] + run[a]) * 205) >> 8
@@ -587,11 +613,12 @@ def _end_globe(state: State, mode: int, around: bool) -> None:
                     blocks[i, j, a] = (
                         ((blocks[i, j, a] * 230) >> 8) + fresh[i, j, a] + ((beside * 115) >> 8)
                     )
-        fresh[:] = 0
-        state.columns[:] = 0
-    state.errors[2] = state.errors[1]
-    state.errors[1] = state.errors[0]
     n_lat, n_lon = state.habit.shape
+    for k in range(state.errors.shape[1]):
+        for i in range(n_lat):
+            for j in range(n_lon):
+                state.errors[2, k, i, j] = state.errors[1, k, i, j]
+                state.errors[1, k, i, j] = state.errors[0, k, i, j]
     for i in range(n_lat):
         for j in range(n_lon):
             state.habit[i, j] = (state.habit[i, j] * 230) >> 8
@@ -631,6 +658,7 @@ class _Walk:
         self.coder, self._around = coder, around
         self._state, self._expected = prior
         self._tables, self._sigmoid = binary.tables(), sigmoid_table()
+        self._room = _room_for(self._state)
         self.start_sequence()
 
     def start_sequence(self) -> None:
@@ -654,11 +682,13 @@ class _Walk:
             self.coder = binary.with_room(self.coder, _BYTES_PER_VALUE * n_lon)
             _code_row(
                 self.coder, self._tables, self._sigmoid, self._state, values, valid,
-                self._past, self._lags, self._mode, self._around, soft, row, side,
+                self._past, self._lags, self._mode, self._around, soft, self._room, row, side,
             )  # fmt: skip
             if is_broken(self.coder):
                 raise CorruptPayloadError("the residual's stream is damaged")
         _end_globe(self._state, self._mode, self._around)
+        self._state.fresh[:] = 0
+        self._state.columns[:] = 0
         if self._mode == 0:
             self.start_after([soft])  # an expected globe was no real one
         else:

@@ -26,9 +26,9 @@ def compiled(function: Function) -> Function:
     previous = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_folder())
     try:
-        result: Function = numba.njit(cache=True, nogil=True)(function)
+        result: Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # nowhere to write
-        result = numba.njit(nogil=True)(function)
+        result = numba.njit(nogil=True, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = previous
     return result
