@@ -187,20 +187,26 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     bases = list(_bases(chunk, bound, _WORTH_A_BASE * expected))
     # Of two bases that promise about the same, the larger one is not worth the time.
     least = min((guess for _, _, guess in bases), default=inf)
-    for way, rmse, guess in bases:
-        quantized = way.trial.meet(rmse) if guess < _WORTH_A_BASE * least else None
-        if quantized is None:
-            continue
-        base = way.trial.synthesis.values(quantized.coefficients).astype(np.float64)
-        # What a base leaves is noise: there is nothing to look around for.
-        on_top = residual.encode(chunk.fields, bound, chunk.all_items, base, thorough=False)
-        if on_top is not None:
-            payloads.append(way.payload(quantized, on_top))
+    while bases:
+        way, rmse, guess = bases.pop(0)
+        payload = _with_base(chunk, bound, way, rmse) if guess < _WORTH_A_BASE * least else None
+        payloads += [] if payload is None else [payload]
     smallest = 8 * min(map(len, payloads), default=chunk.values.nbytes)
     if sampled is not None and smallest > _CLEARLY_LESS * sampled:
         alone = _alone(chunk, bound)
         payloads += [] if alone is None else [alone]
     return min(payloads, key=len, default=None)
+
+
+def _with_base(chunk: Chunk, bound: Bound, way: _Way, rmse: float) -> bytes | None:
+    """A base of some error, and what it leaves."""
+    quantized = way.trial.meet(rmse)
+    if quantized is None:
+        return None
+    base = way.trial.synthesis.values(quantized.coefficients).astype(np.float64)
+    # What a base leaves is noise: there is nothing to look around for.
+    on_top = residual.encode(chunk.fields, bound, chunk.all_items, base, thorough=False)
+    return None if on_top is None else way.payload(quantized, on_top)
 
 
 def _sampled_bits(chunk: Chunk, bound: Bound) -> float | None:

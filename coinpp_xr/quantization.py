@@ -79,6 +79,8 @@ _PRICE_OF_A_BIT = 0.12
 _BELOW = 0.6
 # Beyond this ratio of step to size nothing but zeros is expected.
 _LARGEST_RATIO = np.float32(60)
+# So that what is computed on the way is small beside the coefficients, and stays in the cache.
+_AT_A_TIME = 1 << 16
 
 Floating = npt.NDArray[np.floating[Any]]
 
@@ -133,23 +135,31 @@ def quantize_for_rate(
     sizes : array
         Expected magnitudes, for the Laplace model of the rate.
     """
-    ratio = np.minimum(sizes.dtype.type(step) / sizes, _LARGEST_RATIO)
-    below = np.exp(-_BELOW * ratio)
-    # Bits that a one costs more than a zero, and every further step more than the one before.
-    first = np.log2(np.maximum((1 - below) / (0.5 * below * -np.expm1(-ratio)), 1))
-    further = np.minimum(ratio / np.log(2) * (_PRICE_OF_A_BIT / 2), 0.5)
-    scaled = np.abs(coefficients) / coefficients.dtype.type(step)
-    symbols = np.maximum(np.floor(scaled + (0.5 - further)), 1)
-    symbols[scaled < 0.5 + _PRICE_OF_A_BIT / 2 * first] = 0
-    signed: npt.NDArray[np.int32] = np.copysign(symbols, coefficients).astype(np.int32)
-    return signed
+    symbols = np.empty(coefficients.shape, np.int32)
+    flat = symbols.reshape(-1), coefficients.reshape(-1), sizes.reshape(-1)
+    for start in range(0, symbols.size, _AT_A_TIME):
+        part, values, expected = (a[start : start + _AT_A_TIME] for a in flat)
+        ratio = np.minimum(sizes.dtype.type(step) / expected, _LARGEST_RATIO)
+        below = np.exp(-_BELOW * ratio)
+        # Bits that a one costs more than a zero, and every further step more than the one before.
+        first = np.log2(np.maximum((1 - below) / (0.5 * below * -np.expm1(-ratio)), 1))
+        further = np.minimum(ratio / np.log(2) * (_PRICE_OF_A_BIT / 2), 0.5)
+        scaled = np.abs(values) / coefficients.dtype.type(step)
+        magnitude = np.maximum(np.floor(scaled + (0.5 - further)), 1)
+        magnitude[scaled < 0.5 + _PRICE_OF_A_BIT / 2 * first] = 0
+        part[...] = np.copysign(magnitude, values)
+    return symbols
 
 
 def estimated_bits(symbols: npt.NDArray[np.int32], step: float, sizes: Floating) -> float:
     """What symbols would cost if each were Laplace distributed with its expected size."""
-    ratio = np.minimum(sizes.dtype.type(step) / sizes, _LARGEST_RATIO)
-    magnitude = np.abs(symbols)
-    zero = -np.log2(-np.expm1(-_BELOW * ratio))
-    level = (np.maximum(magnitude, 1) - 1 + _BELOW) * ratio / np.log(2)
-    other = 1 + level - np.log2(-np.expm1(-ratio))
-    return float(np.where(magnitude == 0, zero, other).sum())
+    total, flat = 0.0, (symbols.reshape(-1), sizes.reshape(-1))
+    for start in range(0, symbols.size, _AT_A_TIME):
+        part, expected = (a[start : start + _AT_A_TIME] for a in flat)
+        ratio = np.minimum(sizes.dtype.type(step) / expected, _LARGEST_RATIO)
+        magnitude = np.abs(part)
+        zero = -np.log2(-np.expm1(-_BELOW * ratio))
+        level = (np.maximum(magnitude, 1) - 1 + _BELOW) * ratio / np.log(2)
+        other = 1 + level - np.log2(-np.expm1(-ratio))
+        total += float(np.where(magnitude == 0, zero, other).sum())
+    return total

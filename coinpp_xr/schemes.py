@@ -434,6 +434,7 @@ class Trial:
             # Fields in no order have nothing in common with their neighbours in time.
             bits = self._search(True).estimated_bits(first.exponent)
             along_time = bits <= self._search(False).estimated_bits(first.exponent)
+            del self._searches[not along_time]  # as large as the fields
         return self._approach((1 - ROUNDING) * target_rmse**2, along_time)
 
     @property

@@ -132,24 +132,27 @@ class SphereTransform:
         """Coefficients, shape (…, orders, waves), of fields of shape (…, n_lat, n_lon)."""
         rows = self._row_weights.astype(fields.dtype)[:, None]
         waves = (fields * rows) @ self._along_longitude.T.astype(fields.dtype)
-        return self._each_wave(self._along_latitude.astype(fields.dtype), waves)
+        return self._over_latitudes(waves)
 
     def inverse(self, coefficients: Floating) -> Floating:
         """Fields of :meth:`forward`'s coefficients."""
         dtype = coefficients.dtype
-        waves = self._each_wave(self._along_latitude.swapaxes(-1, -2).astype(dtype), coefficients)
+        waves = self._over_latitudes(coefficients, inverse=True)
         fields: Floating = waves @ self._along_longitude.astype(dtype)
-        return fields / self._row_weights.astype(dtype)[:, None]
+        fields /= self._row_weights.astype(dtype)[:, None]
+        return fields
 
-    @staticmethod
-    def _each_wave(matrices: Floating, columns: Floating) -> Floating:
+    def _over_latitudes(self, columns: Floating, *, inverse: bool = False) -> Floating:
         """Multiply what belongs to each wave, the last axis, by its matrix, or all by one."""
-        if matrices.ndim == 2:
-            return np.asarray(matrices @ columns)
-        product = matrices @ np.moveaxis(
-            columns.reshape(-1, *columns.shape[-2:]), (0, 1, 2), (2, 1, 0)
-        )
-        return np.moveaxis(product, (2, 1, 0), (0, 1, 2)).reshape(columns.shape)
+        if self._along_latitude.ndim == 2:
+            matrix = self._along_latitude.astype(columns.dtype)
+            return np.asarray((matrix.T if inverse else matrix) @ columns)
+        product = np.empty_like(columns)
+        # One by one: at 1 degree, all of them in another precision are more than the fields.
+        for wave in range(columns.shape[-1]):
+            matrix = self._along_latitude[(wave + 1) // 2].astype(columns.dtype)
+            product[..., wave] = columns[..., wave] @ (matrix if inverse else matrix.T)
+        return product
 
     @cached_property
     def _row_weights(self) -> Float64:
@@ -179,8 +182,8 @@ class SphereTransform:
 
     @cached_property
     def _along_latitude(self) -> Float64:
-        """An orthonormal matrix (orders, rows): one for each wave, (waves, orders, rows), or one
-        for all."""
+        """An orthonormal matrix (orders, rows): one for each wavenumber, (wavenumbers, orders,
+        rows), or one for all."""
         n_lat, n_lon = self.shape
         flat = n_lon > _MOST_COLUMNS_PER_ROW * n_lat  # no globe
         if not self._periodic or flat or n_lat > _MOST_ROWS or n_lat**2 * n_lon > _MOST_ENTRIES:
@@ -204,7 +207,7 @@ class SphereTransform:
             # The sign of an eigenvector is the library's whim: fix it by an uneven yardstick.
             yardstick = np.cos(1.0 + 0.7 * np.arange(n_lat) ** 1.3)
             bases.append(basis * np.where(basis @ yardstick < 0, -1.0, 1.0)[:, None])
-        return np.array(bases)[(np.arange(n_lon) + 1) // 2]
+        return np.array(bases)
 
 
 @lru_cache(maxsize=4)
