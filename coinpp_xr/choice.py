@@ -187,9 +187,10 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     bases = list(_bases(chunk, bound, _WORTH_A_BASE * expected))
     # Of two bases that promise about the same, the larger one is not worth the time.
     least = min((guess for _, _, guess in bases), default=inf)
+    most = least if chunk.effort == "fast" else _WORTH_A_BASE * least
     while bases:
         way, rmse, guess = bases.pop(0)
-        payload = _with_base(chunk, bound, way, rmse) if guess < _WORTH_A_BASE * least else None
+        payload = _with_base(chunk, bound, way, rmse) if guess <= most else None
         payloads += [] if payload is None else [payload]
     smallest = 8 * min(map(len, payloads), default=chunk.values.nbytes)
     if sampled is not None and smallest > _CLEARLY_LESS * sampled:
