@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import isqrt, sqrt
 
@@ -90,19 +91,19 @@ def _legendre_columns(latitude: bytes, degree: int) -> list[npt.NDArray[np.float
     return [np.array(column, np.float32) for column in legendre(sine, degree)]
 
 
-def legendre(sine: Float64, degree: int) -> list[list[Float64]]:
+def legendre(sine: Float64, degree: int) -> Iterator[list[Float64]]:
     """Normalised associated Legendre functions of sin(latitude).
 
     The mean over the sphere of the square of ``P_l^m cos(mφ)`` is one. Stable upward recursion
     in l (Holmes and Featherstone 2002).
 
-    Returns
-    -------
-    list over m of list over l = m .. degree of float64 arrays, shape (len(sine),)
+    Yields
+    ------
+    list over l = m .. degree of float64 arrays, shape (len(sine),)
+        For m = 0 .. degree.
     """
     cosine = np.sqrt(np.maximum(1 - sine * sine, 0))
     diagonal = np.ones_like(sine)
-    orders = []
     for m in range(degree + 1):
         if m > 0:
             diagonal = diagonal * cosine * sqrt((2 * m + 1) / (2 * m) * (2 if m == 1 else 1))
@@ -113,5 +114,4 @@ def legendre(sine: Float64, degree: int) -> list[list[Float64]]:
             forward = sqrt((4 * l * l - 1) / (l * l - m * m))
             back = sqrt((2 * l + 1) * (l - 1 + m) * (l - 1 - m) / ((2 * l - 3) * (l * l - m * m)))
             column.append(forward * sine * column[-1] - back * column[-2])
-        orders.append(column)
-    return orders
+        yield column

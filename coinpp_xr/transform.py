@@ -190,24 +190,23 @@ class SphereTransform:
             return cosine_transform(n_lat)
         degree = n_lat + n_lon // 2
         power = (np.arange(degree + 1) + 1.0) ** -_SLOPE
-        orders = legendre(np.sin(np.deg2rad(self.latitude)), degree)
         noise = np.diag(_NOISE * (1 + 0.5 * np.arange(n_lat) / n_lat))
-        bases = []
-        for wavenumber in range(n_lon // 2 + 1):
-            covariance = np.zeros((n_lat, n_lat))
-            # What the grid cannot tell from this wavenumber belongs to it, too.
-            for m in {wavenumber, n_lon - wavenumber} - {n_lon}:
-                if m <= degree:
-                    functions = np.stack(orders[m], axis=1) * self._row_weights[:, None]
-                    covariance += (functions * power[m:]) @ functions.T
+        bases = np.zeros((n_lon // 2 + 1, n_lat, n_lat))
+        for m, orders in enumerate(legendre(np.sin(np.deg2rad(self.latitude)), degree)):
+            if m >= n_lon:
+                break
+            functions = np.stack(orders, axis=1) * self._row_weights[:, None]
+            # What the grid cannot tell from a wavenumber belongs to it, too.
+            bases[min(m, n_lon - m)] += (functions * power[m:]) @ functions.T
+        for basis in bases:
             # Where all rows are poles, no wave has any power.
-            covariance = covariance / (float(np.trace(covariance)) or 1.0) + noise
+            covariance = basis / (float(np.trace(basis)) or 1.0) + noise
             _, vectors = np.linalg.eigh(covariance)
-            basis = vectors[:, ::-1].T
+            vectors = vectors[:, ::-1].T
             # The sign of an eigenvector is the library's whim: fix it by an uneven yardstick.
             yardstick = np.cos(1.0 + 0.7 * np.arange(n_lat) ** 1.3)
-            bases.append(basis * np.where(basis @ yardstick < 0, -1.0, 1.0)[:, None])
-        return np.array(bases)
+            basis[:] = vectors * np.where(vectors @ yardstick < 0, -1.0, 1.0)[:, None]
+        return bases
 
 
 @lru_cache(maxsize=4)
