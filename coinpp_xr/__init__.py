@@ -21,6 +21,7 @@ from coinpp_xr.errors import CompressionWarning, CorruptPayloadError, ModelNotFo
 
 if TYPE_CHECKING:
     from coinpp_xr.building import train
+    from coinpp_xr.codecs.patches import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
     from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
     from coinpp_xr.models import Model, load_model
     from coinpp_xr.settings import config
@@ -28,21 +29,27 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "AudioPatchCodec": "coinpp_xr.codecs.patches",
     "COINppArrayCodec": "coinpp_xr.codecs.sphere",
     "COINppCodec": "coinpp_xr.codecs.sphere",
+    "ImagePatchCodec": "coinpp_xr.codecs.patches",
     "Model": "coinpp_xr.models",
+    "VolumePatchCodec": "coinpp_xr.codecs.patches",
     "config": "coinpp_xr.settings",
     "load_model": "coinpp_xr.models",
     "train": "coinpp_xr.building",
 }
 
 __all__ = [
+    "AudioPatchCodec",
     "COINppArrayCodec",
     "COINppCodec",
     "CompressionWarning",
     "CorruptPayloadError",
+    "ImagePatchCodec",
     "Model",
     "ModelNotFoundError",
+    "VolumePatchCodec",
     "config",
     "load_model",
     "train",

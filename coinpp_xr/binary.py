@@ -93,6 +93,11 @@ def check_end(coder: Coder) -> None:
 
 
 @compiled
+def is_decoder(coder: Coder) -> bool:
+    return coder.registers[_DECODING] != 0
+
+
+@compiled
 def is_broken(coder: Coder) -> bool:
     """Whether what a decoder reads cannot be a stream: then there is no use in going on."""
     buffer, r = coder
@@ -123,7 +128,7 @@ def _shift_low(coder: Coder) -> None:
 
 
 @compiled
-def _code(coder: Coder, yes: bool, p: int) -> bool:
+def code(coder: Coder, yes: bool, p: int) -> bool:
     """Encode a decision of probability p / 65536, or decode it and return what it was."""
     buffer, r = coder
     bound = (r[_RANGE] >> 16) * p
@@ -208,13 +213,69 @@ def mixture(contexts: tuple[int, ...], sets: tuple[int, ...], predictions: int) 
     """
     inputs = predictions + len(contexts) + 1
     weights = np.zeros((len(sets), max(sets), inputs), np.int64)
-    weights[:, :, :predictions] = int(0.7 * ONE / predictions)
-    weights[:, :, predictions:-1] = int(0.3 * ONE / len(contexts))
+    if predictions:
+        weights[:, :, :predictions] = int(0.7 * ONE / predictions)
+    weights[:, :, predictions:-1] = int((0.3 if predictions else 1.0) * ONE / len(contexts))
     shape = len(contexts), max(contexts)
     return Mixture(
         np.full(shape, ONE // 2, np.int64), np.zeros(shape, np.int64), weights,
         np.zeros(len(sets), np.int64),
     )  # fmt: skip
+
+
+@compiled
+def half_octaves(value: int) -> int:
+    """0 for 0, then 1 for 1, 2 for 2, 3 for 3, 4 for 4 and 5, 5 for 6 and 7, …"""
+    n = 0
+    while value > 3:
+        value >>= 1
+        n += 2
+    return n + value
+
+
+@compiled
+def weigh(tables: Tables, mixture: Mixture, logits: Int, contexts: Int, sets: Int) -> int:
+    """How likely yes is, in 1/65536.
+
+    ``logits`` starts with the predictions; the rest of it is filled here. ``contexts`` and
+    ``sets`` say which context of every table, which weights of every mixer are used.
+    """
+    n_tables, inputs, mixers = len(contexts), len(logits), len(sets)
+    first = inputs - 1 - n_tables
+    for m in range(n_tables):
+        logits[first + m] = tables.stretch[mixture.chances[m, contexts[m]]]
+    logits[inputs - 1] = _CONSTANT_LOGIT
+    total = np.int64(0)
+    for m in range(mixers):
+        own = sets[m]
+        z = np.int64(0)
+        for k in range(inputs):
+            z += mixture.weights[m, own, k] * logits[k]
+        mixture.opinions[m] = min(max(z >> 16, -LARGEST_LOGIT), LARGEST_LOGIT)
+        total += mixture.opinions[m]
+    return tables.squash[total // mixers + LARGEST_LOGIT]
+
+
+@compiled
+def learn(
+    tables: Tables, mixture: Mixture, yes: bool, logits: Int, contexts: Int, sets: Int
+) -> None:
+    """Adapt to a decision that :func:`weigh` was asked about."""
+    truth = ONE if yes else 0
+    for m in range(len(sets)):
+        own = sets[m]
+        # Every mixer learns from its own mistake.
+        error = truth - tables.squash[mixture.opinions[m] + LARGEST_LOGIT]
+        for k in range(len(logits)):
+            step = error * logits[k] + (1 << (_LEARNING_SHIFT - 1))
+            mixture.weights[m, own, k] += step >> _LEARNING_SHIFT
+    for m in range(len(contexts)):
+        c = contexts[m]
+        n = mixture.seen[m, c]
+        before = mixture.chances[m, c]
+        chance = before + (((truth - before) * tables.rate[n]) >> 16)
+        mixture.chances[m, c] = min(max(chance, 16), ONE - 16)
+        mixture.seen[m, c] = min(n + 1, _MEMORY)
 
 
 @compiled
@@ -227,40 +288,9 @@ def decide(
     contexts: Int,
     sets: Int,
 ) -> bool:
-    """Code one decision and learn from it.
-
-    ``logits`` starts with the predictions; the rest of it is filled here. ``contexts`` and
-    ``sets`` say which context of every table, which weights of every mixer are used.
-    """
-    chances, seen, weights, opinions = mixture
-    n_tables, inputs, mixers = len(contexts), len(logits), len(sets)
-    first = inputs - 1 - n_tables
-    for m in range(n_tables):
-        logits[first + m] = tables.stretch[chances[m, contexts[m]]]
-    logits[inputs - 1] = _CONSTANT_LOGIT
-    total = np.int64(0)
-    for m in range(mixers):
-        own = sets[m]
-        z = np.int64(0)
-        for k in range(inputs):
-            z += weights[m, own, k] * logits[k]
-        opinions[m] = min(max(z >> 16, -LARGEST_LOGIT), LARGEST_LOGIT)
-        total += opinions[m]
-    yes = _code(coder, yes, tables.squash[total // mixers + LARGEST_LOGIT])
-    truth = ONE if yes else 0
-    for m in range(mixers):
-        own = sets[m]
-        # Every mixer learns from its own mistake.
-        error = truth - tables.squash[opinions[m] + LARGEST_LOGIT]
-        for k in range(inputs):
-            step = error * logits[k] + (1 << (_LEARNING_SHIFT - 1))
-            weights[m, own, k] += step >> _LEARNING_SHIFT
-    for m in range(n_tables):
-        c = contexts[m]
-        n = seen[m, c]
-        chance = chances[m, c] + (((truth - chances[m, c]) * tables.rate[n]) >> 16)
-        chances[m, c] = min(max(chance, 16), ONE - 16)
-        seen[m, c] = min(n + 1, _MEMORY)
+    """Code one decision and learn from it; arguments as of :func:`weigh`."""
+    yes = code(coder, yes, weigh(tables, mixture, logits, contexts, sets))
+    learn(tables, mixture, yes, logits, contexts, sets)
     return yes
 
 

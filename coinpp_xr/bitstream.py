@@ -7,7 +7,7 @@ Layout (little-endian; ``varint`` is unsigned LEB128)::
     kinds with a model:  its fingerprint, 8 bytes
     kinds with a grid:   layout u8 [coordinates CRC-32 u32]
     kind 1 only:         bits u8
-    kinds 2 to 4:        step exponent i16
+    kinds 2 to 4, 8:     step exponent i16
     kinds with time:     time axis u8 (+128: transformed along time)
     sections until the CRC:  tag u8, length varint, bytes
     CRC-32 u32 of everything before it
@@ -85,10 +85,12 @@ class Kind(IntEnum):
     # A residual and nothing below it. Kinds 2 to 4 may have one on top.
     RESIDUAL = 6
     RESIDUAL_FROM_MODEL = 7  # predicted by what the model's reference fields teach
+    # Patches of images, volumes or sound, with a residual on top or alone.
+    PATCHES = 8
 
     @property
     def has_grid(self) -> bool:
-        return self not in (Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL)
+        return self not in (Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL, Kind.PATCHES)
 
     @property
     def has_model(self) -> bool:
@@ -99,6 +101,10 @@ class Kind(IntEnum):
     @property
     def has_coefficients(self) -> bool:
         return self in (Kind.LATENTS_IN_TIME, Kind.GRID, Kind.GRID_FROM_MODEL)
+
+    @property
+    def has_step(self) -> bool:
+        return self.has_coefficients or self == Kind.PATCHES
 
     @property
     def has_time(self) -> bool:
@@ -116,6 +122,7 @@ class Tag(IntEnum):
     MEANS = 6
     LEVELS = 7
     RESIDUAL = 8
+    PATCHES = 9
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ class Payload:
                 parts.append(self.coordinates_crc.to_bytes(4, "little"))
         if self.kind == Kind.LATENTS:
             parts.append(bytes([self.bits]))
-        if self.kind.has_coefficients:
+        if self.kind.has_step:
             parts.append(self.exponent.to_bytes(2, "little", signed=True))
         if self.kind.has_time:
             parts.append(bytes([self.time_axis | (_ALONG_TIME if self.along_time else 0)]))
@@ -204,7 +211,7 @@ class Payload:
                     header["coordinates_crc"] = int.from_bytes(reader.take(4), "little")
             if kind == Kind.LATENTS:
                 header["bits"] = reader.byte()
-            if kind.has_coefficients:
+            if kind.has_step:
                 header["exponent"] = int.from_bytes(reader.take(2), "little", signed=True)
             if kind.has_time:
                 axis = reader.byte()
@@ -303,6 +310,14 @@ def pack_fields(
         }
     return Payload(
         kind, values.shape, values.dtype, sections, fortran=is_fortran(values), **header
+    ).pack()
+
+
+def pack_lossless(values: npt.NDArray[Any]) -> bytes:
+    """A container that holds the values' bytes."""
+    sections = {Tag.RAW: pack_bytes(values)}
+    return Payload(
+        Kind.LOSSLESS, values.shape, values.dtype, sections, fortran=is_fortran(values)
     ).pack()
 
 

@@ -28,6 +28,7 @@ from coinpp_xr.binary import (
     Mixture,
     Tables,
     decide,
+    half_octaves,
     is_broken,
     mark_broken,
 )
@@ -208,16 +209,6 @@ def _unpack(entries: Int, matrix: Int, right: Int) -> None:
 
 
 @compiled
-def _size(value: int) -> int:
-    """Half octaves: 0 for 0, then 1 for 1, 2 for 2, 3 for 3, 4 for 4 and 5, 5 for 6 and 7, …"""
-    n = 0
-    while value > 3:
-        value >>= 1
-        n += 2
-    return n + value
-
-
-@compiled
 def _features(x: Int, past: Int, lags: int, i: int, j: int, around: bool, f: Int) -> int:
     """Differences to a base, which is returned, all in 1/64 of a step."""
     n_lat, n_lon = x.shape
@@ -283,7 +274,7 @@ def _code_value(
     if ((centre + _UNIT // 2) & (_UNIT - 1)) > _UNIT // 2:
         first += 1
     place = min(max(((centre - (first * _UNIT - _UNIT // 2) + _UNIT // 2) * _PLACES) >> 6, 0), 7)
-    scale = min(max(_size(spread) - 2, 0), _SCALES - 1)
+    scale = min(max(half_octaves(spread) - 2, 0), _SCALES - 1)
     _find_contexts(0, scale, place, kinds, contexts, sets)
     edge = first * _UNIT - _UNIT // 2
     for k in range(n):
@@ -495,10 +486,10 @@ def _code_row(
         nearby = abs(errors[best, i, j - 1]) if j > 0 else np.int64(0)
         if i > 0:
             nearby = max(nearby, abs(errors[best, i - 1, j]))
-        kinds[0] = min(_size(nearby >> 3), _SIZES - 1)
-        kinds[1] = min(_size(abs(before[best, i, j]) >> 3), _SIZES - 1)
+        kinds[0] = min(half_octaves(nearby >> 3), _SIZES - 1)
+        kinds[1] = min(half_octaves(abs(before[best, i, j]) >> 3), _SIZES - 1)
         rough = abs(f[3] - f[2]) + abs(f[0] - f[2])
-        kinds[2] = min(_size(rough >> 5), _ROUGH - 1)
+        kinds[2] = min(half_octaves(rough >> 5), _ROUGH - 1)
         kinds[3] = (i * (_BANDS - 1)) // n_lat
         value = _code_value(
             coder, tables, sigmoid, state.mixture, values[i, j], centre, spread,

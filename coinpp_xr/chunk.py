@@ -18,9 +18,8 @@ from coinpp_xr.bitstream import (
     Kind,
     Payload,
     Tag,
-    is_fortran,
-    pack_bytes,
     pack_fields,
+    pack_lossless,
     unpack_bytes,
     unpack_mask,
     unpack_special_values,
@@ -31,6 +30,7 @@ from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning, CorruptPayloadError
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
+from coinpp_xr.patch_chunk import checked_region, decode_patches
 from coinpp_xr.quantization import BITS
 from coinpp_xr.recognition import (
     best_layout,
@@ -131,7 +131,7 @@ def _encode_chunk(
     if values.dtype.hasobject:
         raise TypeError("cannot compress objects; convert to float32 first (da.astype('float32'))")
     if values.dtype.kind != "f" or values.dtype.itemsize > 8:
-        return _lossless(values)
+        return pack_lossless(values)
     if values.ndim < 2:
         raise ValueError(
             f"needs at least two axes (..., latitude, longitude), got shape {values.shape}"
@@ -143,21 +143,21 @@ def _encode_chunk(
             "(chunk with lat=-1, lon=-1) and latitude/longitude must be the data's own"
         )
     if values.size == 0 or sum(values.shape[-2:]) > _MOST_COORDINATES:
-        return _lossless(values)
+        return pack_lossless(values)
 
     table = values.reshape(-1, prod(values.shape[-2:]))
     usable = usable_cells(table)
     if bound is not None:
         usable &= ~((table == 0) & np.signbit(table))  # -0.0 keeps its bits
     if not usable.any():
-        return _lossless(values)
+        return pack_lossless(values)
     if model is not None:
         features, valid = features_of(table, usable, model)
         if not is_plausible(usable, valid):
             _check_byte_order(table, model)
             if bits is not None:
                 _warn_lossless(values, model)
-                return _lossless(values)
+                return pack_lossless(values)
             model = None  # a stranger to this data
 
     layout = EXPLICIT_COORDINATES
@@ -190,9 +190,9 @@ def _encode_chunk(
         else:
             raise ValueError("give bits and a model, target_rmse, or a bound")
     if payload is None:
-        return _lossless(values)
+        return pack_lossless(values)
     if 4 * len(payload) > values.nbytes:  # tiny chunks, noise under many bits
-        payload = min(payload, _lossless(values), key=len)
+        payload = min(payload, pack_lossless(values), key=len)
     return payload
 
 
@@ -251,6 +251,7 @@ def decode_chunk(
     *,
     grid: SphereGrid | None = None,
     expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None,
+    region: tuple[slice, ...] | None = None,
 ) -> npt.NDArray[Any]:
     """The array of a payload, with its original shape and dtype.
 
@@ -263,10 +264,14 @@ def decode_chunk(
         The coordinates that the chunk was written with, if they were given then.
     expected : (shape, dtype), optional
         What the store says the chunk holds; anything else is refused before memory is taken.
+    region : tuple of slice, optional
+        The part that is wanted. Of patches, no more than their bands is decoded for it.
 
     Raises
     ------
     CorruptPayloadError, ModelNotFoundError
+    ValueError
+        If there is no such region.
     """
     payload = Payload.unpack(data)
     if expected is not None:
@@ -286,8 +291,12 @@ def decode_chunk(
             values = raw.reshape(payload.shape)
         except ValueError as error:
             raise CorruptPayloadError("payload claims an impossible shape") from error
+    elif payload.kind == Kind.PATCHES:
+        values = decode_patches(payload, region)
     else:
         values = _decode_fields(payload, find_model, grid)
+    if region is not None:
+        values = values[checked_region(region, payload.shape)].copy()
     return np.asfortranarray(values) if payload.fortran else values
 
 
@@ -409,13 +418,6 @@ def synthesis_of(
     if len(section) % 4 or len(means) != len(sequences.order) or not np.isfinite(means).all():
         raise CorruptPayloadError("payload's mean values are damaged")
     return GridSynthesis(means.astype(np.float64)[:, None], grid, sequences, items)
-
-
-def _lossless(values: npt.NDArray[Any]) -> bytes:
-    sections = {Tag.RAW: pack_bytes(values)}
-    return Payload(
-        Kind.LOSSLESS, values.shape, values.dtype, sections, fortran=is_fortran(values)
-    ).pack()
 
 
 def _warn_lossless(values: npt.NDArray[Any], model: Model) -> None:

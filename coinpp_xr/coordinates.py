@@ -14,6 +14,17 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Plane:
+    """Rows and columns of nothing in particular: a slice, a photograph, a line of sound."""
+
+    shape: tuple[int, int]
+
+    @property
+    def goes_around(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True, eq=False)
 class SphereGrid:
     """A latitude-longitude grid seen as points on the unit sphere.
@@ -60,6 +71,15 @@ class SphereGrid:
         lat, lon = np.deg2rad(self.latitude)[row], np.deg2rad(self.longitude)[column]
         xyz = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1)
         return xyz.astype(np.float32)
+
+    @cached_property
+    def goes_around(self) -> bool:
+        """Whether the first column follows the last one, as far apart as all others."""
+        longitude = np.sort(self.longitude)
+        if len(longitude) < 3:
+            return False
+        gap = longitude[0] + 360 - longitude[-1]
+        return bool(gap < 1.5 * float(np.diff(longitude).max()))
 
     @cached_property
     def area_weights(self) -> Float64:

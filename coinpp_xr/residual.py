@@ -21,7 +21,7 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
-from coinpp_xr.schemes import ROUNDING, Fields, Sequences, round_to
+from coinpp_xr.schemes import ROUNDING, Fields, PlaneFields, Sequences, round_to
 
 if TYPE_CHECKING:
     from coinpp_xr import causal
@@ -183,7 +183,7 @@ class Residual:
 
 
 def encode(
-    fields: Fields,
+    fields: Fields | PlaneFields,
     bound: Bound,
     sequences: Sequences,
     base: Floating | None = None,
@@ -195,7 +195,7 @@ def encode(
 
     Parameters
     ----------
-    fields : Fields
+    fields : Fields or PlaneFields
     bound : Bound
     sequences : Sequences
         Of all items, those that hold nothing among them.
@@ -248,8 +248,9 @@ def encode(
     from coinpp_xr import causal  # compiles, or loads what was compiled
 
     thorough = thorough and causal.can_look_around(shape)
-    around = _goes_around(fields.grid)
-    prior = _prior(model, fields.grid, shape, lattice, around, thorough)
+    around = fields.grid.goes_around
+    grid = fields.grid if isinstance(fields.grid, SphereGrid) else None
+    prior = _prior(model, grid, shape, lattice, around, thorough)
     if prior is None:
         return None
     stream = causal.encode(sequences.order, globe_of, prior, around=around)
@@ -314,8 +315,10 @@ def _learned(
     return causal.prior_of(integers.astype(np.int64), around=around, thorough=thorough)
 
 
-def _spacing(fields: Fields, bound: Bound, counted: Bool) -> float:
+def _spacing(fields: Fields | PlaneFields, bound: Bound, counted: Bool) -> float:
     """Of the data's type, where the values that count are largest."""
+    if fields.dtype.kind != "f":
+        return 1.0
     if bound.relative:
         return float(np.finfo(fields.dtype).eps)
     number = fields.dtype.newbyteorder("=").type
@@ -323,7 +326,7 @@ def _spacing(fields: Fields, bound: Bound, counted: Bool) -> float:
     return float(largest) - float(np.nextafter(largest, number(0)))
 
 
-def _lattice(bound: Bound, fields: Fields, rest: Float64, shake: float) -> Lattice:
+def _lattice(bound: Bound, fields: Fields | PlaneFields, rest: Float64, shake: float) -> Lattice:
     """The coarsest for all values, or, where a few far ones would spoil it, for all but those."""
     valid = fields.valid
     whole = Lattice.of(bound, rest, valid, _spacing(fields, bound, valid), shake)
@@ -390,12 +393,3 @@ def decode(
     ):
         fields[item] += lattice.values(integers).reshape(-1)
     return fields
-
-
-def _goes_around(grid: SphereGrid) -> bool:
-    """Whether the first column follows the last one, as far apart as all others."""
-    longitude = np.sort(grid.longitude)
-    if len(longitude) < 3:
-        return False
-    gap = longitude[0] + 360 - longitude[-1]
-    return bool(gap < 1.5 * float(np.diff(longitude).max()))

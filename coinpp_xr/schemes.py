@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import coefficients as coding
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import Plane, SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.models import Model
 from coinpp_xr.quantization import (
@@ -238,8 +238,43 @@ class Fields:
         return float(np.einsum("ic,ic,c->", difference, difference, self._weights))
 
 
+@dataclass(frozen=True, eq=False)
+class PlaneFields:
+    """The same, where cells have a place but no area.
+
+    Parameters
+    ----------
+    values : float64 array, shape (items, cells)
+    valid : bool array, shape (items, cells)
+    dtype : dtype
+    grid : Plane
+    """
+
+    values: npt.NDArray[np.float64]
+    valid: Bool
+    dtype: np.dtype[Any]
+    grid: Plane
+
+    @property
+    def present(self) -> Bool:
+        """Items that hold anything, shape (items,)."""
+        return np.asarray(self.valid.any(axis=1))
+
+
 def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
     """Values as they come back: in the data's type, and finite."""
+    if dtype.kind != "f":
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+        values = np.rint(values)
+        if dtype.itemsize < 8:
+            return np.clip(values, least, most).astype(dtype)
+        # The largest of 64 bits is no float: what reaches it is set afterwards.
+        inside = (values > least) & (values < most)
+        return np.where(
+            inside,
+            np.where(inside, values, 0).astype(dtype),
+            np.where(values < 0, least, most).astype(dtype),
+        )
     if dtype.itemsize == 2:  # what was finite must not become infinite
         largest = values.dtype.type(np.finfo(np.float16).max)
         values = np.clip(values, -largest, largest)

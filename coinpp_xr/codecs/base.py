@@ -29,11 +29,9 @@ class _NumcodecsDict(dict[str, Any]):
     methods on the dict's type; a plain one would be refused as an unknown codec.
     """
 
-    codec_id = "coinpp"
-
     def __init__(self, codec: NumcodecsCodec, form: dict[str, Any]) -> None:
         super().__init__(form)
-        self._codec = codec
+        self._codec, self.codec_id = codec, codec.codec_id
 
     def encode(self, buf: Any) -> bytes:
         return bytes(self._codec.encode(buf))
@@ -200,6 +198,8 @@ class Rate:
 
     bits: int | None = None
     target_rmse: float | None = None
+    target_psnr: float | None = None
+    target_bpp: float | None = None
     bound: Bound | None = None
 
     @property
@@ -208,39 +208,23 @@ class Rate:
         if self.bound is not None:
             name = "max_error_relative" if self.bound.relative else "max_error"
             return {name: self.bound.error}
-        named = {"bits": self.bits, "target_rmse": self.target_rmse}
+        named = {name: value for name, value in vars(self).items() if name != "bound"}
         return {name: value for name, value in named.items() if value is not None}
 
     @classmethod
-    def parse(cls, *, bits: Any, max_error: Any, max_error_relative: Any, target_rmse: Any) -> Rate:
-        """Check the exclusive rate controls.
+    def parse(cls, **controls: Any) -> Rate:
+        """Check the exclusive rate controls that a codec has, each by its name.
 
         Raises
         ------
         ValueError
         """
-        given = {
-            "bits": bits,
-            "max_error": max_error,
-            "max_error_relative": max_error_relative,
-            "target_rmse": target_rmse,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
+        given = {name: value for name, value in controls.items() if value is not None}
         if len(given) > 1:
             raise ValueError(f"give one rate control, not {' and '.join(given)}")
-        if "max_error" in given:
-            return cls(bound=Bound(parse_error("max_error", max_error)))
-        if "max_error_relative" in given:
-            error = parse_error("max_error_relative", max_error_relative)
-            if error >= 1:
-                raise ValueError(
-                    f"max_error_relative is a fraction of the value, below 1 (0.01 is 1 %), "
-                    f"got {max_error_relative!r}"
-                )
-            return cls(bound=Bound(error, relative=True))
-        if "target_rmse" in given:
-            return cls(target_rmse=parse_error("target_rmse", target_rmse))
         if not given:
+            if "bits" not in controls:
+                raise ValueError(f"give one rate control: {', '.join(controls)}")
             warnings.warn(
                 f"no rate control given: bits={DEFAULT_BITS} is used, which bounds no error. Data "
                 "unlike the model's training data comes back with whatever error the model makes; "
@@ -249,14 +233,32 @@ class Rate:
                 stacklevel=4,
             )
             return cls(bits=DEFAULT_BITS)
-        return cls(bits=parse_bits(bits))
+        name, value = next(iter(given.items()))
+        if name == "bits":
+            return cls(bits=parse_bits(value))
+        unit = _UNITS.get(name, "in the data's unit")
+        number = parse_error(name, value, unit)
+        if name == "max_error":
+            return cls(bound=Bound(number))
+        if name == "max_error_relative":
+            if number >= 1:
+                raise ValueError(
+                    f"max_error_relative is a fraction of the value, below 1 (0.01 is 1 %), "
+                    f"got {value!r}"
+                )
+            return cls(bound=Bound(number, relative=True))
+        return cls(**{name: number})  # type: ignore[arg-type]
 
 
-def parse_error(name: str, value: Any) -> float:
-    """Check an error in the data's unit."""
+# Of controls that are not in the data's unit.
+_UNITS = {"target_psnr": "in dB", "target_bpp": "of bits per cell"}
+
+
+def parse_error(name: str, value: Any, unit: str = "in the data's unit") -> float:
+    """Check an error, by default in the data's unit."""
     number = isinstance(value, int | float | np.integer | np.floating)
     if not number or isinstance(value, bool) or not 0 < float(value) < float("inf"):
-        raise ValueError(f"{name} must be a positive number in the data's unit, got {value!r}")
+        raise ValueError(f"{name} must be a positive number {unit}, got {value!r}")
     return float(value)
 
 

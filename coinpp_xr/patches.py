@@ -1,0 +1,316 @@
+"""Arrays ↔ patches: which axes are space, which is channels; blocks, their transforms and splits.
+
+Images, volumes and sound are the same here, three axes of space of which some have length one.
+Patches do not overlap. Each is one block or is split in halves along every axis, and those again;
+blocks are transformed by orthonormal cosines along every axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.transform import cosine_transform
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+Int = npt.NDArray[np.int64]
+
+# Coefficients that the encoder is given are in 1/256 of a step.
+UNIT = 256
+# Of sizes of blocks; of cells in a patch.
+LEVELS, MOST_CELLS = 4, 1 << 13
+# Classes of frequencies by their distance from zero, and by their place in the scan.
+RADII, POSITIONS = 16, 600
+CHANNELS = ("none", "first", "last")
+MOST_CHANNELS = 16
+_SPACE = 3
+# Blocks of fewer cells along an axis are not split further.
+_SHORTEST = 4
+# Frequencies are told apart up to about so many per patch, whatever its size.
+_FREQUENCIES = 32
+# Coefficients beyond so many steps are out of reach.
+MOST_STEPS = 1 << 19
+
+
+class Geometry(NamedTuple):
+    """What coding blocks of several sizes needs to know about their frequencies.
+
+    Parameters
+    ----------
+    sizes : int64 array, shape (levels, 3)
+        Of blocks, along z, y and x.
+    scans : int64 array, shape (levels, cells, 3)
+        Frequencies from low to high.
+    radii, positions : int64 array, shape (levels, cells)
+        Classes of them.
+    ratios : int64 array, shape (levels, levels)
+        How the same mean differs between blocks of two levels, in 1/65536.
+    axes : int
+        Along how many axes blocks extend.
+    """
+
+    sizes: Int
+    scans: Int
+    radii: Int
+    positions: Int
+    ratios: Int
+    axes: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the axes of an array mean.
+
+    Parameters
+    ----------
+    spatial : int
+        How many axes are space, 1 to 3: the last ones, but for channels.
+    channels : {"none", "first", "last"}
+        Whether there is an axis of channels, before or after those of space. Axes before all of
+        these count items.
+    """
+
+    spatial: int
+    channels: str = "none"
+
+    @property
+    def axes(self) -> int:
+        """The fewest that an array must have."""
+        return self.spatial + (self.channels != "none")
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int, tuple[int, int, int]]:
+        """Numbers of items and channels, and the extent of space."""
+        batch, rest = shape[: len(shape) - self.axes], shape[len(shape) - self.axes :]
+        n_channels = 1
+        if self.channels == "first":
+            n_channels, rest = rest[0], rest[1:]
+        elif self.channels == "last":
+            n_channels, rest = rest[-1], rest[:-1]
+        z, y, x = (1,) * (_SPACE - self.spatial) + rest
+        return prod(batch), n_channels, (z, y, x)
+
+    def arrange(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """As (items, channels, z, y, x)."""
+        items, n_channels, space = self.sizes(values.shape)
+        if self.channels == "last":
+            values = np.moveaxis(values.reshape(items, *space, n_channels), -1, 1)
+        return values.reshape(items, n_channels, *space)
+
+    def parts(
+        self, region: tuple[slice, ...], shape: tuple[int, ...]
+    ) -> tuple[Bool, tuple[slice, ...]]:
+        """Which items, and which cells along z, y and x, a region of the array touches."""
+        n_batch = len(shape) - self.axes
+        items = np.zeros(shape[:n_batch], np.bool_)
+        items[region[:n_batch]] = True
+        space = region[n_batch:]
+        if self.channels != "none":
+            space = space[1:] if self.channels == "first" else space[:-1]
+        return items.reshape(-1), (slice(0, 1),) * (_SPACE - self.spatial) + space
+
+    def restore(self, arranged: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """The opposite of :meth:`arrange`."""
+        if self.channels == "last":
+            arranged = np.moveaxis(arranged, 1, -1)
+        return arranged.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Patching:
+    """Patches of some size, and how often they may be split.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Cells of a patch along z, y and x.
+    levels : int
+        Sizes of blocks: 1 for none but the patch's own.
+    """
+
+    size: tuple[int, int, int]
+    levels: int
+
+    @classmethod
+    def of(cls, size: tuple[int, ...]) -> Patching:
+        """With as many levels as make sense."""
+        z, y, x = (1,) * (_SPACE - len(size)) + tuple(size)
+        levels, sides = 1, [n for n in (z, y, x) if n > 1]
+        while sides and levels < LEVELS and all(n % 2 == 0 and n >= 2 * _SHORTEST for n in sides):
+            levels, sides = levels + 1, [n // 2 for n in sides]
+        return cls((z, y, x), levels)
+
+    @cached_property
+    def block_sizes(self) -> list[tuple[int, int, int]]:
+        """Of every level, the patch's own first."""
+        return [
+            (max(self.size[0] >> k, 1), max(self.size[1] >> k, 1), max(self.size[2] >> k, 1))
+            for k in range(self.levels)
+        ]
+
+    @property
+    def axes(self) -> int:
+        """Along how many axes patches extend."""
+        return sum(n > 1 for n in self.size)
+
+    @property
+    def geometry(self) -> Geometry:
+        return _geometry(self)
+
+    def padded(self, space: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Extent of whole patches."""
+        z, y, x = (-(-n // size) * size for n, size in zip(space, self.size, strict=True))
+        return z, y, x
+
+    def coefficients(self, values: Float32, step: float, price: float) -> tuple[Int32, Int32]:
+        """In 1/256 of a step, and the level of each smallest block.
+
+        Parameters
+        ----------
+        values : float32 array, shape (channels, z, y, x)
+            Of whole patches.
+        step : float
+        price : float
+            What a bit may cost, in squared steps.
+
+        Raises
+        ------
+        OverflowError
+            If there are more steps than symbols can count.
+        """
+        least = self.block_sizes[-1]
+        shape = tuple(n // size for n, size in zip(values.shape[1:], least, strict=True))
+        levels = np.full(shape, self.levels - 1, np.int32)
+        chosen = cost = None
+        for level in reversed(range(self.levels)):
+            size = self.block_sizes[level]
+            found = _transform(values, size)
+            found *= np.float32(1 / step)
+            guess = _guessed_cost(found, size, price)
+            if chosen is None or cost is None:
+                chosen, cost = found, guess
+                continue
+            parts = _sums(cost[None], _ratio(cost.shape, guess.shape))
+            whole = guess <= parts + price
+            cost = np.where(whole, guess, parts)
+            spread = _repeat(whole, _ratio(size, least))
+            levels[spread] = level
+            np.copyto(chosen, found, where=_repeat(spread, least)[None])
+        assert chosen is not None
+        chosen *= UNIT
+        if not float(np.abs(chosen).max(initial=0)) < MOST_STEPS * UNIT:
+            raise OverflowError
+        return np.rint(chosen).astype(np.int32), levels
+
+    def values(self, symbols: Int32, levels: Int32, step: float) -> Float32:
+        """What :meth:`coefficients` become, shape (channels, z, y, x)."""
+        coefficients = symbols.astype(np.float32)
+        coefficients *= np.float32(step)
+        used = [level for level in range(self.levels) if (levels == level).any()]
+        values = _transform(coefficients, self.block_sizes[used[0]], inverse=True)
+        for level in used[1:]:
+            other = _transform(coefficients, self.block_sizes[level], inverse=True)
+            where = _repeat(levels == level, self.block_sizes[-1])[None]
+            np.copyto(values, other, where=where)
+        return values
+
+
+def _ratio(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(a // b for a, b in zip(shape, other, strict=True))
+
+
+def _transform(values: Float32, size: tuple[int, ...], *, inverse: bool = False) -> Float32:
+    for axis, n in enumerate(size, start=1):
+        if n == 1:
+            continue
+        matrix = cosine_transform(n).astype(np.float32)
+        matrix = matrix if inverse else matrix.T
+        # The axis in blocks, last: rows of a matrix product.
+        rows = np.moveaxis(values, axis, -1)
+        product = rows.reshape(-1, n) @ matrix
+        values = np.moveaxis(product.reshape(rows.shape), -1, axis)
+    return np.ascontiguousarray(values)
+
+
+def _guessed_cost(coefficients: Float32, size: tuple[int, ...], price: float) -> Float32:
+    """Squared error plus price · bits of blocks, roughly: what splitting is decided by.
+
+    Bits of a coefficient other than zero grow with the logarithm of its size; contexts make zeros
+    almost free.
+    """
+    magnitude = np.abs(coefficients)
+    symbols = np.floor(magnitude + np.float32(0.4))
+    missed = magnitude - symbols
+    missed *= missed
+    bits = np.log2(np.maximum(symbols, 1))
+    bits *= np.float32(2 * price)
+    bits += np.float32(3.8 * price)
+    missed += bits
+    np.minimum(missed, magnitude * magnitude, out=missed)
+    return _sums(missed, size) + np.float32(3 * price * len(coefficients))
+
+
+def _sums(values: Float32, size: tuple[int, ...]) -> Float32:
+    """Over the channels and each block."""
+    c, z, y, x = values.shape
+    a, b, d = size
+    blocks = values.reshape(c, z // a, a, y // b, b, x // d, d)
+    total: Float32 = blocks.sum(axis=(0, 2, 4, 6))
+    return total
+
+
+def _repeat(values: Bool, size: tuple[int, ...]) -> Bool:
+    for axis, n in enumerate(size):
+        if n > 1:
+            values = values.repeat(n, axis)
+    return values
+
+
+@lru_cache(maxsize=16)
+def _geometry(patching: Patching) -> Geometry:
+    sizes = np.array(patching.block_sizes, np.int64)
+    most = int(sizes[0].prod())
+    scans = np.zeros((len(sizes), most, _SPACE), np.int64)
+    radii = np.zeros((len(sizes), most), np.int64)
+    positions = np.zeros((len(sizes), most), np.int64)
+    for level, size in enumerate(sizes):
+        offsets = np.indices(size).reshape(_SPACE, -1).T
+        distance = np.sqrt((offsets**2).sum(axis=1))
+        # Along diagonals: whatever is lower along one axis comes before.
+        order = np.lexsort((offsets[:, 2], distance, offsets.sum(axis=1)))
+        n = len(order)
+        scans[level, :n] = offsets[order]
+        absolute = distance[order] * (_FREQUENCIES / size.max())
+        octaves = np.floor(2 * np.log2(np.maximum(absolute, 1))).astype(np.int64)
+        radii[level, :n] = np.minimum(np.where(distance[order] == 0, 0, 1 + octaves), RADII - 1)
+        rank = np.arange(n)
+        exact = POSITIONS * 2 // 3
+        beyond = exact + np.floor(8 * np.log2(np.maximum(rank / exact, 1))).astype(np.int64)
+        positions[level, :n] = np.minimum(np.where(rank < exact, rank, beyond), POSITIONS - 1)
+    cells = sizes.prod(axis=1)
+    ratios = np.rint(np.sqrt(cells[None, :] / cells[:, None]) * 65536).astype(np.int64)
+    return Geometry(sizes, scans, radii, positions, ratios, patching.axes)
+
+
+def check_patch_size(size: Any, spatial: int) -> tuple[int, ...]:
+    """Check cells of a patch along its axes.
+
+    Raises
+    ------
+    ValueError
+    """
+    numbers = [size] * spatial if isinstance(size, int | np.integer) else list(size)
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers)
+    if not whole or len(numbers) != spatial or min(numbers) < 1 or prod(numbers) > MOST_CELLS:
+        raise ValueError(
+            f"patch_size must be {spatial} whole number(s) from 1, at most {MOST_CELLS} cells in "
+            f"all, got {size!r}"
+        )
+    return tuple(int(n) for n in numbers)
