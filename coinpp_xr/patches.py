@@ -147,6 +147,14 @@ class Patching:
             levels, sides = levels + 1, [n // 2 for n in sides]
         return cls((z, y, x), levels)
 
+    def fitted(self, space: tuple[int, int, int]) -> Patching:
+        """Smaller patches along axes that are no longer than half of them."""
+        size = list(self.size)
+        for axis, n in enumerate(space):
+            while size[axis] % 2 == 0 and size[axis] // 2 >= n:
+                size[axis] //= 2
+        return self if tuple(size) == self.size else Patching.of((size[0], size[1], size[2]))
+
     @cached_property
     def block_sizes(self) -> list[tuple[int, int, int]]:
         """Of every level, the patch's own first."""

@@ -21,6 +21,10 @@ OWN = SphereGrid(np.array([60.0, 20.0, -10.0, -50.0]), np.array([0.0, 50.0, 100.
 def test_there_are_golden_payloads_of_every_kind() -> None:
     payloads = [Payload.unpack(path.read_bytes()) for path in PAYLOADS]
     assert {payload.kind for payload in payloads} == set(Kind)
+    patches = [set(p.sections) for p in payloads if p.kind == Kind.PATCHES]
+    assert {Tag.PATCHES, Tag.COEFFICIENTS} in patches
+    assert {Tag.PATCHES, Tag.RESIDUAL} in patches
+    assert {Tag.PATCHES, Tag.COEFFICIENTS, Tag.RESIDUAL} in patches
     with_base = {p.kind for p in payloads if Tag.RESIDUAL in p.sections and p.kind.has_coefficients}
     assert with_base >= {Kind.GRID, Kind.LATENTS_IN_TIME}
 

@@ -29,6 +29,9 @@ class _NumcodecsDict(dict[str, Any]):
     methods on the dict's type; a plain one would be refused as an unknown codec.
     """
 
+    # zarr-python may ask the type; what it writes comes from the codec's configuration.
+    codec_id: str = "coinpp"
+
     def __init__(self, codec: NumcodecsCodec, form: dict[str, Any]) -> None:
         super().__init__(form)
         self._codec, self.codec_id = codec, codec.codec_id

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from coinpp_xr import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
 from coinpp_xr.bitstream import VERSION, Payload
 from coinpp_xr.chunk import decode_chunk, encode_chunk
 from coinpp_xr.coordinates import SphereGrid
@@ -106,6 +107,30 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     }  # fmt: skip
 
 
+def patches() -> dict[str, tuple[np.ndarray, Any]]:
+    """Name → values and the codec of their modality."""
+    rng = np.random.default_rng(11)
+    rows, columns = np.mgrid[:70, :50]
+    image = np.sin(rows / 9) + np.cos(columns / 7 + rows / 20) + (columns > 30)
+    colours = image[..., None] + 0.05 * rng.standard_normal((70, 50, 3)).cumsum(axis=0)
+    gaps = colours.astype("<f4")
+    gaps[10:20, 5:9], gaps[0, 0, 0] = np.nan, np.inf
+    volume = np.sin(np.indices((20, 18, 17)).sum(axis=0) / 5)
+    sound = 0.3 * np.sin(np.arange(5000) ** 1.3 / 50) * np.sin(np.arange(5000) / 700)
+    whole = np.clip(60 * colours + 90, 0, 255).astype("|u1")
+    return {
+        "patches-image-gaps-f4": (gaps, ImagePatchCodec(target_rmse=0.05)),
+        "patches-image-lossless-u1": (whole, ImagePatchCodec(max_error=0.5)),
+        "patches-volumes-f2": (
+            np.stack([volume, 1 - volume]).astype("<f2"), VolumePatchCodec(target_psnr=30)
+        ),
+        "patches-sound-bands-f4": (
+            sound.astype("<f4"), AudioPatchCodec(target_rmse=0.01, band_cells=2000)
+        ),
+        "patches-sound-bound-f8": (sound.astype(">f8"), AudioPatchCodec(max_error=0.01)),
+    }  # fmt: skip
+
+
 def main() -> None:
     model = golden_model()
     folder = HERE / f"format-{VERSION}"
@@ -116,6 +141,11 @@ def main() -> None:
         print(name, Payload.unpack(payload).kind.name, len(payload))
         (folder / f"{name}.cnpp").write_bytes(payload)
         np.save(folder / f"{name}.npy", decode_chunk(payload, lambda _: model, grid=grid))
+    for name, (values, codec) in patches().items():
+        payload = codec.encode(values)
+        print(name, Payload.unpack(payload).kind.name, len(payload))
+        (folder / f"{name}.cnpp").write_bytes(payload)
+        np.save(folder / f"{name}.npy", codec.decode(payload))
 
 
 if __name__ == "__main__":
