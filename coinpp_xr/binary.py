@@ -52,7 +52,7 @@ def decoder(stream: bytes) -> Coder:
         If it is too short to hold anything.
     """
     if len(stream) < 4:
-        raise CorruptPayloadError("the residual's stream is cut short")
+        raise CorruptPayloadError("the coded stream is cut short")
     registers = np.zeros(8, np.int64)
     registers[_RANGE], registers[_DECODING], registers[_POSITION] = 0xFFFFFFFF, 1, 4
     registers[_CODE] = int.from_bytes(stream[:4], "big")
@@ -89,7 +89,7 @@ def check_end(coder: Coder) -> None:
     """
     read = int(coder.registers[_POSITION])
     if read != len(coder.buffer) or coder.registers[_CODE] != 0:
-        raise CorruptPayloadError("the residual's stream does not end where its symbols do")
+        raise CorruptPayloadError("the coded stream does not end where its symbols do")
 
 
 @compiled

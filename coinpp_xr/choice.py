@@ -188,7 +188,7 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     # Of two bases that promise about the same, the larger one is not worth the time.
     least = min((guess for _, _, guess in bases), default=inf)
     most = least if chunk.effort == "fast" else _WORTH_A_BASE * least
-    while bases:
+    while bases:  # let go one by one: each holds as much as the chunk, several times
         way, rmse, guess = bases.pop(0)
         payload = _with_base(chunk, bound, way, rmse) if guess <= most else None
         payloads += [] if payload is None else [payload]

@@ -274,6 +274,8 @@ def decode_chunk(
         If there is no such region.
     """
     payload = Payload.unpack(data)
+    if region is not None:
+        region = checked_region(region, payload.shape)
     if expected is not None:
         shape, dtype = expected
         if payload.shape != shape or payload.dtype.newbyteorder("=") != dtype.newbyteorder("="):
@@ -296,7 +298,7 @@ def decode_chunk(
     else:
         values = _decode_fields(payload, find_model, grid)
     if region is not None:
-        values = values[checked_region(region, payload.shape)].copy()
+        values = values[region].copy()
     return np.asfortranarray(values) if payload.fortran else values
 
 

@@ -36,7 +36,6 @@ from coinpp_xr.residual import Bound
 from coinpp_xr.schemes import PlaneFields, Sequences, round_to
 
 Bool = npt.NDArray[np.bool_]
-Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
@@ -582,15 +581,13 @@ def decode_patches(payload: Payload, region: tuple[slice, ...] | None = None) ->
     ----------
     payload : Payload
     region : tuple of slice, optional
-        Along the array's axes. What is outside of it may hold anything.
+        One along each of the array's axes; see :func:`checked_region`. What is outside may hold
+        anything.
 
     Raises
     ------
     CorruptPayloadError
-    ValueError
-        If there is no such region.
     """
-    wanted = None if region is None else checked_region(region, payload.shape)
     header = Header.unpack(payload.section(Tag.PATCHES), payload.shape)
     items, channels, space = header.layout.sizes(payload.shape)
     if payload.dtype.kind not in "iuf":
@@ -603,9 +600,7 @@ def decode_patches(payload: Payload, region: tuple[slice, ...] | None = None) ->
     if Tag.RESIDUAL in payload.sections:
         base = None
         plane, sequences = _planes(shape)
-        table = (items * channels * (space[0]), prod(plane.shape))
-        if len(sequences.order.reshape(-1)) != table[0]:
-            raise CorruptPayloadError("payload's header contradicts itself")
+        table = (sequences.order.size, prod(plane.shape))
         if Tag.COEFFICIENTS in payload.sections:
             base = _decoded(
                 header, payload.exponent, _parted(payload, header), shape, payload.dtype, np.float64
@@ -616,7 +611,7 @@ def decode_patches(payload: Payload, region: tuple[slice, ...] | None = None) ->
     else:
         arranged = _decoded(
             header, payload.exponent, _parted(payload, header), shape, payload.dtype,
-            payload.dtype, None if wanted is None else header.layout.parts(wanted, payload.shape),
+            payload.dtype, None if region is None else header.layout.parts(region, payload.shape),
         )  # fmt: skip
     values = header.layout.restore(arranged, payload.shape)
     if mask is not None:
@@ -660,8 +655,6 @@ def _decoded(
         walk.check_end()
 
     plan = header.bands(items, (space[0], space[1], space[2]))
-    if len(plan) != len(streams):
-        raise CorruptPayloadError("payload has not as many streams as its shape needs")
     jobs = list(zip(plan, streams, strict=True))
     if wanted is not None:
         jobs = [job for job in jobs if job[0].touches(*wanted)]

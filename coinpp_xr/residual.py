@@ -183,7 +183,7 @@ class Residual:
 
 
 def encode(
-    fields: Fields | PlaneFields,
+    fields: PlaneFields,
     bound: Bound,
     sequences: Sequences,
     base: Floating | None = None,
@@ -195,7 +195,7 @@ def encode(
 
     Parameters
     ----------
-    fields : Fields or PlaneFields
+    fields : PlaneFields
     bound : Bound
     sequences : Sequences
         Of all items, those that hold nothing among them.
@@ -315,7 +315,7 @@ def _learned(
     return causal.prior_of(integers.astype(np.int64), around=around, thorough=thorough)
 
 
-def _spacing(fields: Fields | PlaneFields, bound: Bound, counted: Bool) -> float:
+def _spacing(fields: PlaneFields, bound: Bound, counted: Bool) -> float:
     """Of the data's type, where the values that count are largest."""
     if fields.dtype.kind != "f":
         return 1.0
@@ -326,7 +326,7 @@ def _spacing(fields: Fields | PlaneFields, bound: Bound, counted: Bool) -> float
     return float(largest) - float(np.nextafter(largest, number(0)))
 
 
-def _lattice(bound: Bound, fields: Fields | PlaneFields, rest: Float64, shake: float) -> Lattice:
+def _lattice(bound: Bound, fields: PlaneFields, rest: Float64, shake: float) -> Lattice:
     """The coarsest for all values, or, where a few far ones would spoil it, for all but those."""
     valid = fields.valid
     whole = Lattice.of(bound, rest, valid, _spacing(fields, bound, valid), shake)

@@ -185,8 +185,8 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
-class Fields:
-    """What a chunk holds, ready for the schemes.
+class PlaneFields:
+    """What is to be kept within a bound: cells in a place.
 
     Parameters
     ----------
@@ -195,20 +195,32 @@ class Fields:
     valid : bool array, shape (items, cells)
     dtype : dtype
         Decoded values are rounded to it.
-    grid : SphereGrid
-    sequences : Sequences
+    grid : Plane or SphereGrid
     """
 
     values: npt.NDArray[np.float64]
     valid: Bool
     dtype: np.dtype[Any]
-    grid: SphereGrid
-    sequences: Sequences
+    grid: Plane | SphereGrid
 
     @cached_property
     def present(self) -> Bool:
         """Items that hold anything, shape (items,)."""
         return np.asarray(self.valid.any(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Fields(PlaneFields):
+    """What a chunk of globes holds, ready for the schemes: cells have an area, too.
+
+    Parameters
+    ----------
+    grid : SphereGrid
+    sequences : Sequences
+    """
+
+    grid: SphereGrid
+    sequences: Sequences
 
     def sequence_means(self) -> npt.NDArray[np.float64]:
         """Area-weighted mean of every sequence, shape (sequences,)."""
@@ -236,29 +248,6 @@ class Fields:
         if not self.valid.all():
             difference[~self.valid] = 0
         return float(np.einsum("ic,ic,c->", difference, difference, self._weights))
-
-
-@dataclass(frozen=True, eq=False)
-class PlaneFields:
-    """The same, where cells have a place but no area.
-
-    Parameters
-    ----------
-    values : float64 array, shape (items, cells)
-    valid : bool array, shape (items, cells)
-    dtype : dtype
-    grid : Plane
-    """
-
-    values: npt.NDArray[np.float64]
-    valid: Bool
-    dtype: np.dtype[Any]
-    grid: Plane
-
-    @property
-    def present(self) -> Bool:
-        """Items that hold anything, shape (items,)."""
-        return np.asarray(self.valid.any(axis=1))
 
 
 def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
