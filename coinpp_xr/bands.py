@@ -10,6 +10,7 @@ from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.patches import Patching
 
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 
 # The most that a coefficient can take: its unary part and what follows, no decision below 2^-12.
 _BYTES_PER_CELL = 40
@@ -23,19 +24,21 @@ class Walk:
         self._tables, self._costs = binary.tables(), blocks.costs()
         self._state, self._room = blocks.new_state(), blocks.new_room()
 
-    def encode(self, values: Float32, step: float, price: float) -> Float32:
-        """Code the values of whole patches, (channels, z, y, x); returns what a decoder gets.
+    def encode(self, coefficients: Int32, levels: Int32, price: float) -> Int32:
+        """Code whole patches; returns the symbols that a decoder gets.
 
-        Raises
-        ------
-        OverflowError
-            If the step is too small for the values.
+        Parameters
+        ----------
+        coefficients : int32 array, shape (channels, z, y, x)
+            In 1/256 of a step; turned into symbols in place.
+        levels : int32 array, shape (least blocks along z, y, x)
+        price : float
+            What a bit may cost, in squared steps.
         """
-        symbols, levels = self._patching.coefficients(values, step, price)
-        band = blocks.new_band(len(values), values.shape[1:], self._patching.geometry)
-        band = band._replace(symbols=symbols, levels=levels)
+        band = blocks.new_band(len(coefficients), coefficients.shape[1:], self._patching.geometry)
+        band = band._replace(symbols=coefficients, levels=levels)
         self._code(band, round(price * 256))
-        return self._patching.values(band.symbols, band.levels, step)
+        return band.symbols
 
     def decode(self, channels: int, space: tuple[int, int, int], step: float) -> Float32:
         """The opposite.

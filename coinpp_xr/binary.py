@@ -18,13 +18,15 @@ from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.mixing import ONE, squash_table, stretch_table
 
 Int = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
 
 LARGEST_LOGIT = 2839  # of the tables: ln(65535) · 256
 # Registers of the range coder.
 _LOW, _RANGE, _CACHE, _PENDING, _POSITION, _CODE, _DECODING, _BROKEN = range(8)
 _TOP = 1 << 24
-# Of an adaptive probability: how much of its history it remembers.
-_MEMORY = 255
+# Of an adaptive probability: how much of its history it remembers; bits to count that.
+_SEEN_BITS = 8
+_MEMORY = (1 << _SEEN_BITS) - 1
 # Weights of a mixture are in 1 / 65536; 2^-15 · 256 is a learning rate of 1/128.
 _LEARNING_SHIFT = 15
 _CONSTANT_LOGIT = 85
@@ -184,18 +186,17 @@ class Mixture(NamedTuple):
 
     Parameters
     ----------
-    chances : int64 array, shape (tables, contexts)
-        Probability of yes in 1/65536.
-    seen : int64 array, shape (tables, contexts)
-    weights : int64 array, shape (mixers, sets, inputs)
+    chances : int32 array, shape (tables, contexts)
+        Probability of yes in 1/65536 and, in the lowest 8 bits, how often a context was seen: one
+        look into memory for both.
+    weights : int32 array, shape (mixers, sets, inputs)
         In 1/65536. Inputs are the predictions given, those of the tables, and a constant.
     opinions : int64 array, shape (mixers,)
         What every mixer made of the last decision: logits.
     """
 
-    chances: Int
-    seen: Int
-    weights: Int
+    chances: Int32
+    weights: Int32
     opinions: Int
 
 
@@ -212,15 +213,12 @@ def mixture(contexts: tuple[int, ...], sets: tuple[int, ...], predictions: int) 
         How many are given from outside.
     """
     inputs = predictions + len(contexts) + 1
-    weights = np.zeros((len(sets), max(sets), inputs), np.int64)
+    weights = np.zeros((len(sets), max(sets), inputs), np.int32)
     if predictions:
         weights[:, :, :predictions] = int(0.7 * ONE / predictions)
     weights[:, :, predictions:-1] = int((0.3 if predictions else 1.0) * ONE / len(contexts))
-    shape = len(contexts), max(contexts)
-    return Mixture(
-        np.full(shape, ONE // 2, np.int64), np.zeros(shape, np.int64), weights,
-        np.zeros(len(sets), np.int64),
-    )  # fmt: skip
+    chances = np.full((len(contexts), max(contexts)), ONE // 2 << _SEEN_BITS, np.int32)
+    return Mixture(chances, weights, np.zeros(len(sets), np.int64))
 
 
 @compiled
@@ -243,7 +241,7 @@ def weigh(tables: Tables, mixture: Mixture, logits: Int, contexts: Int, sets: In
     n_tables, inputs, mixers = len(contexts), len(logits), len(sets)
     first = inputs - 1 - n_tables
     for m in range(n_tables):
-        logits[first + m] = tables.stretch[mixture.chances[m, contexts[m]]]
+        logits[first + m] = tables.stretch[mixture.chances[m, contexts[m]] >> _SEEN_BITS]
     logits[inputs - 1] = _CONSTANT_LOGIT
     total = np.int64(0)
     for m in range(mixers):
@@ -271,11 +269,11 @@ def learn(
             mixture.weights[m, own, k] += step >> _LEARNING_SHIFT
     for m in range(len(contexts)):
         c = contexts[m]
-        n = mixture.seen[m, c]
-        before = mixture.chances[m, c]
+        entry = np.int64(mixture.chances[m, c])
+        before, n = entry >> _SEEN_BITS, entry & _MEMORY
         chance = before + (((truth - before) * tables.rate[n]) >> 16)
-        mixture.chances[m, c] = min(max(chance, 16), ONE - 16)
-        mixture.seen[m, c] = min(n + 1, _MEMORY)
+        chance = min(max(chance, 16), ONE - 16)
+        mixture.chances[m, c] = (chance << _SEEN_BITS) | min(n + 1, _MEMORY)
 
 
 @compiled

@@ -6,13 +6,11 @@ and one can be decoded without the others. All share one step, which is the rate
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
-from math import ceil, floor, isfinite, log2, prod
-from typing import Any
+from functools import cache, cached_property
+from math import ceil, floor, isfinite, prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +28,15 @@ from coinpp_xr.bitstream import (
 from coinpp_xr.coordinates import Plane
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.parallel import map_in_threads
-from coinpp_xr.patches import CHANNELS, MOST_CELLS, MOST_CHANNELS, Layout, Patching
-from coinpp_xr.quantization import STEPS_PER_OCTAVE, exponent_of, step_of
+from coinpp_xr.patch_header import LARGEST, WHOLE, Band, Header, join, part
+from coinpp_xr.patches import MOST_CHANNELS, Layout, Patching
+from coinpp_xr.quantization import exponent_of, step_of
 from coinpp_xr.residual import Bound
 from coinpp_xr.schemes import PlaneFields, Sequences, round_to
+from coinpp_xr.stepping import MOST_EXPONENT, search_step
+
+if TYPE_CHECKING:
+    from coinpp_xr.splitting import Analysis
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -43,24 +46,14 @@ Float64 = npt.NDArray[np.float64]
 _PRICE = 0.13
 # Cells of a band. What a band teaches the coder is lost for the next.
 BAND_CELLS = 1 << 19
-_ATTEMPTS = 8
-# A rate within this share of the one asked for is close enough.
-_CLOSE = 0.99
-# The error grows with so many powers of the step, and the size falls, before it is known better.
-_SLOPES = {"error": 1.4, "size": -1.1}
-# Octaves that a guess may be off by.
-_FARTHEST = 12.0
 # Bands that a first guess at the step is made by.
 _SAMPLED = 3
 # RMSE of a base under a bound, as a share of the bound.
 _BASE_RMSE = 0.6
-# Numbers beyond this are near the end of single precision, and kept exactly.
-_LARGEST = 1e30
-# Steps that single precision can count with.
-_MOST_EXPONENT = 110 * STEPS_PER_OCTAVE
-_HEADER = struct.Struct("<BBHHHBIff")
-# The matrix of channels has entries in 1/127.
-_WHOLE = 127
+# Bytes of transforms that are kept from one trial to the next.
+_MOST_KEPT = 1 << 26
+# Coefficients that a curve is made of.
+_CURVE_CELLS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -152,147 +145,13 @@ def _encode(subject: _Subject, rate: PatchRate) -> bytes | None:
     else:
         assert rate.bits is not None
         cells = subject.items * prod(subject.space)
-        found = _search(subject, "size", rate.bits * cells / 8)
+        nothing = _Coded(0, [b""] * len(subject.bands), np.zeros((2, 2)))
+        allowed = rate.bits * cells / 8 - len(subject.pack(nothing))
+        found = _search(subject, "size", allowed) or subject.flat()
     return None if found is None else subject.pack(found)
 
 
 # ---- what is coded -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Header:
-    """What a decoder needs to know besides shape and step.
-
-    Parameters
-    ----------
-    layout : Layout
-    patching : Patching
-    band_cells : int
-        Of separately decodable parts, about.
-    lowest, highest : float
-        Of the values, in single precision.
-    offsets : float64 array, shape (channels,)
-        What zero stands for.
-    axes : int8 array, shape (channels, channels)
-        Directions of decorrelated channels, times 127; a decoder makes them orthonormal.
-    """
-
-    layout: Layout
-    patching: Patching
-    band_cells: int
-    lowest: float
-    highest: float
-    offsets: Float64
-    axes: npt.NDArray[np.int8]
-
-    @cached_property
-    def mixing(self) -> Float64:
-        """Channels → decorrelated channels, orthonormal."""
-        return _orthonormal(self.axes / _WHOLE) if len(self.axes) > 1 else np.eye(1)
-
-    def pack(self) -> bytes:
-        number = self.layout.spatial | CHANNELS.index(self.layout.channels) << 4
-        head = _HEADER.pack(
-            number, self.patching.levels, *self.patching.size, 0, self.band_cells,
-            self.lowest, self.highest,
-        )  # fmt: skip
-        axes = self.axes.tobytes() if len(self.axes) > 1 else b""
-        return head + self.offsets.astype("<f8").tobytes() + axes
-
-    @classmethod
-    def unpack(cls, data: bytes, shape: tuple[int, ...]) -> Header:
-        """Parse and check against the array's shape.
-
-        Raises
-        ------
-        CorruptPayloadError
-        """
-        damaged = CorruptPayloadError("the patches' header is damaged")
-        if len(data) < _HEADER.size:
-            raise damaged
-        number, levels, z, y, x, zero, band_cells, lowest, highest = _HEADER.unpack_from(data)
-        spatial, channels = number & 15, number >> 4
-        if not 1 <= spatial <= 3 or channels >= len(CHANNELS) or zero != 0 or band_cells == 0:
-            raise damaged
-        layout = Layout(spatial, CHANNELS[channels])
-        size = (z, y, x)
-        if len(shape) < layout.axes or 0 in shape or 0 in size or prod(size) > MOST_CELLS:
-            raise damaged
-        if max(size[: 3 - spatial], default=1) > 1 or not lowest <= highest:
-            raise damaged
-        patching = Patching.of(size)
-        if levels > patching.levels or levels == 0:
-            raise damaged
-        n = layout.sizes(shape)[1]
-        wanted = 8 * n + (n * n if n > 1 else 0)
-        if n > MOST_CHANNELS or len(data) != _HEADER.size + wanted:
-            raise damaged
-        offsets = np.frombuffer(data, "<f8", n, _HEADER.size).astype(np.float64)
-        if not (np.abs(offsets) < _LARGEST).all():
-            raise damaged
-        axes = np.full((1, 1), _WHOLE, np.int8)
-        if n > 1:
-            axes = np.frombuffer(data, np.int8, n * n, _HEADER.size + 8 * n).reshape(n, n)
-        return cls(layout, Patching(size, levels), band_cells, lowest, highest, offsets, axes)
-
-    def n_bands(self, items: int, space: tuple[int, int, int]) -> int:
-        """How many bands there are, without making them."""
-        axis, items_at_a_time, cells = self._extent(space)
-        return -(-items // items_at_a_time) * -(-space[axis] // cells)
-
-    def bands(self, items: int, space: tuple[int, int, int]) -> list[_Band]:
-        """In the order of their streams."""
-        axis, items_at_a_time, cells = self._extent(space)
-        return [
-            _Band(
-                axis, first, min(first + items_at_a_time, items),
-                start, min(start + cells, space[axis]),
-            )
-            for first in range(0, items, items_at_a_time)
-            for start in range(0, space[axis], cells)
-        ]  # fmt: skip
-
-    def _extent(self, space: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Of a band: along which axis it is cut, how many items, how many cells of the axis."""
-        axis = next((a for a, n in enumerate(self.patching.size) if n > 1), 2)
-        padded = self.patching.padded(space)
-        if prod(padded) <= self.band_cells:
-            return axis, self.band_cells // prod(padded), space[axis]
-        rows = self.band_cells * padded[axis] // prod(padded) // self.patching.size[axis]
-        return axis, 1, self.patching.size[axis] * max(1, rows)
-
-    def finished(self, coefficients: Float32, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Decoded channels, (channels, z, y, x), as the array had them; not rounded yet."""
-        working: Any = np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64
-        values = coefficients.astype(working, copy=False)
-        if len(self.offsets) > 1:
-            values = np.tensordot(self.mixing.T.astype(working), values, axes=1)
-        values += self.offsets.astype(working)[:, None, None, None]
-        return np.clip(values, working(self.lowest), working(self.highest), out=values)
-
-
-@dataclass(frozen=True)
-class _Band:
-    """Items from ``first`` on, and of those the cells from ``start`` on along an axis."""
-
-    axis: int
-    first: int
-    last: int
-    start: int
-    stop: int
-
-    def touches(self, items: Bool, space: tuple[slice, ...]) -> bool:
-        """Whether it holds any of some items, and of some cells."""
-        cells = space[self.axis]
-        inside = cells.start < self.stop and self.start < cells.stop
-        return inside and bool(items[self.first : self.last].any())
-
-    @property
-    def slices(self) -> list[tuple[Any, ...]]:
-        """Of an array (items, channels, z, y, x), item by item."""
-        cut = [slice(None)] * 3
-        cut[self.axis] = slice(self.start, self.stop)
-        return [(item, slice(None), *cut) for item in range(self.first, self.last)]
 
 
 @dataclass(frozen=True)
@@ -348,7 +207,7 @@ class _Subject:
         """None where there is nothing to be coded but exactly."""
         valid = None
         if values.dtype.kind == "f":
-            usable = np.isfinite(values) & (np.abs(values.astype(np.float64)) < _LARGEST)
+            usable = np.isfinite(values) & (np.abs(values.astype(np.float64)) < LARGEST)
             if exact_zeros:
                 usable &= ~((values == 0) & np.signbit(values))
             if not usable.any():
@@ -378,11 +237,17 @@ class _Subject:
         return z, y, x
 
     @cached_property
-    def bands(self) -> list[_Band]:
+    def bands(self) -> list[Band]:
         return self.header.bands(self.items, self.space)
 
-    def code(self, exponent: int, bands: list[_Band]) -> _Coded:
-        """Some of the bands at a step.
+    def flat(self) -> _Coded:
+        """Hardly anything but the means: what takes the fewest bytes."""
+        reach = (self.header.highest - self.header.lowest) * prod(self.header.patching.size)
+        step = min(max(exponent_of(4 * reach), -MOST_EXPONENT), MOST_EXPONENT)
+        return self.code(step, self.bands, measured=False)
+
+    def code(self, exponent: int, bands: list[Band], *, measured: bool) -> _Coded:
+        """Some of the bands at a step, with errors if they are to be measured.
 
         Raises
         ------
@@ -390,31 +255,69 @@ class _Subject:
             If the step is too small for the values.
         """
 
-        def work(band: _Band) -> tuple[bytes, Float64]:
+        def work(band: Band) -> tuple[bytes, Float64]:
             with np.errstate(all="ignore"):  # of this thread
-                return self._code_band(exponent, band)
+                return self._code_band(exponent, band, measured)
 
         done = map_in_threads(work, bands)
         streams, sums = zip(*done, strict=True)
         return _Coded(exponent, list(streams), np.sum(sums, axis=0))
 
-    def _code_band(self, exponent: int, band: _Band) -> tuple[bytes, Float64]:
+    def _code_band(self, exponent: int, band: Band, measured: bool) -> tuple[bytes, Float64]:
         from coinpp_xr import bands  # compiles, or loads what was compiled
 
-        header, step = self.header, step_of(exponent)
-        walk = bands.encoder(header.patching)
+        patching, step = self.header.patching, step_of(exponent)
+        walk = bands.encoder(patching)
         sums = np.zeros((2, 2))
-        for where in band.slices:
-            exact = self.arranged[where]
-            decoded = header.finished(
-                walk.encode(self._channels(exact), step, _PRICE)[_within(exact)], self.values.dtype
-            )
-            squared = (round_to(decoded, self.values.dtype).astype(np.float64) - exact) ** 2
-            counted = np.ones(squared.shape) if self.valid is None else self.valid[where] * 1.0
-            squared *= counted
-            inner = self._inner(band, where[0])
-            sums += [[squared[inner].sum(), squared.sum()], [counted[inner].sum(), counted.sum()]]
+        for where, analysis in zip(band.slices, self._analyses(band), strict=True):
+            coefficients, levels = analysis.split(step, _PRICE)
+            symbols = walk.encode(coefficients, levels, _PRICE)
+            if measured:
+                sums += self._sums(band, where, patching.values(symbols, levels, step))
         return walk.finish(), sums
+
+    def _sums(self, band: Band, where: tuple[Any, ...], channels: Float32) -> Float64:
+        """Squared errors of what was decoded and numbers of cells: within, and with padding."""
+        exact, dtype = self.arranged[where], self.values.dtype
+        decoded = self.header.finished(channels[_within(exact)], dtype)
+        squared = (round_to(decoded, dtype).astype(np.float64) - exact) ** 2
+        counted = np.ones(squared.shape) if self.valid is None else self.valid[where] * 1.0
+        squared *= counted
+        inner = self._inner(band, where[0])
+        return np.array(
+            [[squared[inner].sum(), squared.sum()], [counted[inner].sum(), counted.sum()]]
+        )
+
+    def _analyses(self, band: Band) -> list[Analysis]:
+        """Of the items of a band; kept for the next trial while there is room."""
+        from coinpp_xr.splitting import Analysis  # compiles, or loads what was compiled
+
+        known = self._kept.get(band)
+        if known is not None:
+            return known
+        found = [
+            Analysis.of(self.header.patching, self._channels(self.arranged[where]))
+            for where in band.slices
+        ]
+        kept = sum(a.transforms.nbytes for known in self._kept.values() for a in known)
+        if kept + sum(a.transforms.nbytes for a in found) <= _MOST_KEPT:
+            self._kept[band] = found
+        return found
+
+    @cached_property
+    def _kept(self) -> dict[Band, list[Analysis]]:
+        return {}
+
+    def curves(self, bands: list[Band]) -> tuple[Callable[[int], float], Callable[[int], float]]:
+        """Mean squared error and bytes of all bands by the exponent of the step, roughly."""
+        from coinpp_xr.splitting import guess
+
+        sampled = map_in_threads(self._analyses, bands)
+        analyses = [a for found in sampled for a in found[:: ceil(len(found) / 8)]]
+        magnitudes = np.concatenate([a.sample(_CURVE_CELLS // len(analyses)) for a in analyses])
+        known = cache(lambda exponent: guess(magnitudes, step_of(exponent)))
+        n = self.arranged.size
+        return lambda e: known(e)[0], lambda e: known(e)[1] * n / 8
 
     @cached_property
     def _filled_up_to(self) -> tuple[int, ...]:
@@ -431,7 +334,7 @@ class _Subject:
             extents.append(n)
         return tuple(extents)
 
-    def _inner(self, band: _Band, item: int) -> tuple[slice, ...]:
+    def _inner(self, band: Band, item: int) -> tuple[slice, ...]:
         """What is not padding, of the part of an item that is in a band."""
         items, *space = self._filled_up_to
         space[band.axis] = max(space[band.axis] - band.start, 0)
@@ -458,7 +361,7 @@ class _Subject:
         exponent = 0
         if coded is not None:
             exponent = coded.exponent
-            sections[Tag.COEFFICIENTS] = _joined(coded.streams)
+            sections[Tag.COEFFICIENTS] = join(coded.streams)
         if on_top is not None:
             sections[Tag.RESIDUAL] = on_top
         valid = np.ones(self.arranged.shape, np.bool_) if self.valid is None else self.valid
@@ -485,63 +388,30 @@ def _search(subject: _Subject, what: str, limit: float) -> _Coded | None:
         return None
     bands = subject.bands
     sample = bands[:: ceil(len(bands) / _SAMPLED)]
-    share = len(sample) / len(bands) if what == "size" else 1.0
-    # Rounding to a step alone makes an error of a third of it; noise below it adds to that.
-    start = exponent_of(2.5 * limit**0.5)
-    if what == "size":
-        spread = float(np.std(subject.arranged[sample[0].slices[0]].astype(np.float64)))
-        start = exponent_of(max(spread, 1e-30))
+    growing = what == "error"
     try:
+        error, size = subject.curves(sample)
+        # Rounding to a step alone makes an error of a third of it; noise below it adds to that.
+        start = exponent_of(2.5 * limit**0.5)
+        if not growing:
+            spread = float(np.std(subject.arranged[sample[0].slices[0]].astype(np.float64)))
+            start = exponent_of(max(spread, 1e-30))
+
+        def approach(bands: list[Band], limit: float, start: int) -> _Coded | None:
+            share = len(bands) / len(subject.bands)
+            return search_step(
+                lambda e: subject.code(e, bands, measured=growing),
+                (lambda coded: coded.error) if growing else (lambda coded: float(coded.size)),
+                error if growing else (lambda e: share * size(e)),
+                limit, growing=growing, start=start,
+            )  # fmt: skip
+
         if len(sample) < len(bands):
-            guess = _approach(lambda e: subject.code(e, sample), what, share * limit, start)
+            guess = approach(sample, limit if growing else limit * len(sample) / len(bands), start)
             start = start if guess is None else guess.exponent
-        return _approach(lambda e: subject.code(e, bands), what, limit, start)
+        return approach(bands, limit, start)
     except OverflowError:
         return None
-
-
-def _approach(code: Callable[[int], _Coded], what: str, limit: float, start: int) -> _Coded | None:
-    """By the secant, in logarithms."""
-    growing = what == "error"
-    slope, exponent, best = _SLOPES[what], start, None
-    inside: int | None = None  # the closest known to be within the limit
-    outside: int | None = None
-    points: dict[int, float] = {}
-    for _ in range(_ATTEMPTS):
-        exponent = min(max(exponent, -_MOST_EXPONENT), _MOST_EXPONENT)
-        coded = code(exponent)
-        value = float(getattr(coded, what))
-        within = value <= limit
-        points[exponent] = log2(max(value, 1e-300))
-        if within and (best is None or (exponent > best.exponent) == growing):
-            best = coded
-        if within:
-            inside = exponent
-        else:
-            outside = exponent
-        if within and value >= _CLOSE * limit:
-            break
-        if inside is not None and outside is not None and abs(inside - outside) <= 1:
-            break
-        if within and value == 0 and growing and coded.size <= 64 * len(coded.streams):
-            break  # nothing but a constant
-        if len(points) > 1:
-            (a, fa), (b, fb) = sorted(points.items(), key=lambda p: abs(p[1] - log2(limit)))[:2]
-            measured = STEPS_PER_OCTAVE * (fa - fb) / (a - b)
-            # Wild guesses at a plateau take too many steps.
-            slope = float(np.sign(slope)) * min(max(abs(measured), 0.3), 4.0)
-        # A little inside of the limit, so that it is met.
-        wanted = log2(limit) + 0.5 * log2(_CLOSE) - points[exponent]
-        move = min(max(wanted / slope, -_FARTHEST), _FARTHEST) * STEPS_PER_OCTAVE
-        following = exponent + (floor(move) if growing else ceil(move))
-        if inside is not None and outside is not None:
-            low, high = sorted((inside, outside))
-            if not low < following < high:
-                following = (low + high) // 2
-        if following in points:
-            break
-        exponent = following
-    return best
 
 
 def _with_residual(subject: _Subject, bound: Bound, base: _Coded | None) -> bytes | None:
@@ -603,14 +473,19 @@ def decode_patches(payload: Payload, region: tuple[slice, ...] | None = None) ->
         table = (sequences.order.size, prod(plane.shape))
         if Tag.COEFFICIENTS in payload.sections:
             base = _decoded(
-                header, payload.exponent, _parted(payload, header), shape, payload.dtype, np.float64
+                header,
+                payload.exponent,
+                _streams(payload, header),
+                shape,
+                payload.dtype,
+                np.float64,
             ).reshape(table)
         gaps = None if mask is None else header.layout.arrange(mask).reshape(table)
         found = residual.decode(payload.section(Tag.RESIDUAL), gaps, plane.shape, sequences, base)
         arranged = round_to(found, payload.dtype).reshape(shape)
     else:
         arranged = _decoded(
-            header, payload.exponent, _parted(payload, header), shape, payload.dtype,
+            header, payload.exponent, _streams(payload, header), shape, payload.dtype,
             payload.dtype, None if region is None else header.layout.parts(region, payload.shape),
         )  # fmt: skip
     values = header.layout.restore(arranged, payload.shape)
@@ -637,13 +512,13 @@ def _decoded(
     from coinpp_xr import bands  # compiles, or loads what was compiled
 
     items, channels, *space = shape
-    if abs(exponent) > _MOST_EXPONENT:
+    if abs(exponent) > MOST_EXPONENT:
         raise CorruptPayloadError("payload's step is damaged")
     step = step_of(exponent)
     # Memory that is never written to is never taken.
     values = np.zeros(shape, result)
 
-    def fill(job: tuple[_Band, bytes]) -> None:
+    def fill(job: tuple[Band, bytes]) -> None:
         band, stream = job
         walk = bands.decoder(stream, header.patching)
         with np.errstate(all="ignore"):  # damaged symbols may be anything
@@ -680,31 +555,17 @@ def checked_region(region: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[s
     return tuple(slice(*part.indices(n)) for part, n in zip(region, shape, strict=True))
 
 
-def _joined(streams: list[bytes]) -> bytes:
-    """Lengths of all but the last, and the streams."""
-    lengths = np.array([len(stream) for stream in streams[:-1]], "<u4")
-    return lengths.tobytes() + b"".join(streams)
-
-
-def _parted(payload: Payload, header: Header) -> list[bytes]:
-    items, _, space = header.layout.sizes(payload.shape)
-    data, n = payload.section(Tag.COEFFICIENTS), header.n_bands(items, space)
-    if 4 * (n - 1) > len(data):
-        raise CorruptPayloadError("payload has not as many streams as its shape needs")
-    lengths = np.frombuffer(data, "<u4", n - 1).astype(np.int64)
-    ends = 4 * (n - 1) + np.cumsum(lengths)
-    if n > 1 and int(ends[-1]) > len(data):
-        raise CorruptPayloadError("payload's streams are cut short")
-    edges = [4 * (n - 1), *ends.tolist(), len(data)]
-    return [data[a:b] for a, b in pairwise(edges)]
-
-
 # ---- small things --------------------------------------------------------------------------------
 
 
 def _table(shape: tuple[int, ...]) -> tuple[int, int]:
     """Masks are kept by rows that are often the same: one for each but the last two axes."""
     return prod(shape[:-2]), prod(shape[-2:])
+
+
+def _streams(payload: Payload, header: Header) -> list[bytes]:
+    items, _, space = header.layout.sizes(payload.shape)
+    return part(payload.section(Tag.COEFFICIENTS), header.n_bands(items, space))
 
 
 def _within(part: npt.NDArray[Any]) -> tuple[slice, ...]:
@@ -732,29 +593,9 @@ def _decorrelating(arranged: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
                 covariance += steps @ steps.T
     scale = float(np.trace(covariance))
     if not (isfinite(scale) and scale > 0):
-        return np.diag(np.full(n, _WHOLE, np.int8))
+        return np.diag(np.full(n, WHOLE, np.int8))
     _, vectors = np.linalg.eigh(covariance / scale)
     axes = vectors[:, ::-1].T
     axes = axes * np.where(axes.sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
-    whole: npt.NDArray[np.int8] = np.rint(axes * _WHOLE).astype(np.int8)
+    whole: npt.NDArray[np.int8] = np.rint(axes * WHOLE).astype(np.int8)
     return whole
-
-
-def _orthonormal(rows: Float64) -> Float64:
-    """Gram and Schmidt's, in plain arithmetic that is the same everywhere.
-
-    Raises
-    ------
-    CorruptPayloadError
-        If the rows do not span the space.
-    """
-    result = np.zeros_like(rows)
-    for i, row in enumerate(rows):
-        rest = row.copy()
-        for known in result[:i]:
-            rest -= known * float((known * row).sum())
-        norm = float(np.sqrt((rest * rest).sum()))
-        if norm < 1e-3:
-            raise CorruptPayloadError("the patches' matrix of channels is damaged")
-        result[i] = rest / norm
-    return result

@@ -177,48 +177,12 @@ class Patching:
         z, y, x = (-(-n // size) * size for n, size in zip(space, self.size, strict=True))
         return z, y, x
 
-    def coefficients(self, values: Float32, step: float, price: float) -> tuple[Int32, Int32]:
-        """In 1/256 of a step, and the level of each smallest block.
-
-        Parameters
-        ----------
-        values : float32 array, shape (channels, z, y, x)
-            Of whole patches.
-        step : float
-        price : float
-            What a bit may cost, in squared steps.
-
-        Raises
-        ------
-        OverflowError
-            If there are more steps than symbols can count.
-        """
-        least = self.block_sizes[-1]
-        shape = tuple(n // size for n, size in zip(values.shape[1:], least, strict=True))
-        levels = np.full(shape, self.levels - 1, np.int32)
-        chosen = cost = None
-        for level in reversed(range(self.levels)):
-            size = self.block_sizes[level]
-            found = _transform(values, size)
-            found *= np.float32(1 / step)
-            guess = _guessed_cost(found, size, price)
-            if chosen is None or cost is None:
-                chosen, cost = found, guess
-                continue
-            parts = _sums(cost[None], _ratio(cost.shape, guess.shape))
-            whole = guess <= parts + price
-            cost = np.where(whole, guess, parts)
-            spread = _repeat(whole, _ratio(size, least))
-            levels[spread] = level
-            np.copyto(chosen, found, where=_repeat(spread, least)[None])
-        assert chosen is not None
-        chosen *= UNIT
-        if not float(np.abs(chosen).max(initial=0)) < MOST_STEPS * UNIT:
-            raise OverflowError
-        return np.rint(chosen).astype(np.int32), levels
+    def analyse(self, values: Float32, level: int) -> Float32:
+        """Coefficients of the blocks of one level, for values of shape (channels, z, y, x)."""
+        return _transform(values, self.block_sizes[level])
 
     def values(self, symbols: Int32, levels: Int32, step: float) -> Float32:
-        """What :meth:`coefficients` become, shape (channels, z, y, x)."""
+        """What symbols of blocks of some levels stand for, shape (channels, z, y, x)."""
         coefficients = symbols.astype(np.float32)
         coefficients *= np.float32(step)
         used = [level for level in range(self.levels) if (levels == level).any()]
@@ -228,10 +192,6 @@ class Patching:
             where = _repeat(levels == level, self.block_sizes[-1])[None]
             np.copyto(values, other, where=where)
         return values
-
-
-def _ratio(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(a // b for a, b in zip(shape, other, strict=True))
 
 
 def _transform(values: Float32, size: tuple[int, ...], *, inverse: bool = False) -> Float32:
@@ -245,33 +205,6 @@ def _transform(values: Float32, size: tuple[int, ...], *, inverse: bool = False)
         product = rows.reshape(-1, n) @ matrix
         values = np.moveaxis(product.reshape(rows.shape), -1, axis)
     return np.ascontiguousarray(values)
-
-
-def _guessed_cost(coefficients: Float32, size: tuple[int, ...], price: float) -> Float32:
-    """Squared error plus price · bits of blocks, roughly: what splitting is decided by.
-
-    Bits of a coefficient other than zero grow with the logarithm of its size; contexts make zeros
-    almost free.
-    """
-    magnitude = np.abs(coefficients)
-    symbols = np.floor(magnitude + np.float32(0.4))
-    missed = magnitude - symbols
-    missed *= missed
-    bits = np.log2(np.maximum(symbols, 1))
-    bits *= np.float32(2 * price)
-    bits += np.float32(3.8 * price)
-    missed += bits
-    np.minimum(missed, magnitude * magnitude, out=missed)
-    return _sums(missed, size) + np.float32(3 * price * len(coefficients))
-
-
-def _sums(values: Float32, size: tuple[int, ...]) -> Float32:
-    """Over the channels and each block."""
-    c, z, y, x = values.shape
-    a, b, d = size
-    blocks = values.reshape(c, z // a, a, y // b, b, x // d, d)
-    total: Float32 = blocks.sum(axis=(0, 2, 4, 6))
-    return total
 
 
 def _repeat(values: Bool, size: tuple[int, ...]) -> Bool:
