@@ -1,4 +1,4 @@
-"""Loaders: from files and xarray objects to fields on one grid, ready for training."""
+"""Loaders of fields: from files and xarray objects to fields on one grid, ready for training."""
 
 from __future__ import annotations
 
