@@ -19,10 +19,11 @@ _BYTES_PER_CELL = 40
 class Walk:
     """Over the patches of one item after the other; what one teaches serves the next."""
 
-    def __init__(self, coder: binary.Coder, patching: Patching) -> None:
+    def __init__(self, coder: binary.Coder, patching: Patching, prior: blocks.State | None) -> None:
         self._coder, self._patching = coder, patching
         self._tables, self._costs = binary.tables(), blocks.costs()
-        self._state, self._room = blocks.new_state(), blocks.new_room()
+        self.state: blocks.State = blocks.new_state() if prior is None else binary.copy(prior)
+        self._room = blocks.new_room()
 
     def encode(self, coefficients: Int32, levels: Int32, price: float) -> Int32:
         """Code whole patches; returns the symbols that a decoder gets.
@@ -60,7 +61,7 @@ class Walk:
                 for x in range(0, space[2], size[2]):
                     self._coder = binary.with_room(self._coder, room)
                     blocks.code_patch(
-                        self._coder, self._tables, self._state, geometry, band, self._room,
+                        self._coder, self._tables, self.state, geometry, band, self._room,
                         self._costs, price, z, y, x,
                     )  # fmt: skip
                 if binary.is_broken(self._coder):
@@ -80,9 +81,10 @@ class Walk:
         binary.check_end(self._coder)
 
 
-def encoder(patching: Patching) -> Walk:
-    return Walk(binary.encoder(1 << 16), patching)
+def encoder(patching: Patching, prior: blocks.State | None = None) -> Walk:
+    """Starts from what the prior knows."""
+    return Walk(binary.encoder(1 << 16), patching, prior)
 
 
-def decoder(stream: bytes, patching: Patching) -> Walk:
-    return Walk(binary.decoder(stream), patching)
+def decoder(stream: bytes, patching: Patching, prior: blocks.State | None = None) -> Walk:
+    return Walk(binary.decoder(stream), patching, prior)

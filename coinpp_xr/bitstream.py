@@ -6,8 +6,8 @@ Layout (little-endian; ``varint`` is unsigned LEB128)::
     ndim u8  shape ndim × varint
     kinds with a model:  its fingerprint, 8 bytes
     kinds with a grid:   layout u8 [coordinates CRC-32 u32]
-    kind 1 only:         bits u8
-    kinds 2 to 4, 8:     step exponent i16
+    kinds 1 and 9:       bits u8
+    kinds 2 to 4, 8, 10: step exponent i16
     kinds with time:     time axis u8 (+128: transformed along time)
     sections until the CRC:  tag u8, length varint, bytes
     CRC-32 u32 of everything before it
@@ -87,16 +87,27 @@ class Kind(IntEnum):
     RESIDUAL_FROM_MODEL = 7  # predicted by what the model's reference fields teach
     # Patches of images, volumes or sound, with a residual on top or alone.
     PATCHES = 8
+    PATCH_LATENTS = 9  # one b-bit symbol per latent
+    PATCHES_FROM_MODEL = 10  # coded by what a model has learned
 
     @property
     def has_grid(self) -> bool:
-        return self not in (Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL, Kind.PATCHES)
+        return not self.of_patches and self not in (Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL)
 
     @property
     def has_model(self) -> bool:
         return self in (
-            Kind.LATENTS, Kind.LATENTS_IN_TIME, Kind.GRID_FROM_MODEL, Kind.RESIDUAL_FROM_MODEL
+            Kind.LATENTS, Kind.LATENTS_IN_TIME, Kind.GRID_FROM_MODEL, Kind.RESIDUAL_FROM_MODEL,
+            Kind.PATCH_LATENTS, Kind.PATCHES_FROM_MODEL,
         )  # fmt: skip
+
+    @property
+    def of_patches(self) -> bool:
+        return self in (Kind.PATCHES, Kind.PATCH_LATENTS, Kind.PATCHES_FROM_MODEL)
+
+    @property
+    def has_bits(self) -> bool:
+        return self in (Kind.LATENTS, Kind.PATCH_LATENTS)
 
     @property
     def has_coefficients(self) -> bool:
@@ -104,7 +115,7 @@ class Kind(IntEnum):
 
     @property
     def has_step(self) -> bool:
-        return self.has_coefficients or self == Kind.PATCHES
+        return self.has_coefficients or self in (Kind.PATCHES, Kind.PATCHES_FROM_MODEL)
 
     @property
     def has_time(self) -> bool:
@@ -160,7 +171,7 @@ class Payload:
             parts.append(bytes([self.layout]))
             if self.layout == EXPLICIT_COORDINATES:
                 parts.append(self.coordinates_crc.to_bytes(4, "little"))
-        if self.kind == Kind.LATENTS:
+        if self.kind.has_bits:
             parts.append(bytes([self.bits]))
         if self.kind.has_step:
             parts.append(self.exponent.to_bytes(2, "little", signed=True))
@@ -209,7 +220,7 @@ class Payload:
                 header["layout"] = reader.byte()
                 if header["layout"] == EXPLICIT_COORDINATES:
                     header["coordinates_crc"] = int.from_bytes(reader.take(4), "little")
-            if kind == Kind.LATENTS:
+            if kind.has_bits:
                 header["bits"] = reader.byte()
             if kind.has_step:
                 header["exponent"] = int.from_bytes(reader.take(2), "little", signed=True)

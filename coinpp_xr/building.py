@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.candidates import Candidate, choose_network, tail_basis
+from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.data import load_fields, to_training_data
 from coinpp_xr.devices import compute_device, fit, predict
 from coinpp_xr.entropy import fit_histogram
 from coinpp_xr.models import Model, load_model, parse_name
 from coinpp_xr.network import BaseNetwork, QuantizedTail
+from coinpp_xr.patch_candidates import choose_patch_network
 from coinpp_xr.siren import ModulatedSiren
 from coinpp_xr.transform import fit_spectrum
 
@@ -29,7 +31,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 # More latents than these go to the linear tail: beyond them SIRENs only learn the training data.
-_MOST_SIREN_LATENTS = 16
+MOST_SIREN_LATENTS = 16
 # Of the time given, when a tail is searched for, too; the rest is for the other networks.
 _SIREN_TIME, _SEARCH_TIME = 0.6, 0.2
 # The `bits` mode stores at most these; its tables would outgrow the rest of a model.
@@ -126,7 +128,7 @@ def train(
         }
     siren_minutes = max_minutes
     if tail:
-        config = replace(config, latent_dim=min(latent_dim, _MOST_SIREN_LATENTS))
+        config = replace(config, latent_dim=min(latent_dim, MOST_SIREN_LATENTS))
         siren_minutes = None if max_minutes is None else _SIREN_TIME * max_minutes
     started = time.perf_counter()
     siren = meta_learn(
@@ -160,6 +162,7 @@ def build_model(
     latent_dim: int | None = None,
     search_seconds: float = math.inf,
     consecutive: int | None = None,
+    box: BoxGrid | None = None,
 ) -> Model:
     """Add to a trained SIREN a tail, what coding needs, and a card with held-out scores.
 
@@ -182,11 +185,13 @@ def build_model(
         Time for the search of the tail's settings.
     consecutive : int, optional
         How many of the first training items follow each other in time; default: all.
+    box : BoxGrid, optional
+        Of patches; None for globes.
 
     Raises
     ------
     ValueError
-        If the data is not on a global grid that resolves ``latent_dim`` latents.
+        If the data is not on a grid that resolves ``latent_dim`` latents.
     """
     weights = data.weights if config.weighting == "area" else np.ones(len(data.points))
     # Thousands of items make smooth tables and a good covariance; more only take time.
@@ -206,7 +211,10 @@ def build_model(
     }
     scale, quantized = normalisation[1], None
     if latent_dim is not None:
-        best, tried = choose_network(siren, data, latent_dim, search_seconds)
+        if box is None:
+            best, tried = choose_network(siren, data, latent_dim, search_seconds)
+        else:
+            best, tried = choose_patch_network(siren, data, latent_dim, box)
         card["candidates"] = {
             candidate.label: round(scale * candidate.rmse, 4) for candidate in tried
         }
@@ -218,12 +226,15 @@ def build_model(
     mean, std = latents.mean(0), latents.std(0)
     # A latent that never moves still needs a step; any will do.
     std = np.maximum(std, 1e-6 * max(float(std.max()), 1e-12))
-    run = data.train[:consecutive][-_MOST_SPECTRUM_ITEMS:]
-    sequence = fit(network, data.points, run, weights, effort=effort, **options)
+    spectrum = None
+    if box is None:
+        run = data.train[:consecutive][-_MOST_SPECTRUM_ITEMS:]
+        sequence = fit(network, data.points, run, weights, effort=effort, **options)
+        spectrum = fit_spectrum([sequence]) if len(sequence) else None
     card["parameters"] = network.parameter_count
     model = Model(
-        name, siren, "sphere", *normalisation, mean, std, fit_histogram(latents, mean, std), card,
-        tail=quantized, spectrum=fit_spectrum([sequence]) if len(sequence) else None,
+        name, siren, "patch" if box else "sphere", *normalisation, mean, std,
+        fit_histogram(latents, mean, std), card, tail=quantized, spectrum=spectrum, box=box,
     )  # fmt: skip
     card |= _validation_scores(model, data, effort, options)
     return model

@@ -30,9 +30,10 @@ from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning, CorruptPayloadError
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
-from coinpp_xr.patch_chunk import checked_region, decode_patches
+from coinpp_xr.patch_reading import checked_region, decode_patches
 from coinpp_xr.quantization import BITS
 from coinpp_xr.recognition import (
+    MUCH_UNEXPLAINED,
     best_layout,
     check_orientation,
     features_of,
@@ -59,8 +60,6 @@ Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Floating = npt.NDArray[np.floating[Any]]
 
-# Above this share of unexplained variance the user should know; at all of it nothing is gained.
-_MUCH_UNEXPLAINED = 0.25
 # Fewer cells do not tell in which byte order they are.
 _CELLS_TO_TELL = 100
 # A grid is thinned for fitting until it has about this many points per latent: finer cells cost
@@ -230,7 +229,7 @@ def _encode_latents(
     if unexplained >= 1:
         _warn_lossless(values, model)
         return None
-    if unexplained > _MUCH_UNEXPLAINED:
+    if unexplained > MUCH_UNEXPLAINED:
         warnings.warn(
             f"model {model.name!r} with {bits} bits explains only {1 - unexplained:.0%} of this "
             "data's variance; check grid, unit, axis order and chunks, or train a model on this "
@@ -293,8 +292,8 @@ def decode_chunk(
             values = raw.reshape(payload.shape)
         except ValueError as error:
             raise CorruptPayloadError("payload claims an impossible shape") from error
-    elif payload.kind == Kind.PATCHES:
-        values = decode_patches(payload, region)
+    elif payload.kind.of_patches:
+        values = decode_patches(payload, find_model, region)
     else:
         values = _decode_fields(payload, find_model, grid)
     if region is not None:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from coinpp_xr import peers
-from coinpp_xr.codecs.sphere import NO_MODEL, COINppCodec
+from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.files import write_atomically
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.peers import Chunk, Goal, NotInstalledError

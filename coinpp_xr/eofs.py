@@ -338,6 +338,19 @@ def gaspari_cohn(distance: npt.NDArray[Any]) -> Float32:
     return np.where(r <= 1, near, np.maximum(far, 0)).astype(np.float32)
 
 
+def leading_modes(covariance: Float64, fixed: Float64, count: int) -> Float64:
+    """Plain EOFs of a covariance, orthogonal to fixed directions: columns, shape (size, count).
+
+    Parameters
+    ----------
+    covariance : float64 array, shape (size, size)
+    fixed : float64 array, shape (size, n)
+        Directions as columns, of any length.
+    count : int
+    """
+    return _leading(_clear_of(covariance, np.linalg.qr(fixed)[0]), count)
+
+
 def _leading(symmetric: Float64, count: int) -> Float64:
     """Eigenvectors of the largest eigenvalues as columns; their signs are fixed."""
     vectors = np.linalg.eigh((symmetric + symmetric.T) / 2)[1][:, ::-1][:, :count]

@@ -14,7 +14,8 @@ import xarray as xr
 
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.choice import BASE_RMSE
-from coinpp_xr.codecs.sphere import NO_MODEL, COINppCodec
+from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compact import LARGEST, pack_text
 from coinpp_xr.models import Model, cache_folder, load_model
 from coinpp_xr.sizing import smallest_model

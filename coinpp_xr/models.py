@@ -23,18 +23,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from coinpp_xr.bitstream import pack_bytes, unpack_bytes
+from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.entropy import CELLS, Histogram
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.files import write_atomically
 from coinpp_xr.network import BaseNetwork, QuantizedTail
+from coinpp_xr.priors import Prior
 from coinpp_xr.quantization import UniformQuantizer
 from coinpp_xr.reference import Reference
 from coinpp_xr.settings import config
 from coinpp_xr.siren import ModulatedSiren
 
 FORMAT = "coinpp-xr model 0"
-# Of the linear tail's spherical harmonics; a damaged file must not make us take all memory.
-_MOST_DEGREE = 255
+# Of the linear tail's functions; a damaged file must not make us take all memory.
+_MOST_FUNCTIONS = 1 << 16
 
 _loaded: dict[str, Model] = {}  # by fingerprint
 _loading = threading.RLock()
@@ -60,10 +62,11 @@ class Model:
         Short name, for people and for codec configurations.
     siren : ModulatedSiren
         Base network with float32 numpy parameters.
-    domain : str
-        ``sphere`` for latitude-longitude grids.
+    domain : {"sphere", "patch"}
+        Latitude-longitude grids, or patches of images, volumes and sound.
     offset, scale : float
-        Features are (value − offset) / scale, in the data's unit.
+        Features are (value − offset) / scale, in the data's unit. Every payload of patches has
+        its own: 0 and 1 here.
     latent_mean, latent_std : float64 array, shape (coded,)
         Of the fitted latents of the training data: those that ``bits`` stores, at most all.
     histogram : uint32 array, shape (coded, 512)
@@ -77,6 +80,10 @@ class Model:
         :func:`coinpp_xr.transform.fit_spectrum`.
     reference : Reference, optional
         Fields like those that the model is for.
+    box : BoxGrid, optional
+        Of a patch: its cells along every axis, and between which coordinates they lie.
+    prior : Prior, optional
+        What the coder of patches starts from, for every rate control but ``bits``.
     """
 
     name: str
@@ -91,6 +98,8 @@ class Model:
     tail: QuantizedTail | None = None
     spectrum: npt.NDArray[np.int8] | None = None
     reference: Reference | None = None
+    box: BoxGrid | None = None
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         parse_name(self.name)
@@ -140,6 +149,7 @@ class Model:
     @property
     def definition(self) -> dict[str, Any]:
         """The numbers that decoding depends on, beside :attr:`tensors`."""
+        box = self.box
         return {
             "format": FORMAT,
             "domain": self.domain,
@@ -147,6 +157,7 @@ class Model:
             "scale": self.scale,
             "omega0": self.siren.omega0,
             "depth": self.siren.depth,
+            **({"box": [list(box.shape), box.low, box.high]} if box else {}),
         }
 
     @property
@@ -171,6 +182,8 @@ class Model:
                 "reference.latitude": self.reference.latitude,
                 "reference.longitude": self.reference.longitude,
             }
+        if self.prior is not None:
+            tensors["prior"] = self.prior.packed
         return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
     def to_bytes(self) -> bytes:
@@ -185,7 +198,7 @@ class Model:
         tensors = self.tensors
         if self.tail is not None:
             # By far the largest part, and half of it are zeros and other small numbers.
-            description["tail_degree"] = self.tail.tail.degree
+            description["tail_functions"] = self.tail.symbols.shape[1]
             tensors["tail.symbols"] = np.frombuffer(pack_bytes(self.tail.symbols), np.uint8)
         metadata = {"coinpp_xr": json.dumps(description, sort_keys=True)}
         return bytes(safetensors_bytes(tensors, metadata))
@@ -221,9 +234,15 @@ class Model:
             tensors["shift_map"],
             float(definition["omega0"]),
         )
+        box = None
+        if "box" in definition:
+            shape, low, high = definition["box"]
+            box = BoxGrid(tuple(map(int, shape)), float(low), float(high))
+        if (definition["domain"] == "patch") != (box is not None):
+            raise ValueError(f"its domain is {definition['domain']!r}")
         tail = None
         if "tail.symbols" in tensors:
-            tail = QuantizedTail(tensors["tail.symbols"], tensors["tail.steps"])
+            tail = QuantizedTail(tensors["tail.symbols"], tensors["tail.steps"], box)
         reference = None
         if "reference.numbers" in tensors:
             parts = (tensors[f"reference.{part}"] for part in ("numbers", "latitude", "longitude"))
@@ -241,6 +260,8 @@ class Model:
             tail=tail,
             spectrum=tensors.get("spectrum"),
             reference=reference,
+            box=box,
+            prior=Prior(tensors["prior"]) if "prior" in tensors else None,
         )
         coded = len(model.latent_mean)
         if model.histogram.shape != (coded, CELLS) or coded > model.latent_dim:
@@ -288,10 +309,11 @@ class Model:
 def _read_tail(
     tensors: dict[str, npt.NDArray[Any]], definition: dict[str, Any]
 ) -> npt.NDArray[np.int16]:
-    steps, degree = tensors["tail.steps"], int(definition["tail_degree"])
-    if not 0 <= degree <= _MOST_DEGREE:
-        raise ValueError(f"its tail is of degree {degree}")
-    shape = len(steps), (degree + 1) ** 2
+    # Of spherical harmonics, files used to give the degree.
+    functions = definition.get("tail_functions", (definition.get("tail_degree", 0) + 1) ** 2)
+    if not (isinstance(functions, int) and 0 < functions <= _MOST_FUNCTIONS):
+        raise ValueError(f"its tail has {functions} functions")
+    shape = len(tensors["tail.steps"]), functions
     packed = tensors["tail.symbols"].tobytes()
     return unpack_bytes(packed, shape[0] * shape[1], np.dtype(np.int16)).reshape(shape)
 

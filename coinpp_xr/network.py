@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr import cosines
+from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.harmonics import harmonics
 from coinpp_xr.siren import Array, ModulatedSiren, concatenate
 
@@ -19,20 +21,23 @@ _CACHED_VALUES = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class LinearTail:
-    """A mean field and modes of variation, as spherical harmonics.
+    """A mean field and modes of variation, as spherical harmonics or as cosines in a box.
 
-    Being functions on the sphere they can be evaluated on any grid, as a SIREN can.
+    Being functions they can be evaluated on any grid, as a SIREN can.
 
     Parameters
     ----------
-    mean : array, shape ((degree + 1)²,)
+    mean : array, shape (size,)
         Added to the SIREN's output.
-    modes : array, shape (latent_dim, (degree + 1)²)
+    modes : array, shape (latent_dim, size)
         Each is added as often as its latent says; in order of falling variance.
+    box : BoxGrid, optional
+        None for the sphere: ``size`` is (degree + 1)². In a box it is channels · cells.
     """
 
     mean: Array
     modes: Array
+    box: BoxGrid | None = None
 
     @property
     def latent_dim(self) -> int:
@@ -40,31 +45,51 @@ class LinearTail:
 
     @property
     def degree(self) -> int:
+        """Of the spherical harmonics."""
         return isqrt(int(self.mean.shape[0])) - 1
 
+    def truncated(self, latent_dim: int) -> LinearTail:
+        """The tail with its first latents only."""
+        return LinearTail(self.mean, self.modes[:latent_dim], self.box)
+
     def __call__(self, coordinates: Array, latents: Array) -> Array:
-        """Fields of shape (batch, points, 1)."""
-        if self._is_small_on(coordinates):
-            mean, modes = _on_points(self, coordinates.tobytes())
-            return (latents @ modes.T + mean)[..., None]
+        """Fields of shape (batch, points, channels)."""
+        if self.box is not None or self._is_small_on(coordinates):
+            mean, modes = self.linearise(coordinates)
+            rows = modes.reshape(-1, self.latent_dim)
+            return (latents @ rows.T).reshape(len(latents), *mean.shape[1:]) + mean
         coefficients = self.mean + latents @ self.modes
         return (coefficients @ self._harmonics(coordinates).T)[..., None]
 
     def linearise(self, coordinates: Array) -> tuple[Array, Array]:
-        """Mean field, shape (1, points, 1), and modes, shape (1, points, 1, latent_dim)."""
+        """Mean field, shape (1, points, channels), and modes, (1, points, channels, latent_dim)."""
         if self._is_small_on(coordinates):
-            mean, modes = _on_points(self, coordinates.tobytes())
+            mean, modes = _on_points(self, coordinates.tobytes(), coordinates.shape[1])
         else:
             mean, modes = self._evaluate(coordinates)
-        return mean[None, :, None], modes[None, :, None]
+        return mean[None], modes[None]
 
     def _is_small_on(self, coordinates: Array) -> bool:
         small = len(coordinates) * self.latent_dim <= _CACHED_VALUES
         return small and isinstance(coordinates, np.ndarray)
 
     def _evaluate(self, coordinates: Array) -> tuple[Array, Array]:
-        on_points = self._harmonics(coordinates)
-        return on_points @ self.mean, on_points @ self.modes.T
+        """Mean field, shape (points, channels), and modes, shape (points, channels, latent_dim)."""
+        if self.box is None:
+            on_points = self._harmonics(coordinates)
+            return (on_points @ self.mean)[:, None], (on_points @ self.modes.T)[:, None]
+        if not isinstance(coordinates, np.ndarray):
+            import torch
+
+            own = LinearTail(self.mean.cpu().numpy(), self.modes.cpu().numpy(), self.box)
+            found = own._evaluate(coordinates.cpu().numpy())
+            return tuple(torch.from_numpy(part).to(coordinates) for part in found)  # type: ignore
+        rows = np.concatenate([self.mean[None], self.modes])
+        cells = int(np.prod(self.box.shape))
+        values = cosines.synthesise(rows.reshape(-1, cells), coordinates, self.box)
+        by_point = np.moveaxis(values.reshape(len(rows), -1, len(coordinates)), 0, -1)
+        by_point = np.ascontiguousarray(by_point.swapaxes(0, 1))
+        return np.ascontiguousarray(by_point[..., 0]), np.ascontiguousarray(by_point[..., 1:])
 
     def _harmonics(self, coordinates: Array) -> Array:
         if isinstance(coordinates, np.ndarray):
@@ -76,9 +101,9 @@ class LinearTail:
 
 
 @lru_cache(maxsize=8)
-def _on_points(tail: LinearTail, points: bytes) -> tuple[Array, Array]:
+def _on_points(tail: LinearTail, points: bytes, axes: int) -> tuple[Array, Array]:
     """Mean and modes on a grid, which serve chunk after chunk."""
-    return tail._evaluate(np.frombuffer(points, np.float32).reshape(-1, 3))
+    return tail._evaluate(np.frombuffer(points, np.float32).reshape(-1, axes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +112,16 @@ class QuantizedTail:
 
     Parameters
     ----------
-    symbols : int16 array, shape (1 + latent_dim, (degree + 1)²)
+    symbols : int16 array, shape (1 + latent_dim, size)
         The mean field, then the modes, each in steps of its own.
     steps : float32 array, shape (1 + latent_dim,)
+    box : BoxGrid, optional
+        See :class:`LinearTail`.
     """
 
     symbols: npt.NDArray[np.int16]
     steps: npt.NDArray[np.float32]
+    box: BoxGrid | None = None
 
     @classmethod
     def of(cls, tail: LinearTail, spread: npt.ArrayLike, tolerance: float) -> QuantizedTail:
@@ -109,18 +137,18 @@ class QuantizedTail:
         """
         rows = np.concatenate([tail.mean[None], tail.modes]).astype(np.float64)
         size = np.concatenate([[1.0], np.maximum(np.asarray(spread, np.float64), 1e-12)])
-        # Every row gets the same share of the error; a harmonic's mean square is one.
+        # Every row gets the same share of the error; the functions' mean square is one.
         steps = tolerance * np.sqrt(12 / rows.size) / size
         largest = np.abs(rows).max(axis=1)
         steps = np.maximum(np.minimum(steps, np.maximum(largest, 1e-12)), largest / 32000)
         steps = steps.astype(np.float32)
-        return cls(np.rint(rows / steps[:, None]).astype(np.int16), steps)
+        return cls(np.rint(rows / steps[:, None]).astype(np.int16), steps, tail.box)
 
     @cached_property
     def tail(self) -> LinearTail:
         # One exact product per value: the same floats on every machine.
         rows = self.symbols.astype(np.float32) * self.steps[:, None]
-        return LinearTail(rows[0], rows[1:])
+        return LinearTail(rows[0], rows[1:], self.box)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +160,7 @@ class BaseNetwork:
     siren : ModulatedSiren
         May have no latents at all: then it is one field.
     tail : LinearTail, optional
-        Only for one output on the sphere.
+        On the sphere only for one output.
     """
 
     siren: ModulatedSiren
@@ -170,11 +198,13 @@ class BaseNetwork:
         )
         if self.tail is None:
             return BaseNetwork(siren)
-        return BaseNetwork(siren, LinearTail(self.tail.mean, self.tail.modes[: latent_dim - own]))
+        return BaseNetwork(siren, self.tail.truncated(latent_dim - own))
 
     def map(self, function: Any) -> BaseNetwork:
         """The same network with every parameter array replaced by ``function(array)``."""
-        tail = self.tail and LinearTail(function(self.tail.mean), function(self.tail.modes))
+        tail = self.tail
+        if tail is not None:
+            tail = LinearTail(function(tail.mean), function(tail.modes), tail.box)
         return BaseNetwork(self.siren.map(function), tail)
 
     def zeros(self, batch: int) -> Array:
@@ -199,7 +229,7 @@ class BaseNetwork:
             return self.siren.linearise(coordinates, latents)
         own = self.siren.latent_dim
         field, jacobian = self.siren.linearise(coordinates, latents[:, :own])
-        mean, modes = self.tail.linearise(coordinates)
-        output = field + mean + (latents[:, own:] @ modes[0, :, 0].T)[..., None]
+        modes = self.tail.linearise(coordinates)[1]
+        output = field + self.tail(coordinates, latents[:, own:])
         # One Jacobian serves all items where the SIREN has no part in it.
         return output, concatenate([jacobian, modes + jacobian[..., :1] * 0]) if own else modes

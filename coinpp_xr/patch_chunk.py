@@ -6,7 +6,8 @@ and one can be decoded without the others. All share one step, which is the rate
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import ceil, floor, isfinite, prod
@@ -15,24 +16,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr import residual
-from coinpp_xr.bitstream import (
-    Kind,
-    Payload,
-    Tag,
-    pack_fields,
-    pack_lossless,
-    unpack_mask,
-    unpack_special_values,
-)
-from coinpp_xr.coordinates import Plane
-from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr import patch_latents, residual
+from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields, pack_lossless
+from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_in_threads
-from coinpp_xr.patch_header import LARGEST, WHOLE, Band, Header, join, part
+from coinpp_xr.patch_header import LARGEST, WHOLE, Band, Header, join
+from coinpp_xr.patch_latents import patching_of
+from coinpp_xr.patch_reading import (
+    decode_bands,
+    decode_patches,
+    mask_shape,
+    planes_of,
+    prior_of,
+    within,
+)
 from coinpp_xr.patches import MOST_CHANNELS, Layout, Patching
+from coinpp_xr.priors import Prior
 from coinpp_xr.quantization import exponent_of, step_of
+from coinpp_xr.recognition import MUCH_UNEXPLAINED
 from coinpp_xr.residual import Bound
-from coinpp_xr.schemes import PlaneFields, Sequences, round_to
+from coinpp_xr.schemes import PlaneFields, round_to
 from coinpp_xr.stepping import MOST_EXPONENT, search_step
 
 if TYPE_CHECKING:
@@ -54,6 +58,8 @@ _BASE_RMSE = 0.6
 _MOST_KEPT = 1 << 26
 # Coefficients that a curve is made of.
 _CURVE_CELLS = 1 << 15
+# Steps that a prior learns each array at, and their range in standard deviations.
+_LEARNED_STEPS, _LEARNED_RANGE = 3, (0.04, 1.5)
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,20 @@ class PatchRate:
     ----------
     rmse : float, optional
         Not exceeded.
-    bits : float, optional
-        Per cell, all channels together; the smallest error within them.
+    bpp : float, optional
+        Bits per cell, all channels together; the smallest error within them.
     bound : Bound, optional
+    bits : int, optional
+        Per latent of the model, and whatever error that makes.
+    normalisation : (offset, scale), optional
+        Of the model's features, with ``bits``.
     """
 
     rmse: float | None = None
-    bits: float | None = None
+    bpp: float | None = None
     bound: Bound | None = None
+    bits: int | None = None
+    normalisation: tuple[float, float] = (0.0, 1.0)
 
 
 def encode_patches(
@@ -79,6 +91,7 @@ def encode_patches(
     layout: Layout,
     patching: Patching,
     rate: PatchRate,
+    model: Model | None = None,
     *,
     band_cells: int = BAND_CELLS,
 ) -> bytes:
@@ -92,13 +105,15 @@ def encode_patches(
     layout : Layout
     patching : Patching
     rate : PatchRate
+    model : Model, optional
+        What the coder has learned from other data; ``bits`` needs one.
     band_cells : int
         Of separately decodable parts, about.
 
     Raises
     ------
     ValueError
-        If there are too few axes.
+        If there are too few axes, or the model does not fit.
     """
     if values.dtype.hasobject:
         raise TypeError("cannot compress objects; convert to a plain dtype first")
@@ -112,12 +127,21 @@ def encode_patches(
     n_channels = 0 if values.size == 0 else layout.sizes(values.shape)[1]
     if not real or not 0 < n_channels <= MOST_CHANNELS:
         return pack_lossless(values)
-    patching = patching.fitted(layout.sizes(values.shape)[2])
+    if rate.bits is not None:
+        if model is None:
+            raise ValueError("bits needs a model; without one give another rate control")
+        patching = patching_of(model, layout.spatial)
+    else:
+        patching = patching.fitted(layout.sizes(values.shape)[2])
     with np.errstate(over="ignore", invalid="ignore"):
         subject = _Subject.of(
-            values, layout, patching, band_cells, exact_zeros=rate.bound is not None
+            values, layout, patching, band_cells, model, exact_zeros=rate.bound is not None
         )
-        payload = None if subject is None else _encode(subject, rate)
+        payload = None
+        if subject is not None and rate.bits is not None and model is not None:
+            payload = _encode_latents(subject, model, rate.bits, rate.normalisation)
+        elif subject is not None:
+            payload = _encode(subject, rate)
     if payload is None:
         return pack_lossless(values)
     if 4 * len(payload) > values.nbytes:  # tiny arrays, noise at a high rate
@@ -143,12 +167,38 @@ def _encode(subject: _Subject, rate: PatchRate) -> bytes | None:
     if rate.rmse is not None:
         found = _search(subject, "error", rate.rmse**2)
     else:
-        assert rate.bits is not None
+        assert rate.bpp is not None
         cells = subject.items * prod(subject.space)
         nothing = _Coded(0, [b""] * len(subject.bands), np.zeros((2, 2)))
-        allowed = rate.bits * cells / 8 - len(subject.pack(nothing))
+        allowed = rate.bpp * cells / 8 - len(subject.pack(nothing))
         found = _search(subject, "size", allowed) or subject.flat()
     return None if found is None else subject.pack(found)
+
+
+def _encode_latents(
+    subject: _Subject, model: Model, bits: int, normalisation: tuple[float, float]
+) -> bytes | None:
+    """The paper's way; None where the model explains nothing."""
+    sections, unexplained = patch_latents.encode(
+        subject.arranged, subject.valid, subject.header, model, bits, normalisation
+    )
+    if unexplained > MUCH_UNEXPLAINED:
+        lost = unexplained >= 1
+        warnings.warn(
+            f"model {model.name!r} with {bits} bits explains only {max(1 - unexplained, 0):.0%} of "
+            "this data's variance; "
+            + ("it is stored without loss. " if lost else "")
+            + "Check data_range and channels, or give another rate control",
+            CompressionWarning,
+            stacklevel=6,
+        )
+        if lost:
+            return None
+    valid, shape = subject.in_order(None), subject.values.shape
+    return pack_fields(
+        subject.values, valid.reshape(mask_shape(shape)), Kind.PATCH_LATENTS, sections,
+        bits=bits, fingerprint=model.fingerprint,
+    )  # fmt: skip
 
 
 # ---- what is coded -------------------------------------------------------------------------------
@@ -187,12 +237,15 @@ class _Subject:
     valid : bool array, same shape, or None
         What is not kept exactly; None for all.
     header : Header
+    model : Model or None
+        Whose prior the coder starts from.
     """
 
     values: npt.NDArray[Any]
     arranged: npt.NDArray[Any]
     valid: Bool | None
     header: Header
+    model: Model | None
 
     @classmethod
     def of(
@@ -201,6 +254,7 @@ class _Subject:
         layout: Layout,
         patching: Patching,
         band_cells: int,
+        model: Model | None,
         *,
         exact_zeros: bool,
     ) -> _Subject | None:
@@ -225,7 +279,7 @@ class _Subject:
         highest = float(np.nextafter(single(arranged.max()), single(np.inf)))
         axes = _decorrelating(arranged)
         header = Header(layout, patching, band_cells, lowest, highest, offsets, axes)
-        return cls(values, arranged, valid, header)
+        return cls(values, arranged, valid, header, _with_prior(model, layout))
 
     @property
     def items(self) -> int:
@@ -267,9 +321,9 @@ class _Subject:
         from coinpp_xr import bands  # compiles, or loads what was compiled
 
         patching, step = self.header.patching, step_of(exponent)
-        walk = bands.encoder(patching)
+        walk = bands.encoder(patching, prior_of(self.model))
         sums = np.zeros((2, 2))
-        for where, analysis in zip(band.slices, self._analyses(band), strict=True):
+        for where, analysis in zip(band.slices, self.analyses(band), strict=True):
             coefficients, levels = analysis.split(step, _PRICE)
             symbols = walk.encode(coefficients, levels, _PRICE)
             if measured:
@@ -279,7 +333,7 @@ class _Subject:
     def _sums(self, band: Band, where: tuple[Any, ...], channels: Float32) -> Float64:
         """Squared errors of what was decoded and numbers of cells: within, and with padding."""
         exact, dtype = self.arranged[where], self.values.dtype
-        decoded = self.header.finished(channels[_within(exact)], dtype)
+        decoded = self.header.finished(channels[within(exact)], dtype)
         squared = (round_to(decoded, dtype).astype(np.float64) - exact) ** 2
         counted = np.ones(squared.shape) if self.valid is None else self.valid[where] * 1.0
         squared *= counted
@@ -288,7 +342,7 @@ class _Subject:
             [[squared[inner].sum(), squared.sum()], [counted[inner].sum(), counted.sum()]]
         )
 
-    def _analyses(self, band: Band) -> list[Analysis]:
+    def analyses(self, band: Band) -> list[Analysis]:
         """Of the items of a band; kept for the next trial while there is room."""
         from coinpp_xr.splitting import Analysis  # compiles, or loads what was compiled
 
@@ -312,7 +366,7 @@ class _Subject:
         """Mean squared error and bytes of all bands by the exponent of the step, roughly."""
         from coinpp_xr.splitting import guess
 
-        sampled = map_in_threads(self._analyses, bands)
+        sampled = map_in_threads(self.analyses, bands)
         analyses = [a for found in sampled for a in found[:: ceil(len(found) / 8)]]
         magnitudes = np.concatenate([a.sample(_CURVE_CELLS // len(analyses)) for a in analyses])
         known = cache(lambda exponent: guess(magnitudes, step_of(exponent)))
@@ -364,16 +418,26 @@ class _Subject:
             sections[Tag.COEFFICIENTS] = join(coded.streams)
         if on_top is not None:
             sections[Tag.RESIDUAL] = on_top
+        valid = self.in_order(kept).reshape(mask_shape(self.values.shape))
+        if self.model is None or coded is None:
+            return pack_fields(self.values, valid, Kind.PATCHES, sections, exponent=exponent)
+        return pack_fields(
+            self.values, valid, Kind.PATCHES_FROM_MODEL, sections,
+            exponent=exponent, fingerprint=self.model.fingerprint,
+        )  # fmt: skip
+
+    def in_order(self, kept: Bool | None) -> Bool:
+        """What is coded with an error, in the order of the values."""
         valid = np.ones(self.arranged.shape, np.bool_) if self.valid is None else self.valid
         if kept is not None:
             valid = valid & ~kept
-        in_order = self.header.layout.restore(valid, self.values.shape)
-        table = in_order.reshape(_table(self.values.shape))
-        return pack_fields(self.values, table, Kind.PATCHES, sections, exponent=exponent)
+        return self.header.layout.restore(valid, self.values.shape)
 
     def keeps(self, payload: bytes, bound: Bound) -> bool:
         """Whether what a decoder makes of a payload is within the bound, and else bit for bit."""
-        decoded = self.header.layout.arrange(decode_patches(Payload.unpack(payload)))
+        models = {} if self.model is None else {self.model.fingerprint: self.model}
+        decoded = decode_patches(Payload.unpack(payload), models.__getitem__)
+        decoded = self.header.layout.arrange(decoded)
         given = self.header.layout.arrange(self.values)
         close = bound.holds(decoded.astype(np.float64), given.astype(np.float64))
         if self.valid is None:
@@ -417,11 +481,14 @@ def _search(subject: _Subject, what: str, limit: float) -> _Coded | None:
 def _with_residual(subject: _Subject, bound: Bound, base: _Coded | None) -> bytes | None:
     """Within a bound, on top of a base or of nothing."""
     dtype, shape = subject.values.dtype, subject.arranged.shape
-    plane, sequences = _planes(shape)
+    plane, sequences = planes_of(shape)
     table = (-1, prod(plane.shape))
     known = None
     if base is not None:
-        known = _decoded(subject.header, base.exponent, base.streams, shape, dtype, np.float64)
+        known = decode_bands(
+            subject.header, base.exponent, base.streams, shape, dtype, np.float64,
+            prior_of(subject.model),
+        )  # fmt: skip
         known = known.reshape(table)
     valid = np.ones(shape, np.bool_) if subject.valid is None else subject.valid
     fields = PlaneFields(
@@ -433,144 +500,56 @@ def _with_residual(subject: _Subject, bound: Bound, base: _Coded | None) -> byte
     return subject.pack(base, coded.section, coded.kept.reshape(shape))
 
 
-def _planes(shape: tuple[int, ...]) -> tuple[Plane, Sequences]:
-    """What is coded one after the other: slices of a volume, else channels."""
-    items, channels, z, y, x = shape
-    n = items * channels * z
-    order = np.arange(n).reshape((items * channels, z) if z > 1 else (items, channels))
-    return Plane((y, x)), Sequences(order)
+# ---- learning ------------------------------------------------------------------------------------
 
 
-# ---- reading -------------------------------------------------------------------------------------
-
-
-def decode_patches(payload: Payload, region: tuple[slice, ...] | None = None) -> npt.NDArray[Any]:
-    """The array of a payload of kind PATCHES.
+def learn_prior(
+    arrays: Sequence[npt.NDArray[Any]], layout: Layout, patching: Patching, seed: int = 0
+) -> Prior:
+    """What the coder knows once it has coded some arrays, each at several steps.
 
     Parameters
     ----------
-    payload : Payload
-    region : tuple of slice, optional
-        One along each of the array's axes; see :func:`checked_region`. What is outside may hold
-        anything.
-
-    Raises
-    ------
-    CorruptPayloadError
-    """
-    header = Header.unpack(payload.section(Tag.PATCHES), payload.shape)
-    items, channels, space = header.layout.sizes(payload.shape)
-    if payload.dtype.kind not in "iuf":
-        raise CorruptPayloadError("payload's header contradicts itself")
-    shape = (items, channels, *space)
-    mask = None
-    if Tag.MASK in payload.sections:
-        mask = unpack_mask(payload.section(Tag.MASK), *_table(payload.shape))
-        mask = np.asarray(mask).reshape(payload.shape)
-    if Tag.RESIDUAL in payload.sections:
-        base = None
-        plane, sequences = _planes(shape)
-        table = (sequences.order.size, prod(plane.shape))
-        if Tag.COEFFICIENTS in payload.sections:
-            base = _decoded(
-                header,
-                payload.exponent,
-                _streams(payload, header),
-                shape,
-                payload.dtype,
-                np.float64,
-            ).reshape(table)
-        gaps = None if mask is None else header.layout.arrange(mask).reshape(table)
-        found = residual.decode(payload.section(Tag.RESIDUAL), gaps, plane.shape, sequences, base)
-        arranged = round_to(found, payload.dtype).reshape(shape)
-    else:
-        arranged = _decoded(
-            header, payload.exponent, _streams(payload, header), shape, payload.dtype,
-            payload.dtype, None if region is None else header.layout.parts(region, payload.shape),
-        )  # fmt: skip
-    values = header.layout.restore(arranged, payload.shape)
-    if mask is not None:
-        values = np.ascontiguousarray(values)
-        special = payload.section(Tag.SPECIAL_VALUES)
-        values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
-    return values
-
-
-def _decoded(
-    header: Header,
-    exponent: int,
-    streams: list[bytes],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    result: npt.DTypeLike,
-    wanted: tuple[Bool, tuple[slice, ...]] | None = None,
-) -> npt.NDArray[Any]:
-    """All bands, shape (items, channels, z, y, x), or those that hold some items and cells.
-
-    Rounded where the result is of the data's type.
+    arrays : sequence of array
+        As of :func:`encode_patches`; those without any variation are left out.
+    layout : Layout
+    patching : Patching
+    seed : int
+        Of the order and of the steps.
     """
     from coinpp_xr import bands  # compiles, or loads what was compiled
 
-    items, channels, *space = shape
-    if abs(exponent) > MOST_EXPONENT:
-        raise CorruptPayloadError("payload's step is damaged")
-    step = step_of(exponent)
-    # Memory that is never written to is never taken.
-    values = np.zeros(shape, result)
-
-    def fill(job: tuple[Band, bytes]) -> None:
-        band, stream = job
-        walk = bands.decoder(stream, header.patching)
-        with np.errstate(all="ignore"):  # damaged symbols may be anything
-            for where in band.slices:
-                part = values[where]
-                padded = header.patching.padded(part.shape[1:])
-                decoded = header.finished(walk.decode(channels, padded, step)[_within(part)], dtype)
-                part[...] = round_to(decoded, dtype) if values.dtype == dtype else decoded
-        walk.check_end()
-
-    plan = header.bands(items, (space[0], space[1], space[2]))
-    jobs = list(zip(plan, streams, strict=True))
-    if wanted is not None:
-        jobs = [job for job in jobs if job[0].touches(*wanted)]
-    map_in_threads(fill, jobs)
-    return values
-
-
-def checked_region(region: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """One slice for each axis, from start to stop.
-
-    Raises
-    ------
-    ValueError
-    """
-    if len(region) > len(shape) or not all(
-        isinstance(part, slice) and part.step in (None, 1) for part in region
-    ):
-        raise ValueError(
-            f"a region is at most {len(shape)} slices without steps for shape {shape}, "
-            f"got {region!r}"
-        )
-    region = region + (slice(None),) * (len(shape) - len(region))
-    return tuple(slice(*part.indices(n)) for part, n in zip(region, shape, strict=True))
+    rng, state = np.random.default_rng(seed), None
+    for index in rng.permutation(len(arrays)):
+        values = arrays[index]
+        subject = _Subject.of(values, layout, patching, 1 << 32, None, exact_zeros=False)
+        spread = float(np.std(values, dtype=np.float64))
+        if subject is None or not spread > 0:
+            continue
+        # From coarse to fine as often as the other way round.
+        for part in rng.permutation(_LEARNED_STEPS):
+            low, high = np.log(_LEARNED_RANGE)
+            step = spread * float(
+                np.exp(low + (high - low) * (part + rng.random()) / _LEARNED_STEPS)
+            )
+            for band in subject.bands:
+                walk = bands.encoder(patching, state)
+                for analysis in subject.analyses(band):
+                    walk.encode(*analysis.split(step, _PRICE), _PRICE)
+                state = walk.state
+    if state is None:
+        raise ValueError("there is nothing to learn from: all values are the same")
+    return Prior.of(state)
 
 
 # ---- small things --------------------------------------------------------------------------------
 
 
-def _table(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Masks are kept by rows that are often the same: one for each but the last two axes."""
-    return prod(shape[:-2]), prod(shape[-2:])
-
-
-def _streams(payload: Payload, header: Header) -> list[bytes]:
-    items, _, space = header.layout.sizes(payload.shape)
-    return part(payload.section(Tag.COEFFICIENTS), header.n_bands(items, space))
-
-
-def _within(part: npt.NDArray[Any]) -> tuple[slice, ...]:
-    """Of whole patches, what the array has."""
-    return (slice(None), *(slice(n) for n in part.shape[1:]))
+def _with_prior(model: Model | None, layout: Layout) -> Model | None:
+    """The model if the coder can learn from it; patches of other axes are another matter."""
+    if model is None or model.prior is None or model.box is None:
+        return None
+    return model if len(model.box.shape) == layout.spatial else None
 
 
 def _filled(values: npt.NDArray[Any], usable: Bool) -> npt.NDArray[Any]:

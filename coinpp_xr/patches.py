@@ -30,6 +30,8 @@ LEVELS, MOST_CELLS = 4, 1 << 13
 # Classes of frequencies by their distance from zero, and by their place in the scan.
 RADII, POSITIONS = 16, 600
 CHANNELS = ("none", "first", "last")
+# Of sound, images and volumes.
+DEFAULT_SIZES = {1: (1600,), 2: (32, 32), 3: (16, 16, 16)}
 MOST_CHANNELS = 16
 _SPACE = 3
 # Blocks of fewer cells along an axis are not split further.

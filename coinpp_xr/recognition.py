@@ -19,6 +19,9 @@ from coinpp_xr.parallel import map_in_threads
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 
+# Above this share of unexplained variance the user should know; at all of it nothing is gained.
+MUCH_UNEXPLAINED = 0.25
+
 # Features of the training data lie in [0, 1]. Cells far outside are fill values or outliers and
 # are kept exactly; if there are many, the data is not what the model was made for.
 _PLAUSIBLE = (-1.0, 2.0)

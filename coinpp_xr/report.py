@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind
-from coinpp_xr.codecs.base import Rate
-from coinpp_xr.codecs.sphere import NO_MODEL
+from coinpp_xr.codecs.base import NO_MODEL, Rate
 from coinpp_xr.coordinates import area_weights
 from coinpp_xr.data import horizontal_axes
 

@@ -16,7 +16,8 @@ import xarray as xr
 import zarr
 from zarr.storage import ZipStore
 
-from coinpp_xr.codecs.sphere import NO_MODEL, COINppArrayCodec, COINppCodec
+from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.model_choice import Choice, choose_model
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.parallel import thread_count

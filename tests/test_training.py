@@ -192,7 +192,7 @@ def test_ctrl_c_keeps_a_checkpoint(tmp_path) -> None:
 def test_the_papers_era5_models_are_presets(k) -> None:
     """COIN++, appendix B.4."""
     preset = PRESETS[f"paper-era5-{k}"]
-    assert (preset.latent_dim, preset.depth, preset.width, preset.omega0) == (k, 10, 384, 50.0)
+    assert (preset.latent_dim, preset.depth, preset.width, preset.omega0) == (k, 9, 384, 50.0)
     assert (preset.inner_lr, preset.outer_lr, preset.inner_steps) == (1e-2, 3e-6, 3)
     assert (preset.batch_size, preset.objective) == (32, "paper")
 

@@ -20,6 +20,8 @@ from coinpp_xr.quantization import parse_bits
 from coinpp_xr.residual import Bound
 
 DEFAULT_BITS = 8
+# The name of no model at all.
+NO_MODEL = "none"
 
 
 class _NumcodecsDict(dict[str, Any]):
@@ -215,8 +217,10 @@ class Rate:
         return {name: value for name, value in named.items() if value is not None}
 
     @classmethod
-    def parse(cls, **controls: Any) -> Rate:
+    def parse(cls, *, needs_one: bool = False, **controls: Any) -> Rate:
         """Check the exclusive rate controls that a codec has, each by its name.
+
+        Without any, ``bits`` is used and a warning says so, unless one is needed.
 
         Raises
         ------
@@ -226,7 +230,7 @@ class Rate:
         if len(given) > 1:
             raise ValueError(f"give one rate control, not {' and '.join(given)}")
         if not given:
-            if "bits" not in controls:
+            if needs_one:
                 raise ValueError(f"give one rate control: {', '.join(controls)}")
             warnings.warn(
                 f"no rate control given: bits={DEFAULT_BITS} is used, which bounds no error. Data "

@@ -9,10 +9,11 @@ import numpy.typing as npt
 from numcodecs.compat import ensure_bytes
 
 from coinpp_xr.chunk import decode_chunk
-from coinpp_xr.codecs.base import NumcodecsCodec, Rate, parse_error
-from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.codecs.base import NO_MODEL, NumcodecsCodec, Rate, parse_error
+from coinpp_xr.models import Model, load_model
 from coinpp_xr.patch_chunk import BAND_CELLS, PatchRate, encode_patches
-from coinpp_xr.patches import CHANNELS, Layout, Patching, check_patch_size
+from coinpp_xr.patch_latents import patching_of
+from coinpp_xr.patches import CHANNELS, DEFAULT_SIZES, Layout, Patching, check_patch_size
 
 _PARAMETERS = """Parameters
     ----------
@@ -27,30 +28,41 @@ _PARAMETERS = """Parameters
         infinities and -0.0 come back with their bits.
     max_error_relative : float, optional
         The same as a fraction of each value, below 1.
+    bits : int, optional
+        Bits per latent of the model's network, 1 to 16: the COIN++ paper's rate control. Nothing
+        else is stored, so the error is whatever the network makes of the data.
+    model : str or Model
+        What the coder has learned from other data before it starts, and the network of ``bits``:
+        the name of a shipped ({model}), cached or loaded model. "none" for coding without any.
+        A configuration keeps name and fingerprint.
     patch_size : int or tuple of int
         Cells of a patch along each axis, at most 8,192 in all; patches are split further where
-        that is worth it. What is left over at the edges makes partial patches.
+        that is worth it. What is left over at the edges makes partial patches. With ``bits``
+        patches are the model's.
     channels : {{"auto", "none", "first", "last"}}
         {channels}
     data_range : float, optional
-        What the values span, for target_psnr: {range}.
+        What the values span, for target_psnr and ``bits``: {range}.
     band_cells : int
         Cells of the parts that are coded separately: smaller ones are faster to get at
         (:meth:`decode_region`), larger ones take fewer bytes.
+    fingerprint : str, optional
+        Set by configurations; the one model that the data was written with.
 
     Raises
     ------
-    ValueError"""
+    ModelNotFoundError, ValueError"""
 
 
 class _PatchSettings(NumcodecsCodec):
     """The settings of a codec for patches."""
 
     spatial: ClassVar[int]
-    _default_size: ClassVar[tuple[int, ...]]
     _default_channels: ClassVar[str] = "auto"
-    # Of floats.
+    _default_model: ClassVar[str]
+    # Of floats; and where they start, in that range.
     _default_range: ClassVar[float] = 1.0
+    _lowest: ClassVar[float] = 0.0
 
     def __init__(
         self,
@@ -60,22 +72,27 @@ class _PatchSettings(NumcodecsCodec):
         target_bpp: float | None = None,
         max_error: float | None = None,
         max_error_relative: float | None = None,
+        bits: int | None = None,
+        model: str | Model | None = None,
         patch_size: int | tuple[int, ...] | None = None,
         channels: str | None = None,
         data_range: float | None = None,
         band_cells: int | None = None,
+        fingerprint: str | None = None,
     ) -> None:
-        self._rate = Rate.parse(
-            target_psnr=target_psnr, target_rmse=target_rmse, target_bpp=target_bpp,
-            max_error=max_error, max_error_relative=max_error_relative,
-        )  # fmt: skip
-        for name in ("target_psnr", "target_rmse", "target_bpp", "max_error", "max_error_relative"):
+        given = {
+            "target_psnr": target_psnr, "target_rmse": target_rmse, "target_bpp": target_bpp,
+            "max_error": max_error, "max_error_relative": max_error_relative, "bits": bits,
+        }  # fmt: skip
+        self._rate = Rate.parse(needs_one=True, **given)
+        for name in given:
             setattr(self, name, self._rate.controls.get(name))
+        self._choose_model(model, fingerprint)
         size = check_patch_size(
-            self._default_size if patch_size is None else patch_size, self.spatial
+            DEFAULT_SIZES[self.spatial] if patch_size is None else patch_size, self.spatial
         )
         self._patching = Patching.of(size)
-        self.patch_size = None if size == self._default_size else list(size)
+        self.patch_size = None if size == DEFAULT_SIZES[self.spatial] else list(size)
         if channels is not None and channels not in ("auto", *CHANNELS):
             raise ValueError(
                 f"channels must be one of auto, {', '.join(CHANNELS)}, got {channels!r}"
@@ -86,6 +103,25 @@ class _PatchSettings(NumcodecsCodec):
         if band_cells is not None and not (whole and 1 <= band_cells < 1 << 32):
             raise ValueError(f"band_cells must be a positive whole number, got {band_cells!r}")
         self.band_cells = None if band_cells == BAND_CELLS else band_cells
+
+    def _choose_model(self, model: str | Model | None, fingerprint: str | None) -> None:
+        self.model: str | None = None
+        self.fingerprint = fingerprint
+        if isinstance(model, str) and model == NO_MODEL:
+            if self._rate.bits is not None:
+                raise ValueError("bits needs a model; without one give another rate control")
+            self.model, self.fingerprint = NO_MODEL, None
+            return
+        if fingerprint is None or isinstance(model, Model):
+            # A typo in the name should show here, not in the middle of a write.
+            found = load_model(self._default_model if model is None else model, fingerprint)
+            patching_of(found, self.spatial)
+            model, self.fingerprint = found.name, found.fingerprint
+        self.model = None if model == self._default_model else model
+
+    def _find_model(self, fingerprint: str) -> Model:
+        name = self.model if self.model not in (None, NO_MODEL) else self._default_model
+        return load_model(str(name), fingerprint)
 
     @property
     def rate(self) -> Rate:
@@ -110,7 +146,7 @@ class _PatchSettings(NumcodecsCodec):
         ------
         CorruptPayloadError, ValueError
         """
-        return decode_chunk(ensure_bytes(data), _no_model, region=region)
+        return decode_chunk(ensure_bytes(data), self._find_model, region=region)
 
     def _layout(self, shape: tuple[int, ...]) -> Layout:
         channels = self.channels or self._default_channels
@@ -130,30 +166,37 @@ class _PatchSettings(NumcodecsCodec):
             return float(np.iinfo(dtype).max) - float(np.iinfo(dtype).min)
         return self._default_range
 
+    def _normalisation(self, values: npt.NDArray[Any]) -> tuple[float, float]:
+        """Offset and scale that bring what values may be to [0, 1]."""
+        peak = self._peak(values.dtype)
+        if values.dtype.kind in "iu" and self.data_range is None:
+            return float(np.iinfo(values.dtype).min), peak
+        return self._lowest * peak, peak
+
     def _encode_array(self, values: npt.NDArray[Any]) -> bytes:
-        rate = self._rate
-        rmse = rate.target_rmse
-        if rate.target_psnr is not None and values.dtype.kind in "iuf":
+        rate, real = self._rate, values.dtype.kind in "iuf"
+        rmse, normalisation = rate.target_rmse, (0.0, 1.0)
+        if rate.target_psnr is not None and real:
             rmse = self._peak(values.dtype) / 10 ** (rate.target_psnr / 20)
+        if rate.bits is not None and real:
+            normalisation = self._normalisation(values)
+        model = None
+        if self.fingerprint is not None:
+            model = self._find_model(self.fingerprint)
         return encode_patches(
             values, self._layout(values.shape), self._patching,
-            PatchRate(rmse, rate.target_bpp, rate.bound), band_cells=self.band_cells or BAND_CELLS,
+            PatchRate(rmse, rate.target_bpp, rate.bound, rate.bits, normalisation), model,
+            band_cells=self.band_cells or BAND_CELLS,
         )  # fmt: skip
 
     def _decode_payload(
         self, data: bytes, expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     ) -> npt.NDArray[Any]:
-        return decode_chunk(data, _no_model, expected=expected)
+        return decode_chunk(data, self._find_model, expected=expected)
 
     def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
         if len(shape) < self.spatial:
             raise ValueError(f"needs at least {self.spatial} axes, got shape {shape}")
-
-
-def _no_model(fingerprint: str) -> Any:
-    raise ModelNotFoundError(
-        f"the payload was written with model {fingerprint}, for globes: open it with COINppCodec"
-    )
 
 
 class ImagePatchCodec(_PatchSettings):
@@ -164,6 +207,7 @@ class ImagePatchCodec(_PatchSettings):
     {
         _PARAMETERS.format(
             cell="pixel",
+            model="photo-32",
             together=", all channels together",
             channels="Where colours are; auto: in the last axis, or the one before rows and "
             "columns, if it has length 3 or 4.",
@@ -180,7 +224,7 @@ class ImagePatchCodec(_PatchSettings):
     """
 
     codec_id = "coinpp-image"
-    spatial, _default_size = 2, (32, 32)
+    spatial, _default_model = 2, "photo-32"
 
 
 class VolumePatchCodec(_PatchSettings):
@@ -191,6 +235,7 @@ class VolumePatchCodec(_PatchSettings):
     {
         _PARAMETERS.format(
             cell="voxel",
+            model="mri-16",
             together="",
             channels="Where several quantities of each voxel are, if there are (none).",
             range="1 for floats, by default, and all that the type can hold for integers",
@@ -199,8 +244,18 @@ class VolumePatchCodec(_PatchSettings):
     """
 
     codec_id = "coinpp-volume"
-    spatial, _default_size = 3, (16, 16, 16)
+    spatial, _default_model = 3, "mri-16"
     _default_channels = "none"
+
+    def _normalisation(self, values: npt.NDArray[Any]) -> tuple[float, float]:
+        # Intensities are in arbitrary units; a few voxels are far brighter than all others.
+        if self.data_range is not None:
+            return 0.0, self.data_range
+        finite = values[np.isfinite(values)].astype(np.float64)
+        if finite.size == 0:
+            return 0.0, 1.0
+        offset = min(0.0, float(finite.min()))
+        return offset, (float(np.percentile(finite, 99.99)) - offset) or 1.0
 
 
 class AudioPatchCodec(_PatchSettings):
@@ -211,6 +266,7 @@ class AudioPatchCodec(_PatchSettings):
     {
         _PARAMETERS.format(
             cell="sample",
+            model="speech-16k",
             together=", all channels together",
             channels="Where the channels are, if there are several (none).",
             range="2 for floats, by default, and all that the type can hold for integers",
@@ -219,6 +275,6 @@ class AudioPatchCodec(_PatchSettings):
     """
 
     codec_id = "coinpp-audio"
-    spatial, _default_size = 1, (1600,)
+    spatial, _default_model = 1, "speech-16k"
     _default_channels = "none"
-    _default_range = 2.0
+    _default_range, _lowest = 2.0, -0.5

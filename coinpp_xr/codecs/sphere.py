@@ -8,14 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.chunk import decode_chunk, encode_chunk
-from coinpp_xr.codecs.base import ArrayCodec, Configured, NumcodecsCodec, Rate
+from coinpp_xr.codecs.base import NO_MODEL, ArrayCodec, Configured, NumcodecsCodec, Rate
 from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import EFFORTS
 from coinpp_xr.models import Model, load_model
-
-# The name of no model at all.
-NO_MODEL = "none"
 
 
 class _SphereSettings(Configured):

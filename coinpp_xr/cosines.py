@@ -1,0 +1,57 @@
+"""Cosines in a box at any of its points: for patches what harmonics are for globes."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coordinates import BoxGrid
+
+Float32 = npt.NDArray[np.float32]
+
+
+def synthesise(coefficients: Float32, points: Float32, box: BoxGrid) -> Float32:
+    """Sums of products of cosines along the axes, with mean square one over the box's cells.
+
+    Parameters
+    ----------
+    coefficients : float32 array, shape (items, cells)
+        By frequency along each axis, as many as the box has cells.
+    points : float32 array, shape (points, axes)
+        Some points of a grid: places along one axis are combined with all along the others.
+    box : BoxGrid
+
+    Returns
+    -------
+    float32 array, shape (items, points)
+    """
+    values = coefficients.reshape(len(coefficients), *box.shape)
+    where: list[Any] = []
+    for axis, n in enumerate(box.shape):
+        places, index = np.unique(points[:, axis], return_inverse=True)
+        # The axis comes last; after all of them they are in their order again.
+        values = np.tensordot(values, _along(places, n, box).astype(np.float32), axes=(1, 0))
+        where.append(index)
+    found: Float32 = values[(slice(None), *where)]
+    return found
+
+
+def analyse(values: Float32, box: BoxGrid) -> Float32:
+    """The coefficients of values on the box's own cells, shape (items, cells)."""
+    coefficients = values.reshape(len(values), *box.shape)
+    for n in box.shape:
+        places = np.linspace(box.low, box.high, n, dtype=np.float32)
+        functions = (_along(places, n, box) / n).astype(np.float32)
+        coefficients = np.tensordot(coefficients, functions, axes=(1, 1))
+    return coefficients.reshape(len(values), prod(box.shape))
+
+
+def _along(places: Float32, n: int, box: BoxGrid) -> npt.NDArray[np.float64]:
+    """Cosines along an axis, shape (n, places)."""
+    cell = (places.astype(np.float64) - box.low) / (box.high - box.low) * (n - 1)
+    frequency = np.arange(n)[:, None]
+    size = np.where(frequency == 0, 1.0, np.sqrt(2.0))
+    return np.asarray(size * np.cos(np.pi / n * frequency * (cell + 0.5)))

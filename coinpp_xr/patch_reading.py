@@ -1,0 +1,171 @@
+"""Payloads of patches → arrays, or the parts of them that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr import patch_latents, residual
+from coinpp_xr.bitstream import Kind, Payload, Tag, unpack_mask, unpack_special_values
+from coinpp_xr.coordinates import Plane
+from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.models import Model
+from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.patch_header import Band, Header, part
+from coinpp_xr.quantization import step_of
+from coinpp_xr.schemes import Sequences, round_to
+from coinpp_xr.stepping import MOST_EXPONENT
+
+if TYPE_CHECKING:
+    from coinpp_xr.blocks import State
+
+Bool = npt.NDArray[np.bool_]
+Wanted = tuple[Bool, tuple[slice, ...]]
+
+
+def decode_patches(
+    payload: Payload,
+    find_model: Callable[[str], Model],
+    region: tuple[slice, ...] | None = None,
+) -> npt.NDArray[Any]:
+    """The array of a payload of patches.
+
+    Parameters
+    ----------
+    payload : Payload
+    find_model : callable
+        Fingerprint → Model.
+    region : tuple of slice, optional
+        One along each of the array's axes; see :func:`checked_region`. What is outside may hold
+        anything.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    header = Header.unpack(payload.section(Tag.PATCHES), payload.shape)
+    items, channels, space = header.layout.sizes(payload.shape)
+    if payload.dtype.kind not in "iuf":
+        raise CorruptPayloadError("payload's header contradicts itself")
+    shape = (items, channels, *space)
+    mask = None
+    if Tag.MASK in payload.sections:
+        mask = unpack_mask(payload.section(Tag.MASK), *mask_shape(payload.shape))
+        mask = np.asarray(mask).reshape(payload.shape)
+    wanted = None
+    if region is not None and Tag.RESIDUAL not in payload.sections:
+        wanted = header.layout.parts(region, payload.shape)
+    model = find_model(payload.fingerprint) if payload.kind.has_model else None
+    coded: npt.NDArray[Any] | None = None
+    if payload.kind == Kind.PATCH_LATENTS:
+        assert model is not None
+        coded = patch_latents.decode(payload, header, model, shape, wanted)
+    elif Tag.COEFFICIENTS in payload.sections or Tag.RESIDUAL not in payload.sections:
+        result = np.float64 if Tag.RESIDUAL in payload.sections else payload.dtype
+        streams = part(payload.section(Tag.COEFFICIENTS), header.n_bands(items, space))
+        coded = decode_bands(
+            header, payload.exponent, streams, shape, payload.dtype, result, prior_of(model), wanted
+        )
+    if Tag.RESIDUAL in payload.sections:
+        plane, sequences = planes_of(shape)
+        table = (sequences.order.size, prod(plane.shape))
+        gaps = None if mask is None else header.layout.arrange(mask).reshape(table)
+        base = None if coded is None else coded.astype(np.float64, copy=False).reshape(table)
+        coded = residual.decode(payload.section(Tag.RESIDUAL), gaps, plane.shape, sequences, base)
+    assert coded is not None
+    if coded.dtype != payload.dtype or Tag.RESIDUAL in payload.sections:
+        coded = round_to(coded, payload.dtype)
+    arranged = coded.reshape(shape)
+    values = header.layout.restore(arranged, payload.shape)
+    if mask is not None:
+        values = np.ascontiguousarray(values)
+        special = payload.section(Tag.SPECIAL_VALUES)
+        values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
+    return values
+
+
+def decode_bands(
+    header: Header,
+    exponent: int,
+    streams: list[bytes],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    result: npt.DTypeLike,
+    prior: State | None,
+    wanted: Wanted | None = None,
+) -> npt.NDArray[Any]:
+    """All bands, shape (items, channels, z, y, x), or those that hold some items and cells.
+
+    Rounded where the result is of the data's type.
+    """
+    from coinpp_xr import bands  # compiles, or loads what was compiled
+
+    items, channels, *space = shape
+    if abs(exponent) > MOST_EXPONENT:
+        raise CorruptPayloadError("payload's step is damaged")
+    step = step_of(exponent)
+    # Memory that is never written to is never taken.
+    values = np.zeros(shape, result)
+
+    def fill(job: tuple[Band, bytes]) -> None:
+        band, stream = job
+        walk = bands.decoder(stream, header.patching, prior)
+        with np.errstate(all="ignore"):  # damaged symbols may be anything
+            for where in band.slices:
+                part = values[where]
+                padded = header.patching.padded(part.shape[1:])
+                decoded = header.finished(walk.decode(channels, padded, step)[within(part)], dtype)
+                part[...] = round_to(decoded, dtype) if values.dtype == dtype else decoded
+        walk.check_end()
+
+    plan = header.bands(items, (space[0], space[1], space[2]))
+    jobs = list(zip(plan, streams, strict=True))
+    if wanted is not None:
+        jobs = [job for job in jobs if job[0].touches(*wanted)]
+    map_in_threads(fill, jobs)
+    return values
+
+
+def checked_region(region: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """One slice for each axis, from start to stop.
+
+    Raises
+    ------
+    ValueError
+    """
+    if len(region) > len(shape) or not all(
+        isinstance(part, slice) and part.step in (None, 1) for part in region
+    ):
+        raise ValueError(
+            f"a region is at most {len(shape)} slices without steps for shape {shape}, "
+            f"got {region!r}"
+        )
+    region = region + (slice(None),) * (len(shape) - len(region))
+    return tuple(slice(*part.indices(n)) for part, n in zip(region, shape, strict=True))
+
+
+def planes_of(shape: tuple[int, ...]) -> tuple[Plane, Sequences]:
+    """What is coded one after the other: slices of a volume, else channels."""
+    items, channels, z, y, x = shape
+    n = items * channels * z
+    order = np.arange(n).reshape((items * channels, z) if z > 1 else (items, channels))
+    return Plane((y, x)), Sequences(order)
+
+
+def mask_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Masks are kept by rows that are often the same: one for each but the last two axes."""
+    return prod(shape[:-2]), prod(shape[-2:])
+
+
+def within(part: npt.NDArray[Any]) -> tuple[slice, ...]:
+    """Of whole patches, what the array has."""
+    return (slice(None), *(slice(n) for n in part.shape[1:]))
+
+
+def prior_of(model: Model | None) -> State | None:
+    """What the coder starts from."""
+    return None if model is None or model.prior is None else model.prior.state
