@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import binary, blocks
+from coinpp_xr.deblocking import Deblocking
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.patches import Patching
 
@@ -41,8 +42,14 @@ class Walk:
         self._code(band, round(price * 256))
         return band.symbols
 
-    def decode(self, channels: int, space: tuple[int, int, int], step: float) -> Float32:
-        """The opposite.
+    def decode(
+        self,
+        channels: int,
+        space: tuple[int, int, int],
+        step: float,
+        deblocking: Deblocking | None = None,
+    ) -> Float32:
+        """The opposite: values, shape (channels, z, y, x).
 
         Raises
         ------
@@ -50,7 +57,10 @@ class Walk:
         """
         band = blocks.new_band(channels, space, self._patching.geometry)
         self._code(band, 0)
-        return self._patching.values(band.symbols, band.levels, step)
+        values = self._patching.values(band.symbols, band.levels, step)
+        if deblocking is not None:
+            values[0] = deblocking(values[0], band.levels, self._patching, step)
+        return values
 
     def _code(self, band: blocks.Band, price: int) -> None:
         size, geometry = self._patching.size, self._patching.geometry

@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compiled functions of one file contain those of the other.
-_SOURCES = ("binary.py", "blocks.py", "causal.py", "patches.py", "splitting.py")
+_SOURCES = ("binary.py", "blocks.py", "causal.py", "deblocking.py", "patches.py", "splitting.py")
 
 
 def compiled(function: Function) -> Function:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 import numpy as np
@@ -33,6 +33,9 @@ from coinpp_xr.quantization import UniformQuantizer
 from coinpp_xr.reference import Reference
 from coinpp_xr.settings import config
 from coinpp_xr.siren import ModulatedSiren
+
+if TYPE_CHECKING:
+    from coinpp_xr.deblocking import Deblocking
 
 FORMAT = "coinpp-xr model 0"
 # Of the linear tail's functions; a damaged file must not make us take all memory.
@@ -84,6 +87,8 @@ class Model:
         Of a patch: its cells along every axis, and between which coordinates they lie.
     prior : Prior, optional
         What the coder of patches starts from, for every rate control but ``bits``.
+    deblocking : Deblocking, optional
+        What improves decoded patches, with the same rate controls.
     """
 
     name: str
@@ -100,6 +105,7 @@ class Model:
     reference: Reference | None = None
     box: BoxGrid | None = None
     prior: Prior | None = None
+    deblocking: Deblocking | None = None
 
     def __post_init__(self) -> None:
         parse_name(self.name)
@@ -184,6 +190,8 @@ class Model:
             }
         if self.prior is not None:
             tensors["prior"] = self.prior.packed
+        if self.deblocking is not None:
+            tensors |= self.deblocking.tensors
         return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
     def to_bytes(self) -> bytes:
@@ -262,6 +270,7 @@ class Model:
             reference=reference,
             box=box,
             prior=Prior(tensors["prior"]) if "prior" in tensors else None,
+            deblocking=_read_deblocking(tensors),
         )
         coded = len(model.latent_mean)
         if model.histogram.shape != (coded, CELLS) or coded > model.latent_dim:
@@ -304,6 +313,14 @@ class Model:
                 f"{path} is not a coinpp-xr model file or is damaged: {reason}"
             ) from error
         return model
+
+
+def _read_deblocking(tensors: dict[str, npt.NDArray[Any]]) -> Deblocking | None:
+    if not any(name.startswith("deblocking.") for name in tensors):
+        return None
+    from coinpp_xr.deblocking import Deblocking  # compiles, or loads what was compiled
+
+    return Deblocking.from_tensors(tensors)
 
 
 def _read_tail(

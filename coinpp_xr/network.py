@@ -56,8 +56,8 @@ class LinearTail:
         """Fields of shape (batch, points, channels)."""
         if self.box is not None or self._is_small_on(coordinates):
             mean, modes = self.linearise(coordinates)
-            rows = modes.reshape(-1, self.latent_dim)
-            return (latents @ rows.T).reshape(len(latents), *mean.shape[1:]) + mean
+            rows = modes.reshape(mean.shape[1] * mean.shape[2], self.latent_dim)
+            return (latents @ rows.T).reshape(-1, *mean.shape[1:]) + mean
         coefficients = self.mean + latents @ self.modes
         return (coefficients @ self._harmonics(coordinates).T)[..., None]
 

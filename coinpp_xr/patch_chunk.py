@@ -7,8 +7,8 @@ and one can be decoded without the others. All share one step, which is the rate
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import ceil, floor, isfinite, prod
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
 
 # What a bit may cost in squared steps. From 0.1 to 0.16 photographs differ by less than 0.05 dB.
 _PRICE = 0.13
@@ -158,7 +159,7 @@ def _encode(subject: _Subject, rate: PatchRate) -> bytes | None:
         candidates = [_with_residual(subject, bound, None)]
         # Near whole numbers a base may be rounded to others on another machine.
         if not bound.relative and not (integers and bound.error < 4):
-            base = _search(subject, "error", (_BASE_RMSE * bound.error) ** 2)
+            base = _search(subject, "error", (_BASE_RMSE * bound.error) ** 2, deblocking=False)
             if base is not None:
                 candidates.append(_with_residual(subject, bound, base))
         payloads = [payload for payload in candidates if payload is not None]
@@ -212,16 +213,22 @@ class _Coded:
     streams: list[bytes]
     # Squared errors and numbers of cells, without and with what looks like padding.
     sums: npt.NDArray[np.float64]
+    # Whether the model's layers against blocking are used.
+    deblocked: bool = False
 
     @property
     def error(self) -> float:
-        """Mean squared; the larger one."""
-        squared, counts = self.sums
-        return float((squared / np.maximum(counts, 1)).max())
+        return _error(self.sums)
 
     @property
     def size(self) -> int:
         return sum(map(len, self.streams))
+
+
+def _error(sums: Float64) -> float:
+    """Mean squared; the larger one."""
+    squared, counts = sums
+    return float((squared / np.maximum(counts, 1)).max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,6 +297,11 @@ class _Subject:
         z, y, x = self.arranged.shape[2:]
         return z, y, x
 
+    @property
+    def can_deblock(self) -> bool:
+        deblocking = self.model.deblocking if self.model else None
+        return deblocking is not None and deblocking.fits(self.header.patching)
+
     @cached_property
     def bands(self) -> list[Band]:
         return self.header.bands(self.items, self.space)
@@ -298,36 +310,49 @@ class _Subject:
         """Hardly anything but the means: what takes the fewest bytes."""
         reach = (self.header.highest - self.header.lowest) * prod(self.header.patching.size)
         step = min(max(exponent_of(4 * reach), -MOST_EXPONENT), MOST_EXPONENT)
-        return self.code(step, self.bands, measured=False)
+        return self.code(step, self.bands, measured=False, deblocked=False)
 
-    def code(self, exponent: int, bands: list[Band], *, measured: bool) -> _Coded:
+    def code(
+        self, exponent: int, bands: list[Band], *, measured: bool, deblocked: bool | None
+    ) -> _Coded:
         """Some of the bands at a step, with errors if they are to be measured.
+
+        ``deblocked`` None looks at both ways, which must be measured.
 
         Raises
         ------
         OverflowError
             If the step is too small for the values.
         """
+        ways = [False, True] if deblocked is None else [deblocked]
 
         def work(band: Band) -> tuple[bytes, Float64]:
             with np.errstate(all="ignore"):  # of this thread
-                return self._code_band(exponent, band, measured)
+                return self._code_band(exponent, band, ways if measured else [])
 
         done = map_in_threads(work, bands)
         streams, sums = zip(*done, strict=True)
-        return _Coded(exponent, list(streams), np.sum(sums, axis=0))
+        found = list(np.sum(sums, axis=0)) if measured else [np.zeros((2, 2))]
+        best = min(range(len(found)), key=lambda i: _error(found[i]))
+        return _Coded(exponent, list(streams), found[best], ways[best])
 
-    def _code_band(self, exponent: int, band: Band, measured: bool) -> tuple[bytes, Float64]:
+    def _code_band(self, exponent: int, band: Band, measured: list[bool]) -> tuple[bytes, Float64]:
+        """Its stream and, for every way to be measured, :meth:`_sums`."""
         from coinpp_xr import bands  # compiles, or loads what was compiled
 
         patching, step = self.header.patching, step_of(exponent)
         walk = bands.encoder(patching, prior_of(self.model))
-        sums = np.zeros((2, 2))
+        sums = np.zeros((len(measured), 2, 2))
         for where, analysis in zip(band.slices, self.analyses(band), strict=True):
             coefficients, levels = analysis.split(step, _PRICE)
             symbols = walk.encode(coefficients, levels, _PRICE)
-            if measured:
-                sums += self._sums(band, where, patching.values(symbols, levels, step))
+            if not measured:
+                continue
+            channels = patching.values(symbols, levels, step)
+            for i, deblocked in enumerate(measured):
+                if deblocked and self.model is not None and self.model.deblocking is not None:
+                    channels[0] = self.model.deblocking(channels[0], levels, patching, step)
+                sums[i] += self._sums(band, where, channels)
         return walk.finish(), sums
 
     def _sums(self, band: Band, where: tuple[Any, ...], channels: Float32) -> Float64:
@@ -350,7 +375,7 @@ class _Subject:
         if known is not None:
             return known
         found = [
-            Analysis.of(self.header.patching, self._channels(self.arranged[where]))
+            Analysis.of(self.header.patching, self.channels(self.arranged[where]))
             for where in band.slices
         ]
         kept = sum(a.transforms.nbytes for known in self._kept.values() for a in known)
@@ -394,7 +419,7 @@ class _Subject:
         space[band.axis] = max(space[band.axis] - band.start, 0)
         return (slice(None), *(slice(n if item < items else 0) for n in space))
 
-    def _channels(self, exact: npt.NDArray[Any]) -> Float32:
+    def channels(self, exact: npt.NDArray[Any]) -> Float32:
         """Decorrelated, and padded to whole patches by what is at the edge."""
         channels = exact.astype(np.float64)
         channels -= self.header.offsets[:, None, None, None]
@@ -411,10 +436,11 @@ class _Subject:
 
         ``kept`` are cells, shape of :attr:`arranged`, that must be stored exactly.
         """
-        sections = {Tag.PATCHES: self.header.pack()}
-        exponent = 0
+        header, exponent = self.header, 0
         if coded is not None:
-            exponent = coded.exponent
+            header, exponent = replace(header, deblocked=coded.deblocked), coded.exponent
+        sections = {Tag.PATCHES: header.pack()}
+        if coded is not None:
             sections[Tag.COEFFICIENTS] = join(coded.streams)
         if on_top is not None:
             sections[Tag.RESIDUAL] = on_top
@@ -446,13 +472,28 @@ class _Subject:
         return exact and bool(close[self.valid].all())
 
 
-def _search(subject: _Subject, what: str, limit: float) -> _Coded | None:
-    """The coarsest step whose error, or the finest whose size, is within a limit."""
+def _search(
+    subject: _Subject, what: str, limit: float, *, deblocking: bool = True
+) -> _Coded | None:
+    """The coarsest step whose error, or the finest whose size, is within a limit.
+
+    ``deblocking`` False leaves the values as they are decoded.
+    """
     if not limit > 0:
         return None
     bands = subject.bands
     sample = bands[:: ceil(len(bands) / _SAMPLED)]
     growing = what == "error"
+    deblocked = None if deblocking and subject.can_deblock else False
+
+    def trial(exponent: int, bands: list[Band]) -> _Coded:
+        nonlocal deblocked
+        # The first trial decides whether it helps.
+        undecided = deblocked is None
+        coded = subject.code(exponent, bands, measured=growing or undecided, deblocked=deblocked)
+        deblocked = coded.deblocked
+        return coded
+
     try:
         error, size = subject.curves(sample)
         # Rounding to a step alone makes an error of a third of it; noise below it adds to that.
@@ -464,7 +505,7 @@ def _search(subject: _Subject, what: str, limit: float) -> _Coded | None:
         def approach(bands: list[Band], limit: float, start: int) -> _Coded | None:
             share = len(bands) / len(subject.bands)
             return search_step(
-                lambda e: subject.code(e, bands, measured=growing),
+                lambda e: trial(e, bands),
                 (lambda coded: coded.error) if growing else (lambda coded: float(coded.size)),
                 error if growing else (lambda e: share * size(e)),
                 limit, growing=growing, start=start,
@@ -486,9 +527,8 @@ def _with_residual(subject: _Subject, bound: Bound, base: _Coded | None) -> byte
     known = None
     if base is not None:
         known = decode_bands(
-            subject.header, base.exponent, base.streams, shape, dtype, np.float64,
-            prior_of(subject.model),
-        )  # fmt: skip
+            subject.header, base.exponent, base.streams, shape, dtype, np.float64, subject.model
+        )
         known = known.reshape(table)
     valid = np.ones(shape, np.bool_) if subject.valid is None else subject.valid
     fields = PlaneFields(
@@ -501,6 +541,32 @@ def _with_residual(subject: _Subject, bound: Bound, base: _Coded | None) -> byte
 
 
 # ---- learning ------------------------------------------------------------------------------------
+
+
+def coded_at(
+    values: npt.NDArray[Any], layout: Layout, patching: Patching, model: Model | None, step: float
+) -> Iterator[tuple[Float32, Float32, Int32]]:
+    """What layers against blocking learn from: an array coded at a step, part by part.
+
+    Yields
+    ------
+    decoded, exact : float32 array, shape (z, y, x)
+        The first of the decorrelated channels, of whole patches.
+    levels : int32 array, shape (least blocks along z, y, x)
+    """
+    from coinpp_xr import bands  # compiles, or loads what was compiled
+    from coinpp_xr.splitting import Analysis
+
+    subject = _Subject.of(values, layout, patching, BAND_CELLS, model, exact_zeros=False)
+    if subject is None:
+        return
+    for band in subject.bands:
+        walk = bands.encoder(patching, prior_of(subject.model))
+        for where in band.slices:
+            exact = subject.channels(subject.arranged[where])
+            coefficients, levels = Analysis.of(patching, exact).split(step, _PRICE)
+            symbols = walk.encode(coefficients, levels, _PRICE)
+            yield patching.values(symbols, levels, step)[0], exact[0], levels
 
 
 def learn_prior(

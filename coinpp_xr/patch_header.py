@@ -42,6 +42,8 @@ class Header:
         What zero stands for.
     axes : int8 array, shape (channels, channels)
         Directions of decorrelated channels, times 127; a decoder makes them orthonormal.
+    deblocked : bool
+        Whether the model's :class:`coinpp_xr.deblocking.Deblocking` improves the first of these.
     """
 
     layout: Layout
@@ -51,6 +53,7 @@ class Header:
     highest: float
     offsets: Float64
     axes: npt.NDArray[np.int8]
+    deblocked: bool = False
 
     @cached_property
     def mixing(self) -> Float64:
@@ -60,7 +63,7 @@ class Header:
     def pack(self) -> bytes:
         number = self.layout.spatial | CHANNELS.index(self.layout.channels) << 4
         head = _HEADER.pack(
-            number, self.patching.levels, *self.patching.size, 0, self.band_cells,
+            number, self.patching.levels, *self.patching.size, self.deblocked, self.band_cells,
             self.lowest, self.highest,
         )  # fmt: skip
         axes = self.axes.tobytes() if len(self.axes) > 1 else b""
@@ -77,9 +80,9 @@ class Header:
         damaged = CorruptPayloadError("the patches' header is damaged")
         if len(data) < _HEADER.size:
             raise damaged
-        number, levels, z, y, x, zero, band_cells, lowest, highest = _HEADER.unpack_from(data)
+        number, levels, z, y, x, flags, band_cells, lowest, highest = _HEADER.unpack_from(data)
         spatial, channels = number & 15, number >> 4
-        if not 1 <= spatial <= 3 or channels >= len(CHANNELS) or zero != 0 or band_cells == 0:
+        if not 1 <= spatial <= 3 or channels >= len(CHANNELS) or flags > 1 or band_cells == 0:
             raise damaged
         layout = Layout(spatial, CHANNELS[channels])
         size = (z, y, x)
@@ -100,7 +103,9 @@ class Header:
         axes = np.full((1, 1), WHOLE, np.int8)
         if n > 1:
             axes = np.frombuffer(data, np.int8, n * n, _HEADER.size + 8 * n).reshape(n, n)
-        return cls(layout, Patching(size, levels), band_cells, lowest, highest, offsets, axes)
+        return cls(
+            layout, Patching(size, levels), band_cells, lowest, highest, offsets, axes, flags == 1
+        )
 
     def n_bands(self, items: int, space: tuple[int, int, int]) -> int:
         """How many bands there are, without making them."""

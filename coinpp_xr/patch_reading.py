@@ -68,7 +68,7 @@ def decode_patches(
         result = np.float64 if Tag.RESIDUAL in payload.sections else payload.dtype
         streams = part(payload.section(Tag.COEFFICIENTS), header.n_bands(items, space))
         coded = decode_bands(
-            header, payload.exponent, streams, shape, payload.dtype, result, prior_of(model), wanted
+            header, payload.exponent, streams, shape, payload.dtype, result, model, wanted
         )
     if Tag.RESIDUAL in payload.sections:
         plane, sequences = planes_of(shape)
@@ -95,7 +95,7 @@ def decode_bands(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     result: npt.DTypeLike,
-    prior: State | None,
+    model: Model | None,
     wanted: Wanted | None = None,
 ) -> npt.NDArray[Any]:
     """All bands, shape (items, channels, z, y, x), or those that hold some items and cells.
@@ -107,7 +107,12 @@ def decode_bands(
     items, channels, *space = shape
     if abs(exponent) > MOST_EXPONENT:
         raise CorruptPayloadError("payload's step is damaged")
-    step = step_of(exponent)
+    step, prior = step_of(exponent), prior_of(model)
+    deblocking = None
+    if header.deblocked:
+        deblocking = None if model is None else model.deblocking
+        if deblocking is None or not deblocking.fits(header.patching):
+            raise CorruptPayloadError("payload needs layers against blocking, its model has none")
     # Memory that is never written to is never taken.
     values = np.zeros(shape, result)
 
@@ -118,7 +123,8 @@ def decode_bands(
             for where in band.slices:
                 part = values[where]
                 padded = header.patching.padded(part.shape[1:])
-                decoded = header.finished(walk.decode(channels, padded, step)[within(part)], dtype)
+                found = walk.decode(channels, padded, step, deblocking)
+                decoded = header.finished(found[within(part)], dtype)
                 part[...] = round_to(decoded, dtype) if values.dtype == dtype else decoded
         walk.check_end()
 

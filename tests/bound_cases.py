@@ -20,7 +20,7 @@ from coinpp_xr import COINppCodec
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.models import Model
 
-GOLDEN_MODEL = Path(__file__).parent / "golden" / "format-1" / "golden.safetensors"
+GOLDEN = Path(__file__).parent / "golden" / "format-1"
 
 DTYPES = ("<f2", "<f4", "<f8", ">f2", ">f4", ">f8")
 BATCHES = ((), (1,), (2,), (5,), (17,), (2, 3), (3, 1, 2), (0,))
@@ -33,7 +33,18 @@ Shape = tuple[int, ...]
 @cache
 def golden_model() -> Model:
     """A small model with everything that a model can have: tail, spectrum, reference."""
-    return coinpp_xr.load_model(Model.from_file(GOLDEN_MODEL))
+    return coinpp_xr.load_model(Model.from_file(GOLDEN / "golden.safetensors"))
+
+
+@cache
+def golden_patch_model() -> Model:
+    """One for patches of images with three channels: tail, prior, layers against blocking."""
+    return coinpp_xr.load_model(Model.from_file(GOLDEN / "golden-patch.safetensors"))
+
+
+def golden_models() -> dict[str, Model]:
+    """By fingerprint."""
+    return {model.fingerprint: model for model in (golden_model(), golden_patch_model())}
 
 
 def usual_layout(grid: Shape) -> SphereGrid:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,7 +28,9 @@ from safetensors import safe_open
 
 from coinpp_xr import COINppCodec, __version__, config, load_model, models
 from coinpp_xr.cli import main
+from coinpp_xr.compressed_file import compress
 from coinpp_xr.curves import training_curve
+from coinpp_xr.data.media import Media, read_media, write_media
 from coinpp_xr.models import Model
 
 COMMANDS = (
@@ -32,6 +38,7 @@ COMMANDS = (
     ["train", "--help"],
     *(["models", *command, "--help"] for command in ([], ["list"], ["show"], ["fetch"])),
     ["models", "install", "--help"],
+    *([command, "--help"] for command in ("compress", "decompress", "inspect")),
 )
 TINY = ["--latent-dim", "2", "--width", "16", "--depth", "2"]
 
@@ -151,6 +158,9 @@ def test_version(coinpp: Coinpp) -> None:
         ("train x.nc -o m.safetensors --preset tiny", "--list-presets"),
         ("train x.nc -o m.safetensors --preset small-16 --latent-dim 8", "not both"),
         ("models show", "NAME_OR_PATH"),
+        ("compress", "FILE"),
+        ("compress x.png --max-error 1 --target-bpp 1", "not --target-bpp and --max-error"),
+        ("compress x.png --max-error much", "--max-error"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(coinpp: Coinpp, arguments: str, hint: str) -> None:
@@ -356,6 +366,215 @@ def test_the_curve_marks_spikes_and_counts_repeated_steps_once(tmp_path: Path) -
     assert spike.get_xdata() == [15.0, 15.0]
     assert right.lines[0].get_ydata().tolist() == pytest.approx([40.0, 30.0, 20.0])
     assert "K" in right.get_ylabel()
+
+
+# ---- compress, decompress, inspect --------------------------------------------------------
+
+
+@pytest.fixture
+def picture() -> Path:
+    """A small colour image in a PNG file."""
+    rows, columns, colours = np.indices((40, 60, 3))
+    values = 128 + 90 * np.sin(rows / 9 + colours) * np.cos(columns / 7)
+    write_media(Media("image", np.rint(values).astype("u1")), "picture.png")
+    return Path("picture.png")
+
+
+def test_a_picture_comes_back_within_the_bound(coinpp: Coinpp, picture: Path) -> None:
+    there = coinpp("compress", picture, "--max-error", 3)
+    back = coinpp("decompress", "picture.png.coinpp", "-o", "back.png")
+
+    assert (there.code, there.err, back.code, back.err) == (0, "", 0, "")
+    size = Path("picture.png.coinpp").stat().st_size
+    assert f"{size:,} bytes" in there.out
+    for part in (f"{7200 / size:.4g} times smaller", "bpp", "PSNR", "max error 3,", " s"):
+        assert part in there.out
+    error = read_media("back.png").values.astype(int) - read_media(picture).values
+    assert np.abs(error).max() == 3
+
+
+def test_the_default_rate_is_said(coinpp: Coinpp, picture: Path) -> None:
+    assert coinpp("compress", picture).out.endswith("; --target-psnr 40 by default\n")
+
+
+def test_sound_is_told_in_kbps(coinpp: Coinpp) -> None:
+    samples = (9000 * np.sin(np.arange(8000) / 20) ** 3).astype("i2")
+    write_media(Media("audio", samples, {"sample_rate": 8000}), "tone.wav")
+
+    out = coinpp("compress", "tone.wav", "--kbps", 2).out
+
+    told = float(out.split(" kbps")[0].split()[-1])
+    assert told == pytest.approx(8 * Path("tone.wav.coinpp").stat().st_size / 1000, rel=1e-3)
+    assert told <= 2
+
+
+def test_the_error_told_is_in_the_unit_of_the_file(coinpp: Coinpp) -> None:
+    values = (1000 * np.sin(np.indices((12, 12, 12)).sum(0) / 9)).astype("i2")
+    write_media(Media("volume", values), "scan.nii")
+    data = bytearray(Path("scan.nii").read_bytes())
+    data[112:116] = np.float32(0.25).tobytes()  # scl_slope
+    Path("scan.nii").write_bytes(data)
+
+    out = coinpp("compress", "scan.nii", "--max-error", 5).out
+
+    assert float(out.split("max error ")[1].split(",")[0]) == 5
+    assert "bits per voxel" in out
+
+
+def test_several_files_go_into_a_folder(coinpp: Coinpp, picture: Path) -> None:
+    shutil.copy(picture, "other.png")
+    Path("small").mkdir()
+
+    result = coinpp("compress", picture, "other.png", "-o", "small")
+
+    assert len(result.out.splitlines()) == 2
+    assert {path.name for path in Path("small").iterdir()} == {
+        "picture.png.coinpp", "other.png.coinpp",
+    }  # fmt: skip
+
+
+def test_an_array_is_guessed_and_can_be_told(coinpp: Coinpp) -> None:
+    np.save("cube.npy", np.sin(np.indices((9, 20, 20)).sum(0) / 5))
+
+    guessed = coinpp("compress", "cube.npy")
+    told = coinpp("compress", "cube.npy", "--as", "image", "--force")
+
+    assert "taken for volume" in guessed.err
+    assert "bits per voxel" in guessed.out
+    assert told.err == ""
+    assert "bpp" in told.out
+
+
+def test_a_file_is_written_in_another_format(coinpp: Coinpp, picture: Path) -> None:
+    coinpp("compress", picture, "--max-error", 0.5)
+
+    for name in ("picture.tif", "picture.npy"):
+        assert coinpp("decompress", "picture.png.coinpp", "-o", name).code == 0
+        assert (read_media(name).values == read_media(picture).values).all()
+
+
+def test_the_original_name_is_used_beside_the_file(coinpp: Coinpp, picture: Path) -> None:
+    Path("there").mkdir()
+    coinpp("compress", picture, "-o", "there/p.coinpp")
+
+    assert coinpp("decompress", "there/p.coinpp").code == 0
+    assert Path("there/picture.png").exists()
+
+
+def test_a_jpeg_comes_back_as_png(coinpp: Coinpp) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    Path("photo.jpg").write_bytes(imagecodecs.jpeg_encode(np.full((16, 16, 3), 90, "u1")))
+    coinpp("compress", "photo.jpg")
+
+    result = coinpp("decompress", "photo.jpg.coinpp")
+
+    assert "PNG" in result.err
+    assert read_media("photo.png").values.shape == (16, 16, 3)
+
+
+def test_what_was_left_out_is_told(coinpp: Coinpp, picture: Path) -> None:
+    data = picture.read_bytes()
+    text = b"tEXtTitle\0Waves"
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    picture.write_bytes(data[:33] + chunk + data[33:])
+    coinpp("compress", picture)
+
+    result = coinpp("decompress", "picture.png.coinpp", "-o", "back.png")
+
+    assert result.err == "back.png: text left out\n"
+
+
+def test_inspect_shows_what_is_inside(coinpp: Coinpp, picture: Path) -> None:
+    coinpp("compress", picture, "--max-error", 3)
+
+    out = coinpp("inspect", "picture.png.coinpp").out
+
+    size = Path("picture.png.coinpp").stat().st_size
+    for part in ("picture.png", "uint8, 40 x 60 x 3", "max_error=3.0", f"{size:,}: ", "PNG"):
+        assert part in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("compress absent.png", "absent.png"),
+        ("compress pictrue.png", "did you mean picture.png"),
+        ("compress .", "folder"),
+        ("compress archive.nc", "ds.coinpp.to_zarr"),
+        ("compress store.zarr", "ds.coinpp.to_zarr"),
+        ("compress done.coinpp", "already"),
+        ("compress notes.txt", "it starts with"),
+        ("compress empty.png", "empty"),
+        ("compress picture.png -o done.coinpp", "--force"),
+        ("compress picture.png -o out.zip", ".coinpp"),
+        ("compress picture.png -o none/out.coinpp", "no such folder: none"),
+        ("compress picture.png -o notes.txt/out.coinpp", "notes.txt"),
+        ("compress picture.png picture.png -o none", "need a folder"),
+        ("compress picture.png picture.png -o store.zarr", "same name"),
+        ("compress picture.png --target-psnr -3", "target_psnr"),
+        ("compress picture.png --max-error-relative 2", "below 1"),
+        ("compress picture.png --kbps 3", "kbps"),
+        ("compress picture.png --as audio", "image"),
+        ("compress picture.png --as film", "'film'"),
+        ("decompress absent.coinpp", "absent.coinpp"),
+        ("decompress doen.coinpp", "did you mean done.coinpp"),
+        ("decompress .", "Is a directory"),
+        ("decompress picture.png", "not a .coinpp file"),
+        ("decompress done.coinpp", "picture.png exists"),
+        ("decompress done.coinpp -o notes.txt", "notes.txt exists"),
+        ("decompress done.coinpp -o out.txt", "unknown suffix"),
+        ("decompress done.coinpp -o out.jpg", "JPEG"),
+        ("decompress done.coinpp -o out.wav", "WAV"),
+        ("decompress done.coinpp -o none/out.png", "no such folder: none"),
+        ("decompress short.coinpp -o out.png", "short.coinpp"),
+        ("decompress flipped.coinpp -o out.png", "checksum"),
+        ("inspect flipped.coinpp", "checksum"),
+    ],
+)
+def test_what_cannot_be_done_with_a_file_is_told_in_one_line(
+    coinpp: Coinpp, archive: Path, picture: Path, arguments: str, hint: str
+) -> None:
+    coinpp("compress", picture, "-o", "done.coinpp")
+    data = Path("done.coinpp").read_bytes()
+    Path("short.coinpp").write_bytes(data[:-9])
+    Path("flipped.coinpp").write_bytes(data[:30] + bytes([data[30] ^ 8]) + data[31:])
+    Path("notes.txt").write_text("nothing")
+    Path("empty.png").touch()
+    Path("store.zarr").mkdir()
+    Path("store.zarr/zarr.json").write_text("{}")
+    before = set(Path().rglob("*"))
+
+    assert hint in failure(coinpp(*arguments.split()))
+    assert set(Path().rglob("*")) == before
+    assert Path("done.coinpp").read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "command", ["compress picture.png --force", "decompress done.coinpp -o p.npy"]
+)
+def test_a_full_disk_leaves_everything_as_it_was(
+    coinpp: Coinpp, picture: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    coinpp("compress", picture)
+    coinpp("compress", picture, "-o", "done.coinpp")
+    before = {path.name: path.read_bytes() for path in Path().iterdir()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    assert "No space left" in failure(coinpp(*command.split()))
+    assert {path.name: path.read_bytes() for path in Path().iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/tmp/evil.png", "..", "", "a\x1b[31m.png"])
+def test_a_file_never_chooses_a_name_elsewhere(coinpp: Coinpp, picture: Path, name: str) -> None:
+    made = compress(read_media(picture), name, "image", {"max_error": 3})
+    Path("p.coinpp").write_bytes(made.pack())
+
+    assert "-o" in failure(coinpp("decompress", "p.coinpp"))
+    assert coinpp("decompress", "p.coinpp", "-o", "fine.png").code == 0
 
 
 # ---- models -------------------------------------------------------------------------------

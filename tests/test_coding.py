@@ -142,7 +142,7 @@ def test_container_adds_at_most_40_bytes(shape, layout) -> None:
         (with_checksum(payload().pack()[:-5]), "cut short"),
         (with_checksum(payload().pack()[:-4] + b"\x02\x00"), "twice"),
         (with_checksum(payload().pack()[:-4] + b"\x63\x00"), "99"),
-        (with_checksum(payload().pack()[:5] + b"\x09" + payload().pack()[6:-4]), "9"),
+        (with_checksum(payload().pack()[:5] + b"\x4f" + payload().pack()[6:-4]), "79"),
         (with_checksum(payload().pack()[:6] + b"\xc8" + payload().pack()[7:-4]), "dtype code 200"),
         (with_checksum(payload().pack()[:7] + b"\xfa" + payload().pack()[8:-4]), "250 dimensions"),
     ],

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bound_cases import golden_model, golden_models
 
 from coinpp_xr import coefficients, entropy
 from coinpp_xr.bitstream import Kind, Payload, Tag, unpack_mask
 from coinpp_xr.chunk import decode_chunk, synthesis_of
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.models import Model
+from coinpp_xr.patch_header import Header
 
 GOLDEN = Path(__file__).parent / "golden"
 PAYLOADS = sorted(GOLDEN.glob("format-*/*.cnpp"))
@@ -21,20 +22,24 @@ OWN = SphereGrid(np.array([60.0, 20.0, -10.0, -50.0]), np.array([0.0, 50.0, 100.
 def test_there_are_golden_payloads_of_every_kind() -> None:
     payloads = [Payload.unpack(path.read_bytes()) for path in PAYLOADS]
     assert {payload.kind for payload in payloads} == set(Kind)
-    patches = [set(p.sections) for p in payloads if p.kind == Kind.PATCHES]
-    assert {Tag.PATCHES, Tag.COEFFICIENTS} in patches
-    assert {Tag.PATCHES, Tag.RESIDUAL} in patches
-    assert {Tag.PATCHES, Tag.COEFFICIENTS, Tag.RESIDUAL} in patches
+    patches = [(p.kind, set(p.sections)) for p in payloads if p.kind.of_patches]
+    for kind in (Kind.PATCHES, Kind.PATCHES_FROM_MODEL):
+        assert (kind, {Tag.PATCHES, Tag.COEFFICIENTS}) in patches
+        assert (kind, {Tag.PATCHES, Tag.COEFFICIENTS, Tag.RESIDUAL}) in patches
+    assert (Kind.PATCHES, {Tag.PATCHES, Tag.RESIDUAL}) in patches
+    headers = [
+        Header.unpack(p.section(Tag.PATCHES), p.shape) for p in payloads if p.kind.of_patches
+    ]
+    assert {header.deblocked for header in headers} == {False, True}
     with_base = {p.kind for p in payloads if Tag.RESIDUAL in p.sections and p.kind.has_coefficients}
     assert with_base >= {Kind.GRID, Kind.LATENTS_IN_TIME}
 
 
 @pytest.mark.parametrize("path", PAYLOADS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_golden_payload_decodes_to_its_array(path) -> None:
-    model = Model.from_file(path.parent / "golden.safetensors")
     expected = np.load(path.with_suffix(".npy"))
     grid = OWN if "own" in path.stem else None
-    got = decode_chunk(path.read_bytes(), lambda _: model, grid=grid)
+    got = decode_chunk(path.read_bytes(), golden_models().__getitem__, grid=grid)
     assert got.dtype == expected.dtype
     if Payload.unpack(path.read_bytes()).kind in (Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL):
         assert got.tobytes() == expected.tobytes()  # integers only
@@ -53,7 +58,7 @@ def test_golden_symbols_code_to_the_same_bytes(path) -> None:
     payload = Payload.unpack(path.read_bytes())
     if not (payload.kind.has_coefficients or payload.kind == Kind.LATENTS):
         pytest.skip("nothing of these coders")
-    model = Model.from_file(path.parent / "golden.safetensors")
+    model = golden_model()
     items, cells = int(np.prod(payload.shape[:-2])), int(np.prod(payload.shape[-2:]))
     if payload.kind.has_coefficients:
         grid = OWN if "own" in path.stem else next(SphereGrid.usual_layouts(*payload.shape[-2:]))

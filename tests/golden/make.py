@@ -2,7 +2,7 @@
 
     python tests/golden/make.py
 
-Run it only when a new format version is released: payloads of released versions never change.
+Only what is not there yet: payloads of released versions never change.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from coinpp_xr import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
+from coinpp_xr import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec, load_model
 from coinpp_xr.bitstream import VERSION, Payload
 from coinpp_xr.chunk import decode_chunk, encode_chunk
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import BoxGrid, SphereGrid
+from coinpp_xr.deblocking import Deblocking
 from coinpp_xr.entropy import fit_histogram
 from coinpp_xr.models import Model
 from coinpp_xr.network import LinearTail, QuantizedTail
+from coinpp_xr.patch_chunk import learn_prior
+from coinpp_xr.patches import Layout, Patching
 from coinpp_xr.reference import Reference
 from coinpp_xr.residual import Bound
 from coinpp_xr.siren import ModulatedSiren
@@ -44,6 +47,35 @@ def golden_model() -> Model:
     return Model(
         "golden", siren, "sphere", 200.0, 100.0, mean, std, histogram, {},
         QuantizedTail.of(tail, np.ones(3), 1e-3), fit_spectrum([walks]), reference,
+    )  # fmt: skip
+
+
+def golden_patch_model() -> Model:
+    """For patches of images with three channels."""
+    rng = np.random.default_rng(8)
+    siren = ModulatedSiren.initialise(
+        dim_in=2, dim_out=3, width=8, depth=2, latent_dim=2, omega0=10.0, shift_scale=0.02, rng=rng
+    )
+    mean, std = np.zeros(5), np.array([1.0, 1.0, 3.0, 2.0, 1.0])
+    histogram = fit_histogram(std * rng.standard_normal((500, 5)), mean, std)
+    box = BoxGrid((12, 8))
+    modes = np.zeros((3, 3, *box.shape))
+    modes[0, :, 0, 0], modes[1, :, 0, 1], modes[2, :, 1, 0] = 0.1, 0.05, 0.05
+    tail = LinearTail(0.01 * rng.standard_normal(288), modes.reshape(3, -1), box)
+    shades = rng.standard_normal((3, 64, 64, 3)).cumsum(1).cumsum(2).astype(np.float32)
+    prior = learn_prior(list(shades), Layout(2, "last"), Patching.of((32, 32)))
+    # Some of what neighbours differ by on average, where that is not much.
+    smoothing = np.full((3, 3), 1 / 9, np.float32)
+    smoothing[1, 1] -= 1
+    first = np.zeros((2, 4, 1, 3, 3), np.float32)
+    first[0, 0, 0], first[1, 0, 0] = 0.3 * smoothing, -0.3 * smoothing
+    last = np.zeros((1, 2, 1, 3, 3), np.float32)
+    last[0, :, 0, 1, 1] = 1, -1
+    deblocking = Deblocking((first, last), (np.zeros(2, np.float32), np.zeros(1, np.float32)))
+    return Model(
+        "golden-patch", siren, "patch", 0.0, 1.0, mean, std, histogram, {},
+        QuantizedTail.of(tail, np.ones(3), 1e-3), box=box, prior=prior,
+        deblocking=deblocking,
     )  # fmt: skip
 
 
@@ -107,7 +139,7 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     }  # fmt: skip
 
 
-def patches() -> dict[str, tuple[np.ndarray, Any]]:
+def patches(model: Model) -> dict[str, tuple[np.ndarray, Any]]:
     """Name → values and the codec of their modality."""
     rng = np.random.default_rng(11)
     rows, columns = np.mgrid[:70, :50]
@@ -119,33 +151,60 @@ def patches() -> dict[str, tuple[np.ndarray, Any]]:
     sound = 0.3 * np.sin(np.arange(5000) ** 1.3 / 50) * np.sin(np.arange(5000) / 700)
     whole = np.clip(60 * colours + 90, 0, 255).astype("|u1")
     return {
-        "patches-image-gaps-f4": (gaps, ImagePatchCodec(target_rmse=0.05)),
-        "patches-image-lossless-u1": (whole, ImagePatchCodec(max_error=0.5)),
+        "patches-image-gaps-f4": (gaps, ImagePatchCodec(target_rmse=0.05, model="none")),
+        "patches-image-lossless-u1": (
+            whole, ImagePatchCodec(max_error=0.5, model="none")
+        ),
         "patches-volumes-f2": (
-            np.stack([volume, 1 - volume]).astype("<f2"), VolumePatchCodec(target_psnr=30)
+            np.stack([volume, 1 - volume]).astype("<f2"),
+            VolumePatchCodec(target_psnr=30, model="none"),
         ),
         "patches-sound-bands-f4": (
-            sound.astype("<f4"), AudioPatchCodec(target_rmse=0.01, band_cells=2000)
+            sound.astype("<f4"),
+            AudioPatchCodec(target_rmse=0.01, band_cells=2000, model="none"),
         ),
-        "patches-sound-bound-f8": (sound.astype(">f8"), AudioPatchCodec(max_error=0.01)),
+        "patches-sound-bound-f8": (
+            sound.astype(">f8"), AudioPatchCodec(max_error=0.01, model="none")
+        ),
+        "patches-from-model-gaps-f4": (gaps, ImagePatchCodec(target_rmse=0.05, model=model)),
+        "patches-from-model-deblocked-u1": (whole, ImagePatchCodec(target_psnr=24, model=model)),
+        "patches-from-model-bound-f4": (
+            (20 * image * np.cos(columns / 2.5) + rng.standard_normal((70, 50))).astype("<f4"),
+            ImagePatchCodec(max_error=3.0, model=model),
+        ),
+        "patch-latents-u1": (whole, ImagePatchCodec(bits=6, model=model)),
+        "patch-latents-grey-gaps-f4": (
+            gaps[..., 1], ImagePatchCodec(bits=9, model=model, data_range=4.0)
+        ),
     }  # fmt: skip
 
 
+def write(folder: Path, name: str, payload: bytes, decoded: np.ndarray) -> None:
+    """Unless it is there already."""
+    path = folder / f"{name}.cnpp"
+    if path.exists():
+        return
+    print(name, Payload.unpack(payload).kind.name, len(payload))
+    path.write_bytes(payload)
+    np.save(path.with_suffix(".npy"), decoded)
+
+
 def main() -> None:
-    model = golden_model()
     folder = HERE / f"format-{VERSION}"
     folder.mkdir(exist_ok=True)
-    model.save(folder / "golden.safetensors")
+    models = []
+    for made in (golden_model, golden_patch_model):
+        path = folder / f"{made.__name__.removesuffix('_model').replace('_', '-')}.safetensors"
+        if not path.exists():
+            made().save(path)
+        models.append(load_model(path))
+    model, patch_model = models
     for name, (values, grid, options) in chunks(model).items():
         payload = encode_chunk(values, model, grid=grid, **options)
-        print(name, Payload.unpack(payload).kind.name, len(payload))
-        (folder / f"{name}.cnpp").write_bytes(payload)
-        np.save(folder / f"{name}.npy", decode_chunk(payload, lambda _: model, grid=grid))
-    for name, (values, codec) in patches().items():
+        write(folder, name, payload, decode_chunk(payload, lambda _: model, grid=grid))
+    for name, (values, codec) in patches(patch_model).items():
         payload = codec.encode(values)
-        print(name, Payload.unpack(payload).kind.name, len(payload))
-        (folder / f"{name}.cnpp").write_bytes(payload)
-        np.save(folder / f"{name}.npy", codec.decode(payload))
+        write(folder, name, payload, codec.decode(payload))
 
 
 if __name__ == "__main__":

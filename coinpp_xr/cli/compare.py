@@ -1,0 +1,51 @@
+"""``coinpp compare``: other codecs at the same error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coinpp_xr.cli.sources import read_fields
+
+
+def compare(
+    source: Annotated[str, typer.Argument(help="A NetCDF, GRIB or Zarr file.")],
+    max_error: Annotated[
+        float | None, typer.Option(help="Largest error of any value, in the variable's unit.")
+    ] = None,
+    target_rmse: Annotated[
+        float | None, typer.Option(help="Area-weighted RMSE, in the variable's unit.")
+    ] = None,
+    variable: Annotated[
+        str | None, typer.Option(help="Default: the first that can be compressed.")
+    ] = None,
+    peers: Annotated[
+        str | None, typer.Option(help="Codecs to compare with, such as sz3,zfp. Default: all.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="A model, or none.")] = "t2m-46x90",
+    chunk: Annotated[int, typer.Option(min=1, help="How many globes, at most.")] = 64,
+    save: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write the table as .json or .html, or a plot as .png; repeatable."),
+    ] = None,
+) -> None:
+    """Compress a chunk of globes with this and other codecs at the same error."""
+    for path in save or []:
+        if path.suffix not in (".json", ".html", ".png"):
+            raise typer.BadParameter(f"{path}: give a name that ends in .json, .html or .png")
+    from rich.console import Console
+
+    from coinpp_xr.comparison import WIDTH
+    from coinpp_xr.comparison import compare as compare_codecs
+
+    drawn = any(path.suffix != ".json" for path in save or [])
+    comparison = compare_codecs(
+        read_fields(source, variable), max_error=max_error, target_rmse=target_rmse,
+        names=peers.split(",") if peers else None, model=model, chunk=chunk, curves=drawn,
+    )  # fmt: skip
+    console = Console()
+    Console(width=max(console.width, WIDTH)).print(comparison)
+    for path in save or []:
+        typer.echo(f"wrote {comparison.save(path)}")

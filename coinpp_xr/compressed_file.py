@@ -1,0 +1,286 @@
+"""One media file ↔ one ``.coinpp`` file: its values through a codec, and what else it says.
+
+Layout::
+
+    "CNPF"  version u8
+    JSON, deflated: name, kind, metadata, configuration of the codec; the stream ends by itself
+    payload of the codec, up to the CRC
+    CRC-32 u32 of everything before it, little-endian
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from coinpp_xr.codecs.patches import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
+from coinpp_xr.data.media import Media
+from coinpp_xr.errors import CorruptPayloadError, ModelNotFoundError
+from coinpp_xr.patch_header import LARGEST
+from coinpp_xr.patches import MOST_CHANNELS
+
+MAGIC = b"CNPF"
+VERSION = 1
+SUFFIX = ".coinpp"
+
+PatchCodec = AudioPatchCodec | ImagePatchCodec | VolumePatchCodec
+
+_CODECS: dict[str, type[PatchCodec]] = {
+    "audio": AudioPatchCodec,
+    "image": ImagePatchCodec,
+    "volume": VolumePatchCodec,
+}
+MODALITIES = tuple(_CODECS)
+# PSNR in dB where no rate is given. Quiet sound is far below what its type can hold.
+DEFAULT_PSNR = {"audio": 60.0, "image": 40.0, "volume": 40.0}
+# Of the JSON. Metadata of more than this is data.
+_MOST_JSON = 1 << 26
+# What most files say: the JSON is deflated as if it followed this, which belongs to the format.
+_USUAL = (
+    b'{"n":".npy","k":"array","m":{"format":"NumPy"},"c":{"id":"coinpp-volume","data_range":1.0,"'
+    b'max_error_relative":0.01}}{"n":".nii.gz","k":"volume","m":{"format":"NIfTI","version":1,"'
+    b'header":"XAEAAAAAAAAAAAAAAAAAAAAAAAAA","affine":[[1.0,0.0,0.0,-90.0],[0.0,0.0,0.0,1.0]],"zooms'
+    b'":[1.0,1.0,1.0],"units":["mm","sec"],"scl_slope":1.0,"scl_inter":0.0},"c":{"id":"coinpp-volume'
+    b'","max_error":0.5}}{"n":".tif","k":"image","m":{"format":"TIFF","pages":1,"white_is_zero":true'
+    b',"dpi":[72.0,72.0]},"c":{"channels":"none","id":"coinpp-image","target_rmse":1.0}}{"n":".jpg",'
+    b'"k":"image","m":{"format":"JPEG","left_out":["EXIF","ICC profile","text"]},"c":{"channels":"'
+    b'last","data_range":65535.0,"id":"coinpp-image","target_psnr":40.0}}{"n":".png","k":"image","m"'
+    b':{"format":"PNG"},"c":{"channels":"last","data_range":255.0,"id":"coinpp-image","target_psnr":'
+    b'40.0}}{"n":".flac","k":"audio","m":{"format":"FLAC","sample_rate":44100,"subtype":"PCM_24","'
+    b'container":"FLAC"},"c":{"channels":"last","id":"coinpp-audio","target_bpp":0.5}}{"n":".wav","k'
+    b'":"audio","m":{"format":"WAV","sample_rate":16000,"subtype":"PCM_16","container":"WAV"},"c":{"'
+    b'data_range":65535.0,"id":"coinpp-audio","target_psnr":60.0}}'
+)
+_CRC_BYTES = 4
+# Controls in the unit of the file.
+_IN_UNITS = ("max_error", "target_rmse")
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedFile:
+    """What a ``.coinpp`` file holds.
+
+    Parameters
+    ----------
+    name : str
+        Of the original file, without folders.
+    kind : {"image", "volume", "audio", "array"}
+    metadata : dict
+        What the original says besides its values; plain JSON.
+    codec : dict
+        Configuration of the codec as it was asked for, errors in the unit of the stored values.
+    payload : bytes
+        What the codec made of the values.
+    """
+
+    name: str
+    kind: str
+    metadata: dict[str, Any]
+    codec: dict[str, Any]
+    payload: bytes
+
+    def media(self) -> Media:
+        """Decode.
+
+        Raises
+        ------
+        CorruptPayloadError, ModelNotFoundError
+        """
+        by_id = {codec.codec_id: codec for codec in _CODECS.values()}
+        try:
+            codec = by_id[self.codec["id"]].from_config(self.codec)
+        except ModelNotFoundError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise CorruptPayloadError(f"file names no codec that there is ({error})") from error
+        values = codec.decode(self.payload)
+        if self.kind == "volume" and values.ndim == 4:
+            values = np.moveaxis(values, 0, -1)
+        return Media(self.kind, values, self.metadata)
+
+    def pack(self) -> bytes:
+        """The bytes of the file.
+
+        Raises
+        ------
+        ValueError
+            If the metadata is too large.
+        """
+        described = json.dumps(
+            {"n": self.name, "k": self.kind, "m": self.metadata, "c": self.codec},
+            separators=(",", ":"),
+        ).encode("ascii")
+        if len(described) > _MOST_JSON:
+            raise ValueError(
+                f"{self.name}: metadata takes {len(described):,} bytes, at most {_MOST_JSON:,} fit"
+            )
+        deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS, zdict=_USUAL)
+        header = deflate.compress(described) + deflate.flush()
+        body = b"".join([MAGIC, bytes([VERSION]), header, self.payload])
+        return body + zlib.crc32(body).to_bytes(_CRC_BYTES, "little")
+
+    @classmethod
+    def unpack(cls, data: bytes) -> CompressedFile:
+        """Parse and check a file; the payload is checked when it is decoded.
+
+        Raises
+        ------
+        CorruptPayloadError
+            If anything in it does not add up.
+        """
+        start = len(MAGIC) + 1
+        if len(data) < start + _CRC_BYTES or not data.startswith(MAGIC):
+            raise CorruptPayloadError("not a .coinpp file: too short, or it starts otherwise")
+        if data[len(MAGIC)] != VERSION:
+            raise CorruptPayloadError(
+                f"file of format {data[len(MAGIC)]}, this version of coinpp-xr reads format "
+                f"{VERSION}; install the version that wrote it"
+            )
+        if zlib.crc32(data[:-_CRC_BYTES]) != int.from_bytes(data[-_CRC_BYTES:], "little"):
+            raise CorruptPayloadError("file is damaged: its checksum does not match its content")
+        inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS, zdict=_USUAL)
+        try:
+            described = inflate.decompress(data[start:-_CRC_BYTES], _MOST_JSON + 1)
+            if not inflate.eof:
+                raise ValueError("it does not end")
+            header = json.loads(described)
+            name, kind = header["n"], header["k"]
+            metadata, codec = header["m"], header["c"]
+        except (zlib.error, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise CorruptPayloadError(f"file is damaged: its header is none ({error})") from error
+        dicts = isinstance(metadata, dict) and isinstance(codec, dict)
+        if not (dicts and isinstance(name, str) and kind in (*MODALITIES, "array")):
+            raise CorruptPayloadError("file is damaged: its header contradicts itself")
+        return cls(name, kind, metadata, codec, inflate.unused_data)
+
+
+def modality_of(media: Media, wanted: str | None = None) -> str:
+    """What the values are compressed as: "image", "volume" or "audio".
+
+    Parameters
+    ----------
+    media : Media
+        An array of the kind "array" is whatever is wanted; without a wish, its number of axes
+        decides: one is sound, two or a last one of length 3 or 4 an image, three a volume.
+    wanted : str, optional
+
+    Raises
+    ------
+    ValueError
+        If the file is another thing, or nothing can be guessed.
+    """
+    if wanted is not None and wanted not in MODALITIES:
+        raise ValueError(f"an array can be {', '.join(MODALITIES)}, not {wanted!r}")
+    if media.kind != "array":
+        if wanted not in (None, media.kind):
+            raise ValueError(f"holds {media.kind} data, which cannot be taken for {wanted}")
+        return media.kind
+    if wanted is not None:
+        return wanted
+    shape = media.values.shape
+    if len(shape) == 1:
+        return "audio"
+    if len(shape) == 2 or (len(shape) == 3 and shape[-1] in (3, 4)):
+        return "image"
+    if len(shape) == 3:
+        return "volume"
+    raise ValueError(f"has shape {shape}: say what it is, {', '.join(MODALITIES)}")
+
+
+def unit_of(media: Media) -> float:
+    """What a difference of one in the stored values is in the unit of the file."""
+    return abs(float(media.metadata.get("scl_slope", 1.0))) or 1.0
+
+
+def peak_of(media: Media, modality: str) -> float:
+    """The range that PSNR refers to, in stored values.
+
+    What the type can hold for sound and for images of whole numbers; what the values span for
+    volumes, whose types are wider than what scanners make, and for other floats.
+    """
+    values = media.values
+    if media.metadata.get("subtype") == "PCM_24":  # in int32
+        return float(2**24 - 1)
+    if values.dtype.kind in "iu" and modality != "volume":
+        limits = np.iinfo(values.dtype)
+        return float(limits.max) - float(limits.min)
+    if media.kind == "audio":
+        return 2.0
+    if values.dtype.kind in "iuf":
+        values = values[np.abs(values.astype(np.float64, copy=False)) < LARGEST]
+        if values.size and values.max() > values.min():
+            return float(values.max()) - float(values.min())
+    return 1.0
+
+
+def cells_of(shape: tuple[int, ...], codec: dict[str, Any]) -> int:
+    """Pixels, voxels or samples of an array, all channels together."""
+    return prod(shape[:-1] if codec.get("channels") == "last" else shape)
+
+
+def compress(media: Media, name: str, modality: str, rate: dict[str, float]) -> CompressedFile:
+    """Compress what a file holds.
+
+    Parameters
+    ----------
+    media : Media
+    name : str
+        Of the file, without folders.
+    modality : {"image", "volume", "audio"}
+        See :func:`modality_of`.
+    rate : dict
+        One rate control of the codecs by its name, or ``kbps`` (1,000 bits per second) for sound.
+        ``max_error`` and ``target_rmse`` are in the unit of the file (NIfTI: after ``scl_slope``).
+        ``target_bpp`` and ``kbps`` count the whole file.
+
+    Raises
+    ------
+    ValueError
+        If there is no such rate, or the array is none of numbers.
+    """
+    values = media.values
+    codec = _codec_for(media, modality, rate)
+    if media.kind == "volume" and values.ndim == 4:
+        values = np.moveaxis(values, -1, 0)  # axes before those of space count volumes
+    compressed = CompressedFile(name, media.kind, media.metadata, codec.get_config(), b"")
+    if codec.target_bpp is not None and values.size:
+        around = 8 * len(compressed.pack()) / cells_of(values.shape, compressed.codec)
+        # Where that leaves nothing, the codec makes its smallest.
+        left = max(codec.target_bpp - around, 1e-9)
+        codec = codec.from_config(compressed.codec | {"target_bpp": left})
+    try:
+        return replace(compressed, payload=codec.encode(values))
+    except TypeError as error:  # of objects and records
+        raise ValueError(str(error)) from error
+
+
+def _codec_for(media: Media, modality: str, rate: dict[str, float]) -> PatchCodec:
+    values, metadata = media.values, media.metadata
+    settings: dict[str, Any] = dict(rate)
+    if "kbps" in settings:
+        if modality != "audio" or "sample_rate" not in metadata:
+            raise ValueError("kbps is for sound of a known sample rate; use target_bpp")
+        settings["target_bpp"] = settings.pop("kbps") * 1000 / metadata["sample_rate"]
+    for control in _IN_UNITS:
+        if control in settings:
+            settings[control] /= unit_of(media)
+    if "max_error_relative" in settings and metadata.get("scl_inter"):
+        raise ValueError(
+            "max_error_relative does not go with scl_inter, which moves the zero; use max_error"
+        )
+    if "target_psnr" in settings:
+        settings["data_range"] = peak_of(media, modality)
+    if modality == "image":
+        if media.kind == "image":
+            coloured = values.ndim - (metadata.get("pages", 1) > 1) == 3
+        else:
+            coloured = values.ndim > 2 and values.shape[-1] in (3, 4)
+        settings["channels"] = "last" if coloured else "none"
+    elif modality == "audio" and values.ndim == 2 and values.shape[1] <= MOST_CHANNELS:
+        settings["channels"] = "last"
+    return _CODECS[modality](**settings)
