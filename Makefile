@@ -40,6 +40,11 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/model_size.py
 	$(BIN)/python benchmarks/train_your_own.py
 	$(BIN)/python benchmarks/siren_vs_eof.py
+	$(BIN)/python benchmarks/images.py
+	$(BIN)/python benchmarks/audio.py
+	$(BIN)/python benchmarks/volumes.py
+	$(BIN)/python benchmarks/media_throughput.py
+	$(BIN)/python benchmarks/media_plots.py
 	$(BIN)/python benchmarks/tables.py
 
 clean:

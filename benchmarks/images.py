@@ -1,149 +1,138 @@
-"""Photographs at the COIN++ paper's rates: this package beside JPEG 2000, JPEG, JPEG XL and AVIF.
+"""Photographs at the COIN++ paper's rates: this package beside what else compresses them.
 
-    COINPP_DATA=... python benchmarks/images.py
+    COINPP_DATA=... python benchmarks/images.py [--ours-only]
 
 The Kodak images of the data folder (16 of the 24, on which nothing was fitted). PSNR of each image
-in 8 bits, averaged; every codec gets the quality, found by bisection, whose bytes just keep to the
-rate, JPEG 2000 without its file format's boxes. Images that a codec cannot make so small are left
-out of its mean, and counted. Beside them stand the points that the paper published, which are means
-over all 24 images.
+in 8 bits of RGB, averaged: ours at the payload that keeps to the rate, that of others interpolated
+between the two qualities around it, each at whichever of its ways is best there:
+
+- JPEG 2000 (OpenJPEG): irreversible, colour transform, six resolutions.
+- JPEG (libjpeg-turbo): optimised tables, chroma at full or half resolution.
+- JPEG XL (libjxl): efforts 5 and 7; also pictures of half the size. It does not aim at PSNR.
+- AVIF: SVT-AV1 at preset 1 tuned for PSNR, 10 bits, chroma halved, or libaom at speed 4, chroma
+  whole.
+- HEVC-intra: x265 at preset veryslow tuned for PSNR, 10 bits, chroma halved or whole.
+
+All but JPEG as raw streams without a file's boxes. Images that a codec cannot make so small are
+left out of its mean, and counted. Beside them stand the points that the paper published, which are
+means over all 24 images.
 """
 
 from __future__ import annotations
 
-import csv
-import os
-import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
-
 import imagecodecs
 import numpy as np
-from common import write_result
+from media import (
+    Coder,
+    Points,
+    avif_stream_size,
+    folder,
+    hevc,
+    jpeg2000_sizes,
+    measure,
+    photograph,
+    points,
+    svt_av1,
+)
+from PIL import Image
 
 from coinpp_xr import ImagePatchCodec
 
 # Of the paper's curve.
-RATES = (0.132, 0.266, 0.4, 0.537)
-_TRIALS = 8
+RATES = (0.067, 0.132, 0.266, 0.4, 0.537)
 
 
-def psnr(image: np.ndarray, decoded: np.ndarray) -> float:
-    mse = np.mean((image.astype(np.float64) - decoded) ** 2)
-    return float(-10 * np.log10(max(mse, 1e-12) / 255**2))
+def jpeg2000(image: np.ndarray) -> Coder:
+    def code(level: float) -> tuple[int, np.ndarray]:
+        data = imagecodecs.jpeg2k_encode(
+            image, level=level, mct=True, codecformat="j2k", resolutions=6, numthreads=1
+        )
+        return sum(jpeg2000_sizes(data)), imagecodecs.jpeg2k_decode(data)
+
+    return code
 
 
-def bisected(
-    image: np.ndarray,
-    rate: float,
-    encode: Callable[[float], bytes],
-    decode: Callable[[bytes], np.ndarray],
-    low: float,
-    high: float,
-) -> float | None:
-    """PSNR at the highest quality whose bytes keep to a rate in bits per pixel."""
-    best, allowed = None, rate * image[..., 0].size / 8
-    for _ in range(_TRIALS):
-        middle = (low + high) / 2
-        payload = encode(middle)
-        if len(payload) <= allowed:
-            best, low = psnr(image, decode(payload)), middle
-        else:
-            high = middle
-    return best
+def jpeg(image: np.ndarray, subsampling: str) -> Coder:
+    def code(level: float) -> tuple[int, np.ndarray]:
+        data = imagecodecs.jpeg8_encode(
+            image, level=int(level), optimize=True, subsampling=subsampling
+        )
+        return len(data), imagecodecs.jpeg8_decode(data)
+
+    return code
 
 
-def better(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+def jpeg_xl(image: np.ndarray, effort: int) -> Coder:
+    def code(distance: float) -> tuple[int, np.ndarray]:
+        data = imagecodecs.jpegxl_encode(image, distance=distance, effort=effort, numthreads=1)
+        return len(data), imagecodecs.jpegxl_decode(data)
+
+    return code
 
 
-def peers(image: np.ndarray, rate: float) -> dict[str, float | None]:
-    ic = imagecodecs
+def at_half_size(image: np.ndarray, distance: float) -> tuple[int, np.ndarray]:
+    """JPEG XL of a smaller picture, for rates that its largest distance does not reach."""
+    height, width = image.shape[:2]
+    smaller = Image.fromarray(image).resize((width // 2, height // 2), Image.Resampling.LANCZOS)
+    size, decoded = jpeg_xl(np.asarray(smaller), 7)(distance)
+    again = Image.fromarray(decoded).resize((width, height), Image.Resampling.LANCZOS)
+    return size, np.asarray(again)
+
+
+def avif(image: np.ndarray) -> Coder:
+    def code(level: float) -> tuple[int, np.ndarray]:
+        data = imagecodecs.avif_encode(
+            image, level=int(level), speed=4, pixelformat="444", numthreads=1,
+            matrix=imagecodecs.AVIF.MATRIX_COEFFICIENTS.YCGCO,
+        )  # fmt: skip
+        return avif_stream_size(data), imagecodecs.avif_decode(data)
+
+    return code
+
+
+def peers(image: np.ndarray) -> dict[str, list[Points]]:
+    def hevc_intra(halved: bool) -> Coder:
+        return lambda quality: photograph(
+            image, lambda *frames: hevc(*frames, quality, preset="veryslow"), halved=halved
+        )
+
+    def av1(quality: float) -> tuple[int, np.ndarray]:
+        return photograph(image, lambda *frames: svt_av1(*frames, quality, preset=1), halved=True)
+
+    distances = (25, 19.9, 16, 13, 10, 8, 6.5, 5, 4, 3, 2.2, 1.5, 1)
     return {
-        "JPEG 2000": bisected(
-            image, rate,
-            lambda q: ic.jpeg2k_encode(
-                image, level=q, mct=True, codecformat="j2k", resolutions=6, numthreads=1
-            ),
-            ic.jpeg2k_decode, 10, 60,
-        ),
-        "JPEG": better(
-            bisected(
-                image, rate,
-                lambda q, c=colours: ic.jpeg8_encode(
-                    image, level=int(q), optimize=True, subsampling=c
-                ),
-                ic.jpeg8_decode, 1, 100,
-            )
-            for colours in ("420", "444")
-        ),
-        "JPEG XL": bisected(
-            image, rate,
-            lambda q: ic.jpegxl_encode(image, distance=-q, effort=7, numthreads=1),
-            ic.jpegxl_decode, -25, 0,
-        ),
-        "AVIF": better(
-            bisected(
-                image, rate,
-                lambda q, c=colours: ic.avif_encode(
-                    image, level=int(q), speed=6, pixelformat=c, numthreads=1
-                ),
-                ic.avif_decode, 1, 100,
-            )
-            for colours in ("420", "444")
-        ),
-    }  # fmt: skip
+        "JPEG 2000": [points(image, jpeg2000(image), np.arange(16, 46, 1.5))],
+        "JPEG": [
+            points(image, jpeg(image, c), (1, 2, 4, 6, 8, 11, 15, 20, 30, 45, 60, 80))
+            for c in ("420", "444")
+        ],
+        "JPEG XL": [
+            *(points(image, jpeg_xl(image, effort), distances) for effort in (5, 7)),
+            points(image, lambda distance: at_half_size(image, distance), distances[:-3]),
+        ],
+        "AVIF": [
+            points(image, av1, (63, 57, 51, 45, 39, 33, 27, 21)),
+            points(image, avif(image), (20, 30, 40, 50, 60, 70, 80)),
+        ],
+        "HEVC-intra": [
+            points(image, hevc_intra(halved), range(51, 18, -3)) for halved in (True, False)
+        ],
+    }
 
 
-def published(folder: Path) -> dict[str, list[list[float]]]:
-    points: dict[str, list[list[float]]] = {}
-    with (folder / "paper" / "rd_points.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["dataset"] == "kodak" and row["variant"] in ("paper_curve", "baseline"):
-                point = [round(float(row["bpp_or_kbps"]), 4), round(float(row["psnr_db"]), 2)]
-                points.setdefault(row["codec"], []).append(point)
-    return points
+def ours(image: np.ndarray, rate: float) -> tuple[int, np.ndarray]:
+    codec = ImagePatchCodec(target_bpp=rate)
+    payload = codec.encode(image)
+    return len(payload), codec.decode(payload)
 
 
 def main() -> None:
-    if "COINPP_DATA" not in os.environ:
-        sys.exit("set COINPP_DATA to the folder with the images")
-    folder = Path(os.environ["COINPP_DATA"])
-    files = sorted((folder / "images" / "kodak").glob("*.png"))
-    ours, found = "coinpp-xr", {}
-    for file in files:
-        image = imagecodecs.png_decode(file.read_bytes())
-        for rate in RATES:
-            codec = ImagePatchCodec(target_bpp=rate)
-            decoded = codec.decode(codec.encode(image))
-            results: dict[str, Any] = {ours: psnr(image, decoded), **peers(image, rate)}
-            for name, value in results.items():
-                found.setdefault((name, rate), []).append(value)
-        print(file.name, {name: values[-1] for (name, _), values in found.items()}, flush=True)
-    rows = [
-        {
-            "codec": name,
-            "bpp": rate,
-            "images": sum(value is not None for value in values),
-            "psnr_db": round(float(np.mean([v for v in values if v is not None])), 3)
-            if any(v is not None for v in values)
-            else None,
-            "better_than_ours_on": sum(
-                value is not None and value > own
-                for value, own in zip(values, found[ours, rate], strict=True)
-            ),
-        }
-        for (name, rate), values in found.items()
-    ]
-    write_result(
-        "images",
-        {
-            "data": f"{len(files)} Kodak images",
-            "rows": rows,
-            "published_by_the_paper": published(folder),
-        },
-    )
+    files = sorted((folder("images") / "kodak").glob("*.png"))
+    images = {file.stem: imagecodecs.png_decode(file.read_bytes()) for file in files}
+    measure(
+        "images", f"{len(files)} Kodak images", images, RATES, ours, peers, paper="kodak",
+        cells=lambda image: image[..., 0].size, peak=255,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

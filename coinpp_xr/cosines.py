@@ -12,6 +12,9 @@ from coinpp_xr.coordinates import BoxGrid
 
 Float32 = npt.NDArray[np.float32]
 
+# Combining the places of all axes pays while they make at most so many times the points.
+_MOST_COMBINED = 8
+
 
 def synthesise(coefficients: Float32, points: Float32, box: BoxGrid) -> Float32:
     """Sums of products of cosines along the axes, with mean square one over the box's cells.
@@ -21,20 +24,21 @@ def synthesise(coefficients: Float32, points: Float32, box: BoxGrid) -> Float32:
     coefficients : float32 array, shape (items, cells)
         By frequency along each axis, as many as the box has cells.
     points : float32 array, shape (points, axes)
-        Some points of a grid: places along one axis are combined with all along the others.
+        Any; points of a grid are fastest.
     box : BoxGrid
 
     Returns
     -------
     float32 array, shape (items, points)
     """
+    axes = [np.unique(points[:, axis], return_inverse=True) for axis in range(len(box.shape))]
+    if prod(len(places) for places, _ in axes) > _MOST_COMBINED * len(points):
+        return coefficients @ _at_points(points, box)
     values = coefficients.reshape(len(coefficients), *box.shape)
-    where: list[Any] = []
-    for axis, n in enumerate(box.shape):
-        places, index = np.unique(points[:, axis], return_inverse=True)
+    for n, (places, _) in zip(box.shape, axes, strict=True):
         # The axis comes last; after all of them they are in their order again.
         values = np.tensordot(values, _along(places, n, box).astype(np.float32), axes=(1, 0))
-        where.append(index)
+    where: list[Any] = [index for _, index in axes]
     found: Float32 = values[(slice(None), *where)]
     return found
 
@@ -47,6 +51,15 @@ def analyse(values: Float32, box: BoxGrid) -> Float32:
         functions = (_along(places, n, box) / n).astype(np.float32)
         coefficients = np.tensordot(coefficients, functions, axes=(1, 1))
     return coefficients.reshape(len(values), prod(box.shape))
+
+
+def _at_points(points: Float32, box: BoxGrid) -> Float32:
+    """Products of cosines at points that share few places, shape (cells, points)."""
+    functions = np.ones((1, len(points)))
+    for axis, n in enumerate(box.shape):
+        along = _along(points[:, axis], n, box)
+        functions = (functions[:, None] * along).reshape(-1, len(points))
+    return functions.astype(np.float32)
 
 
 def _along(places: Float32, n: int, box: BoxGrid) -> npt.NDArray[np.float64]:

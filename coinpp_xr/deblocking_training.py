@@ -15,8 +15,9 @@ import torch
 from torch.nn import functional
 
 from coinpp_xr.deblocking import TAPS, Deblocking, inputs
+from coinpp_xr.devices import compute_device
 from coinpp_xr.models import Model
-from coinpp_xr.patch_chunk import coded_at
+from coinpp_xr.patch_learning import coded_at
 from coinpp_xr.patches import Layout, Patching
 
 Float32 = npt.NDArray[np.float32]
@@ -27,8 +28,10 @@ _BATCH = 16
 _LEARNING_RATE, _LAST_RATE = 2e-3, 2e-5
 # Crops that are nearly without error, in steps squared, should not count more than others.
 _LEAST_ERROR = 3e-3
-# Coded items that are kept in memory, in cells.
-_MOST_CELLS = 1 << 26
+# Coded items that are kept in memory, in cells; how often each is coded.
+_MOST_CELLS, _MOST_ROUNDS = 1 << 26, 8
+# Of a validation item its middle will do, of so many cells; and of so many items.
+_MOST_JUDGED, _JUDGED_ITEMS = 1 << 18, 32
 # Steps of the items, in standard deviations, and those of the validation items.
 _STEPS, _JUDGED = (0.1, 2.5), (0.2, 0.6, 1.5)
 
@@ -83,30 +86,30 @@ def learn_deblocking(
     torch.manual_seed(seed)
     low, high = np.log(_STEPS)
     samples: list[_Sample] = []
-    total = 0
-    order = rng.permutation(len(arrays))
-    while total < _MOST_CELLS:
-        for index in order:
-            step = float(np.std(arrays[index])) * math.exp(rng.uniform(low, high))
-            found = _samples(arrays[index], layout, patching, model, step)
-            samples += found
-            total += sum(s.missing.numel() for s in found)
-            if total >= _MOST_CELLS:
-                break
-        if total == 0:
-            raise ValueError("there is nothing to learn from: all values are the same")
+    for index in np.concatenate([rng.permutation(len(arrays)) for _ in range(_MOST_ROUNDS)]):
+        step = float(np.std(arrays[index])) * math.exp(rng.uniform(low, high))
+        samples += _samples(arrays[index], layout, patching, model, step)
+        if sum(sample.missing.numel() for sample in samples) >= _MOST_CELLS:
+            break
+    if not samples:
+        raise ValueError("there is nothing to learn from: all values are the same")
+    middles = [_middle(v) for v in validation[:: -(-len(validation) // _JUDGED_ITEMS)]]
     judged = [
-        [s for v in validation for s in _samples(v, layout, patching, model, float(np.std(v)) * q)]
+        [s for v in middles for s in _samples(v, layout, patching, model, float(np.std(v)) * q)]
         for q in _JUDGED
     ]
-    layers = _fresh(2 + patching.axes, width, depth, patching)
+    device = torch.device(compute_device())
+    layers = [
+        (kernel.to(device).requires_grad_(), bias.to(device).requires_grad_())
+        for kernel, bias in _fresh(2 + patching.axes, width, depth, patching)
+    ]
     optimiser = torch.optim.Adam([p for layer in layers for p in layer], lr=_LEARNING_RATE)
     started, told, steps = time.perf_counter(), 0.0, 0
     while (share := (time.perf_counter() - started) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             cosine = 0.5 * (1 + math.cos(math.pi * share))
             group["lr"] = _LAST_RATE + (_LEARNING_RATE - _LAST_RATE) * cosine
-        seen, missing = _crops(samples, patching, rng)
+        seen, missing = (part.to(device) for part in _crops(samples, patching, rng))
         error = (_apply(layers, seen) - missing).square().flatten(1).mean(1)
         # A crop counts by the share of its error that goes, not by its size.
         loss = (error + _LEAST_ERROR).log().mean()
@@ -120,7 +123,7 @@ def learn_deblocking(
     kernels, biases = zip(*layers, strict=True)
     # numpy's order is (out, in, z, y, x), whatever axes there are.
     lifted = tuple(_lifted(_centred(k) if i == 0 else k, patching) for i, k in enumerate(kernels))
-    network = Deblocking(lifted, tuple(b.detach().numpy().copy() for b in biases))
+    network = Deblocking(lifted, tuple(b.detach().cpu().numpy().copy() for b in biases))
     return network, _gains(layers, judged)
 
 
@@ -137,6 +140,13 @@ def _samples(
         shape = [missing.shape[a] for a in kept]
         found.append(_Sample(seen.reshape(len(seen), *shape), missing.reshape(shape)))
     return found
+
+
+def _middle(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The middle of an item, (*space, channels), as many cells along every axis as will do."""
+    most = max(1, round(_MOST_JUDGED ** (1 / (values.ndim - 1))))
+    starts = [max(0, (n - most) // 2) for n in values.shape[:-1]]
+    return values[tuple(slice(a, a + most) for a in starts)]
 
 
 def _crops(
@@ -173,7 +183,7 @@ def _fresh(
         shape = (fan_out, fan_in, *[taps] * patching.axes)
         bound = math.sqrt(3 / (fan_in * taps**patching.axes)) * (0.05 if i == depth - 1 else 1.4)
         kernel = torch.empty(shape).uniform_(-bound, bound)
-        layers.append((kernel.requires_grad_(), torch.zeros(fan_out, requires_grad=True)))
+        layers.append((kernel, torch.zeros(fan_out)))
     return layers
 
 
@@ -200,7 +210,7 @@ def _lifted(kernel: torch.Tensor, patching: Patching) -> Float32:
     """With axes of length one where patches do not extend."""
     extents = iter(kernel.shape[2:])
     shape = [next(extents) if n > 1 else 1 for n in patching.size]
-    lifted: Float32 = kernel.detach().numpy().reshape(*kernel.shape[:2], *shape).copy()
+    lifted: Float32 = kernel.detach().cpu().numpy().reshape(*kernel.shape[:2], *shape).copy()
     return lifted
 
 
@@ -208,12 +218,15 @@ def _gains(
     layers: list[tuple[torch.Tensor, torch.Tensor]], judged: list[list[_Sample]]
 ) -> list[float]:
     """Mean gain in dB at every judged step."""
-    gains = []
+    gains, device = [], layers[0][0].device
     with torch.no_grad():
         for samples in judged:
+            if not samples:  # all values are the same
+                return [0.0] * len(judged)
             before = torch.stack([s.missing.square().mean() for s in samples])
+            improved = [_apply(layers, s.inputs[None].to(device))[0].cpu() for s in samples]
             after = torch.stack(
-                [(_apply(layers, s.inputs[None])[0] - s.missing).square().mean() for s in samples]
+                [(a - s.missing).square().mean() for a, s in zip(improved, samples, strict=True)]
             )
             ratio = before.clamp_min(1e-12) / after.clamp_min(1e-12)
             gains.append(round(10 * float(ratio.log10().mean()), 3))

@@ -166,7 +166,7 @@ def gauss_newton(
         # zero where a point is masked, fills the gaps with what the others say, step by step.
         chord_steps, own_steps = _FILLING_STEPS, 0
         gaps = weights[:, :, None] > 0
-    latents = network.zeros(len(targets))
+    latents = moved = network.zeros(len(targets))
     best, best_loss = latents, None
     output, jacobian = origin.output, origin.jacobian
     matrix = None
@@ -186,15 +186,12 @@ def gauss_newton(
         best_loss = _where(better, loss, best_loss)
         if step == chord_steps + own_steps:
             break
-        # A step from where the error grew would run away: continue from the best latents only.
-        latents = _where(better[:, None], latents, best)
         if filling:
-            latents = latents + (gaps * residual).reshape(len(targets), -1) @ origin.step.T
+            change = (gaps * residual).reshape(len(targets), -1) @ origin.step.T
         elif not own and len(weights) == 1:
             change = residual.reshape(len(targets), -1) @ origin.step.T
             if step > 0 and origin.inverse is not None:
                 change = change + origin.turned(weighted, latents) @ origin.inverse.T
-            latents = latents + change
         else:
             if matrix is None:
                 matrix = _normal_matrix(jacobian, weights)
@@ -202,11 +199,17 @@ def gauss_newton(
             if not own and step > 0 and origin.curvature is not None:
                 turned = origin.turned(weighted, latents)
                 slope[:, : turned.shape[1]] += turned
-            latents = latents + _solve_damped(matrix, slope)
+            change = _solve_damped(matrix, slope)
         if own_steps == 0 and step == chord_steps - 1:
             # Chord steps shrink as they go; to look at the last one would cost as much as to make
-            # it. Where the error grew before, the best latents stay.
-            return _where(better[:, None], latents, best)
+            # it. One that does not runs away: then, and where the error grew before, the best
+            # latents stay.
+            if step > 0:
+                better = better & ((change**2).sum(-1) <= (moved**2).sum(-1))
+            return _where(better[:, None], latents + change, best)
+        # A step from where the error grew would run away: look half as far from the best instead.
+        further = _where(better[:, None], latents + change, (best + latents) / 2)
+        latents, moved = further, further - latents
     return best
 
 

@@ -17,7 +17,8 @@ from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.data.items import Items, split_by_source
 from coinpp_xr.devices import compute_device
 from coinpp_xr.models import Model, load_model, parse_name
-from coinpp_xr.patch_chunk import learn_prior
+from coinpp_xr.patch_candidates import check_latent_dim
+from coinpp_xr.patch_learning import learn_prior
 from coinpp_xr.patches import DEFAULT_SIZES, Layout, Patching, check_patch_size
 
 if TYPE_CHECKING:
@@ -32,8 +33,14 @@ _MOST_PATCHES, _MOST_VALIDATION = 16384, 2048
 _REACH = {1: 5.0, 2: 1.0, 3: 1.0}
 # What the coder learns from, in cells: more changes little.
 _MOST_LEARNED = 1 << 26
-# Of the time given, what is left for components, tables and the coder.
+# Of the time given, for the SIREN and for the layers against blocking; the rest is for components,
+# tables and the coder.
+_SIREN_TIME, _DEBLOCKING_TIME = 0.4, 0.4
 _REST = 0.3
+# Without a time, the layers get as long as the SIREN took, but no longer.
+_MOST_DEBLOCKING_MINUTES = 5.0
+# Channels of the inner layers by the number of axes, and the gain in dB that they must bring.
+_DEBLOCKING_WIDTH, _LEAST_GAIN = {1: 16, 2: 12, 3: 8}, 0.02
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ def train_patches(
     latent_dim: int = 64,
     patch_size: int | tuple[int, ...] | None = None,
     max_minutes: float | None = 10.0,
+    deblocking_minutes: float | None = None,
     name: str = "custom",
     preset: str | None = None,
     tail: bool = True,
@@ -111,7 +119,8 @@ def train_patches(
     As for globes (:func:`coinpp_xr.train`): a SIREN learns at most 16 latents of patches from
     random places, then principal components take over what held-out patches are better off with.
     Then the coder of the other rate controls codes the items, and what it has learned becomes part
-    of the model.
+    of the model. A small network learns to take the artefacts of blocks away; it is kept if
+    held-out items gain from it.
 
     Parameters
     ----------
@@ -125,6 +134,8 @@ def train_patches(
         Default: 32 × 32 pixels, 16³ voxels, 400 samples.
     max_minutes : float, optional
         Wall time. Without ``steps`` in the preset or settings it sets the length of training.
+    deblocking_minutes : float, optional
+        Of these, for the layers against blocking; 0 for none. Default: two fifths.
     name : str
     preset : str, optional
         One of :func:`patch_presets`; replaces ``latent_dim`` and ``patch_size``.
@@ -143,7 +154,7 @@ def train_patches(
     Raises
     ------
     ValueError
-        If an argument makes no sense.
+        If an argument makes no sense, or there is nothing to learn.
     """
     try:
         from coinpp_xr.training import meta_learn
@@ -157,11 +168,17 @@ def train_patches(
     if validation is None:
         items, validation = split_by_source(items, max(1, len(items.values) // 10))
     data = to_patches(items, validation, box, seed=config.seed)
+    if (data.train == data.train[0]).all():
+        raise ValueError("all patches are the same: there is nothing to learn; give more items")
     latent_dim, minutes = config.latent_dim, max_minutes
+    if minutes is not None and deblocking_minutes is not None:
+        minutes = max(minutes - deblocking_minutes, 0.01)
     tail = tail and config.objective != "paper"
     if tail:
+        check_latent_dim(latent_dim, data)  # now, not after the training
         config = replace(config, latent_dim=min(latent_dim, MOST_SIREN_LATENTS))
-        minutes = None if max_minutes is None else (1 - _REST) * max_minutes
+        if minutes is not None:
+            minutes *= _SIREN_TIME if deblocking_minutes is None else 1 - _REST
     started = time.perf_counter()
     siren = meta_learn(
         data, config, checkpoint=checkpoint, resume=resume, max_minutes=minutes,
@@ -179,7 +196,48 @@ def train_patches(
         name, siren, data, config, (0.0, 1.0), description,
         latent_dim=latent_dim if tail else None, box=box,
     )  # fmt: skip
-    return load_model(replace(model, prior=_prior(items, config.seed)))
+    model = replace(model, prior=_prior(items, config.seed))
+    if deblocking_minutes is None:
+        deblocking_minutes = min(description["training_seconds"] / 60, _MOST_DEBLOCKING_MINUTES)
+        if max_minutes is not None:
+            deblocking_minutes = _DEBLOCKING_TIME * max_minutes
+    if deblocking_minutes > 0:
+        model = with_deblocking(model, items, validation, deblocking_minutes, log=log)
+    return load_model(model)
+
+
+def with_deblocking(
+    model: Model,
+    items: Items,
+    validation: Items,
+    minutes: float,
+    *,
+    seed: int = 0,
+    log: Callable[[Record], None] | None = None,
+) -> Model:
+    """The model with new layers against blocking, if held-out items gain from them.
+
+    Parameters
+    ----------
+    model : Model
+        With a prior.
+    items, validation : Items
+    minutes : float
+        Time for training.
+    seed : int
+    log : callable, optional
+    """
+    from coinpp_xr.deblocking_training import learn_deblocking
+
+    layers, gains = learn_deblocking(
+        items.values, validation.values, Layout(items.spatial, "last"),
+        Patching.of(DEFAULT_SIZES[items.spatial]), model,
+        minutes=minutes, width=_DEBLOCKING_WIDTH[items.spatial], seed=seed, log=log,
+    )  # fmt: skip
+    kept = sum(gains) / len(gains) > _LEAST_GAIN
+    text = "+" + ", +".join(f"{gain:g}" for gain in gains) + " dB from fine to coarse steps"
+    card = {**model.card, "deblocking": text if kept else f"left out ({text})"}
+    return replace(model, card=card, deblocking=layers if kept else None)
 
 
 def to_patches(items: Items, validation: Items, box: BoxGrid, seed: int = 0) -> TrainingData:

@@ -29,6 +29,7 @@ Float64 = npt.NDArray[np.float64]
 
 # Components are made of the cosines that vary most: the rest is noise, and takes bytes.
 _MOST_FUNCTIONS = 1024
+_TRACE = 1e-9
 _JUDGED_ITEMS = 1024
 _CURVATURE_ITEMS = 512
 
@@ -56,15 +57,29 @@ def choose_patch_network(
     Raises
     ------
     ValueError
-        If there are more latents than a patch has values.
+        If there are more latents than components.
     """
-    if latent_dim > (values := prod(data.train.shape[1:])):
-        raise ValueError(f"{latent_dim} latents are more than the {values} values of a patch")
+    check_latent_dim(latent_dim, data)
     maker = _Maker(siren, data, box)
     most = min(siren.latent_dim, latent_dim)
     counts = [0, *(n for n in SIREN_LATENTS if n < most), most]
     candidates = [maker.candidate(count, latent_dim) for count in counts]
     return min(candidates, key=lambda candidate: candidate.rmse), candidates
+
+
+def check_latent_dim(latent_dim: int, data: TrainingData) -> None:
+    """Whether there can be so many components.
+
+    Raises
+    ------
+    ValueError
+    """
+    values = prod(data.train.shape[1:])
+    if latent_dim > min(values, _MOST_FUNCTIONS):
+        most = f"the {values:,} values of a patch"
+        if values > _MOST_FUNCTIONS:
+            most = f"the {_MOST_FUNCTIONS:,} cosines that components are made of"
+        raise ValueError(f"{latent_dim:,} latents are more than {most}; ask for fewer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,27 +99,27 @@ class _Maker:
         if siren_latents:
             few = self.data.train[:: -(-len(self.data.train) // _CURVATURE_ITEMS)]
             latents = fit(siren, points, few, self.data.weights)
-            linear = field + (latents @ jacobian[0].reshape(-1, siren_latents).T).reshape(few.shape)
             # Curved as it is, a SIREN has another mean than at zero latents.
-            missed = missed - (predict(siren, points, latents) - linear).mean(0)
-            fixed = self._analyse(np.moveaxis(jacobian[0], -1, 0))[:, self._kept].T
+            missed = mean - predict(siren, points, latents).mean(0, dtype=np.float64)
+            tangent = self._analyse(np.moveaxis(jacobian[0], -1, 0))
+            fixed = tangent[:, self._kept].T.astype(np.float64)
         count = latent_dim - siren_latents
         found = leading_modes(self._covariance, fixed, count)
         modes = np.zeros((found.shape[1], self._mean.size), np.float32)
         modes[:, self._kept] = found.T
-        tail = LinearTail(self._analyse(missed[None])[0].astype(np.float32), modes, self.box)
+        tail = LinearTail(self._analyse(missed[None])[0], modes, self.box)
         network = BaseNetwork(siren, tail)
         return Candidate(network, PLAIN if count else None, self._rmse(network))
 
-    def _analyse(self, patches: npt.NDArray[np.floating]) -> Float64:
+    def _analyse(self, patches: npt.NDArray[np.floating]) -> Float32:
         """Cosines of patches (items, points, channels): (items, channels · cells)."""
         by_channel = np.moveaxis(np.asarray(patches, np.float32), -1, 1)
         coefficients = cosines.analyse(by_channel.reshape(-1, by_channel.shape[-1]), self.box)
-        return coefficients.reshape(len(patches), -1).astype(np.float64)
+        return coefficients.reshape(len(patches), -1)
 
     @cached_property
     def _coefficients(self) -> Float32:
-        return self._analyse(self.data.train).astype(np.float32)
+        return self._analyse(self.data.train)
 
     @cached_property
     def _mean(self) -> Float64:
@@ -117,8 +132,13 @@ class _Maker:
 
     @cached_property
     def _covariance(self) -> Float64:
-        deviations = (self._coefficients - self._mean.astype(np.float32))[:, self._kept]
-        return (deviations.T @ deviations).astype(np.float64) / len(deviations)
+        mean = self._mean.astype(np.float32)[self._kept]
+        deviations = self._coefficients[:, self._kept] - mean
+        covariance = (deviations.T @ deviations).astype(np.float64) / len(deviations)
+        # Few or flat patches vary in few directions. Of the others all are as good, but for those
+        # that the SIREN's latents describe already: a trace of variance tells them apart.
+        trace = np.trace(covariance) / len(covariance)
+        return np.asarray(covariance + (_TRACE * trace + 1e-30) * np.eye(len(covariance)))
 
     def _rmse(self, network: BaseNetwork) -> float:
         validation = self.data.validation

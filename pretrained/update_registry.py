@@ -27,9 +27,14 @@ def markdown(model: Model) -> str:
     siren, tail = model.siren, model.tail
     network = f"SIREN of {siren.depth} sine layers of width {siren.width}"
     if tail is not None:
+        functions = (
+            f"of spherical harmonics up to degree {tail.tail.degree}"
+            if model.box is None
+            else f"of cosines in patches of {' x '.join(map(str, model.box.shape))}"
+        )
         network += (
-            f" with {siren.latent_dim} of the latents, linear tail of spherical harmonics up to "
-            f"degree {tail.tail.degree} with {tail.tail.latent_dim}"
+            f" with {siren.latent_dim} of the latents, linear tail {functions} with "
+            f"{tail.tail.latent_dim}"
         )
     facts = {
         "latents per item": model.latent_dim,
@@ -38,9 +43,16 @@ def markdown(model: Model) -> str:
         "fingerprint": model.fingerprint,
         **{name.replace("_", " "): value for name, value in card.items() if name != "description"},
     }
+    units = model.units or "the unit of the data"
+    measure = f"area-weighted, in {units}"
+    if model.box is not None:
+        facts |= {
+            "against blocking": _layers(model),
+            "coder": f"{0 if model.prior is None else model.prior.packed.nbytes:,} bytes of prior",
+        }
+        measure = "of patches, features in [0, 1] (PSNR = −20 log10)"
     lines = [f"# {model.name}", "", card.get("description", ""), "", "| | |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    units = model.units or "the unit of the data"
     of_bits = f", {len(model.histogram)} latents"
     rows = [
         *((f"{count} latents", by_latents[count]) for count in sorted(by_latents, key=int)),
@@ -48,12 +60,20 @@ def markdown(model: Model) -> str:
     ]
     if not by_latents:
         rows = [("unquantized", scores["unquantized"]), *rows]
-    lines += _table(f"Held-out RMSE, area-weighted, in {units}", rows)
+    lines += _table(f"Held-out RMSE, {measure}", rows)
     if candidates:
         ranked = sorted(candidates.items(), key=lambda entry: float(entry[1]))
         lines += _table("What was tried, judged on a spread of held-out fields", ranked)
     lines += ["", "Training configuration:", "", "```json", json.dumps(configuration, indent=1)]
     return "\n".join([*lines, "```", ""])
+
+
+def _layers(model: Model) -> str:
+    if model.deblocking is None:
+        return "nothing"
+    shapes = [" x ".join(map(str, kernel.shape[2:])) for kernel in model.deblocking.kernels]
+    widths = [str(len(kernel)) for kernel in model.deblocking.kernels]
+    return f"{len(shapes)} layers of {', '.join(widths)} channels, {shapes[0]}"
 
 
 def _table(title: str, rows: Iterable[tuple[str, float]]) -> list[str]:

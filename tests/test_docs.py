@@ -58,7 +58,8 @@ CORE = {
     "bands", "binary", "bitstream", "blocks", "candidates", "causal", "choice", "coefficients",
     "compact", "compiled", "coordinates", "cosines", "deblocking", "devices", "entropy", "eofs",
     "errors", "files", "fitting", "harmonics", "mixing", "models", "network", "parallel",
-    "patch_candidates", "patch_chunk", "patch_header", "patch_latents", "patch_reading", "patches",
+    "patch_candidates", "patch_chunk", "patch_header", "patch_latents", "patch_learning", "patch_reading",
+    "patch_subject", "patches",
     "patterns", "priors", "quantization", "recognition", "reference", "residual", "schemes",
     "settings", "siren", "splitting", "stepping", "training", "transform",
 }  # fmt: skip

@@ -251,3 +251,19 @@ def test_damaged_payloads_are_refused(codec) -> None:
     for length in (0, 3, 20, len(payload) - 1):
         with pytest.raises(CorruptPayloadError):
             codec(target_rmse=1.0).decode(payload[:length])
+
+
+def test_empty_slices_do_not_decide_about_the_rest() -> None:
+    volume = np.zeros((48, 32, 32), np.float32)
+    volume[20:40, 4:28, 4:28] = waves((20, 24, 24))
+    codec = VolumePatchCodec(target_bpp=0.5, band_cells=4096)
+    payload = codec.encode(volume)
+    assert 8 * len(payload) <= 0.5 * volume.size
+    assert rmse(codec.decode(payload), volume) < 0.25 * volume.std()
+
+
+@pytest.mark.parametrize("bpp", [0.3, 0.7, 1.5, 3.0])
+def test_bits_per_cell_are_never_exceeded(bpp) -> None:
+    values = waves((40, 41))
+    values += 0.1 * np.random.default_rng(0).standard_normal(values.shape).astype(values.dtype)
+    assert 8 * len(ImagePatchCodec(target_bpp=bpp).encode(values)) <= max(bpp * values.size, 8 * 90)

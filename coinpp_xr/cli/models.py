@@ -79,7 +79,7 @@ def show_model(
             "siren_latents": found.siren.latent_dim,
             "width": found.siren.width,
             "depth": found.siren.depth,
-            "tail_degree": found.tail.tail.degree if found.tail else None,
+            "tail_degree": found.tail.tail.degree if found.tail and not found.box else None,
             "parameters": found.network.parameter_count,
             "nbytes": found.nbytes,
             "offset": found.offset,

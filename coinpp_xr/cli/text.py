@@ -30,7 +30,8 @@ def network_line(model: Model) -> str:
     parts = [f"{model.latent_dim} latents", f"{siren.depth} x {siren.width} SIREN"]
     if tail is not None:
         parts[-1] += f" with {siren.latent_dim} of them"
-        parts.append(f"{tail.tail.latent_dim} in a linear tail of degree {tail.tail.degree}")
+        kind = "cosines" if model.box is not None else f"degree {tail.tail.degree}"
+        parts.append(f"{tail.tail.latent_dim} in a linear tail of {kind}")
     return ", ".join([*parts, f"{model.network.parameter_count:,} parameters"])
 
 

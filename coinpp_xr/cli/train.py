@@ -1,10 +1,12 @@
-"""``coinpp train``: a model of one's own archive."""
+"""``coinpp train``: a model of one's own fields, images, volumes or sound."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,23 +14,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coinpp_xr.cli.sources import read_fields
-from coinpp_xr.cli.text import duration, network_line, print_columns, tell
+from coinpp_xr.cli.text import print_columns, tell
+from coinpp_xr.cli.training import print_summary, progress, write_curve
 
 if TYPE_CHECKING:
-    from coinpp_xr.models import Model
+    import xarray as xr
+
+    from coinpp_xr.data import Items
+    from coinpp_xr.training import TrainingConfig
+
+_FIELDS = "fields"
+# Data types of single files, by what they hold.
+_TYPES_OF_FILES = {"image": "image", "volume": "nifti", "audio": "audio"}
+# Data sets that have no part for validation.
+_HELD_OUT_SPLITS = {"cifar10": "test", "vimeo90k": "test"}
 
 
 def _print_presets(asked: bool) -> None:
     if not asked:
         return
     _need_torch()
+    from coinpp_xr.patch_building import patch_presets
     from coinpp_xr.training import PRESETS
 
-    rows: list[Sequence[str]] = [("NAME", "LATENTS", "WIDTH", "DEPTH", "OBJECTIVE", "STEPS")]
-    for name, preset in PRESETS.items():
-        steps = "by --max-minutes" if preset.steps is None else f"{preset.steps:,}"
-        sizes = (preset.latent_dim, preset.width, preset.depth)
-        rows.append((name, *map(str, sizes), preset.objective, steps))
+    known = [(name, "-", config) for name, config in PRESETS.items()]
+    for name, preset in patch_presets().items():
+        known.append((name, " x ".join(map(str, preset.patch_size)), preset.config))
+    rows: list[Sequence[str]] = [
+        ("NAME", "PATCH", "LATENTS", "WIDTH", "DEPTH", "OBJECTIVE", "STEPS")
+    ]
+    for name, patch, config in known:
+        steps = "by --max-minutes" if config.steps is None else f"{config.steps:,}"
+        sizes = (config.latent_dim, config.width, config.depth)
+        rows.append((name, patch, *map(str, sizes), config.objective, steps))
     print_columns(rows)
     raise typer.Exit
 
@@ -41,12 +59,39 @@ def _parse_model_path(path: Path) -> Path:
     return path
 
 
+def _parse_data_type(name: str) -> str:
+    if name != _FIELDS:
+        from coinpp_xr.data import DATA_TYPES
+
+        if name not in DATA_TYPES:
+            known = ", ".join((_FIELDS, *DATA_TYPES))
+            raise typer.BadParameter(f"one of {known}, got {name!r}")
+    return name
+
+
+def _parse_patch_size(text: str | None) -> str | None:
+    if text is not None:
+        _numbers(text)
+    return text
+
+
+def _numbers(text: str) -> int | tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"cells along every axis, as in 32 or 16,16, got {text!r}"
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def train(
     sources: Annotated[
         list[str],
         typer.Argument(
             metavar="SRC",
-            help="NetCDF, GRIB, Zarr or npz of the paper's data; all on one grid.",
+            help="Fields: NetCDF, GRIB, Zarr or npz of the paper's data, all on one grid. "
+            "Others: files or folders.",
             show_default=False,
         ),
     ],
@@ -57,8 +102,29 @@ def train(
             help="The model file to write.", show_default=False,
         ),
     ],
+    data_type: Annotated[
+        str,
+        typer.Option(
+            metavar="TYPE", callback=_parse_data_type,
+            help="What the sources hold: fields, image, cifar10, vimeo90k, nifti, fastmri, audio "
+            "or librispeech.",
+        ),
+    ] = _FIELDS,
     variable: Annotated[
-        str | None, typer.Option(help="Which variable, where a source holds several.")
+        str | None, typer.Option(help="Which variable, where a source of fields holds several.")
+    ] = None,
+    patch_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N or N,N", callback=_parse_patch_size,
+            help="Cells of a patch along every axis.  [default: 32 pixels, 16 voxels, 400 samples]",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Items of every source, the first in sorted order; vimeo90k needs it."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the model.  [default: that of the output file]")
@@ -67,14 +133,17 @@ def train(
         str | None, typer.Option(help="Settings under one name; see --list-presets.")
     ] = None,
     latent_dim: Annotated[
-        int | None, typer.Option(min=1, help="Latents per globe in all.  [default: 16]")
+        int | None,
+        typer.Option(
+            min=1, help="Latents per globe or patch in all.  [default: 16 per globe, 64 per patch]"
+        ),
     ] = None,
     tail: Annotated[
         bool,
         typer.Option(
             "--tail/--no-tail",
-            help="Whether localised EOFs may take latents over from the SIREN, where that holds "
-            "held-out fields better.",
+            help="Whether EOFs may take latents over from the SIREN, where that holds held-out "
+            "items better.",
         ),
     ] = True,
     max_minutes: Annotated[
@@ -82,6 +151,14 @@ def train(
         typer.Option(
             min=0.001,
             help="Time for training.  [default: 10; no limit where the steps are given]",
+        ),
+    ] = None,
+    deblocking_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Of these, for the layers that take the artefacts of blocks away; 0 for none. "
+            "Not for fields.  [default: two fifths]",
         ),
     ] = None,
     steps: Annotated[
@@ -94,12 +171,20 @@ def train(
     depth: Annotated[
         int | None, typer.Option(min=1, help="Sine layers of the base network.  [default: 4]")
     ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SRC",
+            help="A source to hold out: a file or a folder, of a data set with parts that for "
+            "validation. Not for fields.",
+        ),
+    ] = None,
     validation_items: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="How many of the first source's last items to hold out.  "
-            "[default: a tenth, at most 720]",
+            help="How many of the last items to hold out: of fields the first source's, else "
+            "whole files, speakers or sequences.  [default: a tenth, of fields at most 720]",
         ),
     ] = None,
     checkpoint: Annotated[
@@ -148,15 +233,21 @@ def train(
       coinpp train era5_2019.nc era5_2020.nc --variable t2m -o t2m.safetensors
       coinpp train era5.zarr --latent-dim 256 --max-minutes 30 -o t2m.safetensors
       coinpp train era5.zarr --latent-dim 256 --max-minutes 30 -o t2m.safetensors --resume
+      coinpp train scans/ --data-type nifti --validation other/ -o heads.safetensors
+      coinpp train photos/ --data-type image --patch-size 16 -o photos.safetensors
     """
-    if preset is not None and latent_dim is not None:
-        raise typer.BadParameter("give --preset or --latent-dim, not both")
+    _check_combination(
+        data_type, variable=variable, patch_size=patch_size, limit=limit, validation=validation,
+        validation_items=validation_items, preset=preset, latent_dim=latent_dim,
+        deblocking_minutes=deblocking_minutes,
+    )  # fmt: skip
     _need_torch()
-    from coinpp_xr.building import train as train_model
+    from coinpp_xr.building import train as train_globes
     from coinpp_xr.devices import compute_device
     from coinpp_xr.models import parse_name
+    from coinpp_xr.patch_building import train_patches
     from coinpp_xr.settings import config
-    from coinpp_xr.training import PRESETS, log_path, read_checkpoint
+    from coinpp_xr.training import log_path, read_checkpoint
 
     name = parse_name(name or output.stem)
     given = {
@@ -164,41 +255,52 @@ def train(
         "precision": precision,
     }  # fmt: skip
     settings = {key: value for key, value in given.items() if value is not None}
-    if preset is not None and preset not in PRESETS:
-        raise typer.BadParameter(f"no preset {preset!r}; see --list-presets")
-    endless = steps is None and (preset is None or PRESETS[preset].steps is None)
-    if max_minutes is None and endless:
+    chosen = None if preset is None else _find_preset(preset, data_type)
+    if max_minutes is None and steps is None and (chosen is None or chosen.steps is None):
         max_minutes = 10.0
     state = checkpoint or output.with_suffix(".checkpoint.safetensors")
     _prepare_checkpoint(state, log_path(state), resume)
+    card = {"data": ", ".join(Path(source).name for source in sources)}
+    if validation is not None:
+        card["validation_data"] = Path(validation).name
+    if describe:
+        card["description"] = describe
 
     try:
         with nullcontext() if device is None else config.set(device=device):
             compute_device()  # a wrong device should show before long files are read
-            fields = [read_fields(source, variable) for source in sources]
-            units = str(fields[0].attrs["units"])
-            tell(
-                f"{fields[0].name} ({units or 'no unit'}): {sum(map(len, fields))} items of "
-                f"{fields[0].shape[1]} x {fields[0].shape[2]}; checkpoint {state}"
-            )
-            with _progress(units) as show:
-                model = train_model(
-                    fields,
-                    latent_dim=latent_dim or 16,
-                    max_minutes=max_minutes,
-                    name=name,
-                    preset=preset,
-                    tail=tail,
-                    settings=settings,
-                    validation_items=validation_items,
-                    checkpoint=state,
-                    resume=resume,
-                    log=show,
-                    card={
-                        "data": ", ".join(Path(source).name for source in sources),
-                        **({"description": describe} if describe else {}),
-                    },
+            run: partial[Any]
+            if data_type == _FIELDS:
+                fields = [_open_fields(source, variable) for source in sources]
+                units = str(fields[0].attrs["units"])
+                tell(
+                    f"{fields[0].name} ({units or 'no unit'}): {sum(map(len, fields))} items of "
+                    f"{fields[0].shape[1]} x {fields[0].shape[2]}; checkpoint {state}"
                 )
+                run = partial(
+                    train_globes, fields, latent_dim=latent_dim or 16,
+                    validation_items=validation_items,
+                )  # fmt: skip
+            else:
+                items, held_out = _read_items(
+                    sources, data_type, limit, validation, validation_items
+                )
+                units = ""
+                tell(
+                    f"{data_type}: {len(items.values)} items, "
+                    f"{len(held_out.values) if held_out else 'a tenth of them'} held out; "
+                    f"checkpoint {state}"
+                )
+                run = partial(
+                    train_patches, items, held_out, latent_dim=latent_dim or 64,
+                    patch_size=None if patch_size is None else _numbers(patch_size),
+                    deblocking_minutes=deblocking_minutes,
+                )  # fmt: skip
+            with progress(units) as show:
+                model = run(
+                    max_minutes=max_minutes, name=name, preset=preset, tail=tail,
+                    settings=settings, checkpoint=state, resume=resume, log=show, card=card,
+                )  # fmt: skip
         model.save(output)
     except KeyboardInterrupt:
         if state.exists():
@@ -207,17 +309,100 @@ def train(
             tell("coinpp: stopped before training began; there is nothing to resume")
         raise typer.Exit(130) from None
 
-    progress = json.loads(read_checkpoint(state)[1]["progress"])
-    if progress["steps"] is None or progress["step"] < progress["steps"]:
-        of_all = "" if progress["steps"] is None else f" of {progress['steps']}"
+    done = json.loads(read_checkpoint(state)[1]["progress"])
+    if done["steps"] is None or done["step"] < done["steps"]:
+        of_all = "" if done["steps"] is None else f" of {done['steps']}"
         tell(
-            f"the time was over after {progress['step']} steps{of_all}; repeat the command with "
+            f"the time was over after {done['step']} steps{of_all}; repeat the command with "
             f"--resume to go on from {state}"
         )
     elif checkpoint is None:
         state.unlink()
-    _print_summary(model, output)
-    _write_curve(log_path(state), curve, output, units)
+    print_summary(model, output)
+    write_curve(log_path(state), curve, output, units)
+
+
+def _check_combination(data_type: str, **given: Any) -> None:
+    """What an option is for, and which of them exclude each other."""
+
+    def option(name: str) -> str:
+        return "--" + name.replace("_", "-")
+
+    of_patches = ("patch_size", "limit", "validation", "deblocking_minutes")
+    unfit = of_patches if data_type == _FIELDS else ("variable",)
+    for name in unfit:
+        if given[name] is not None:
+            hint = "; hold out --validation-items" if name == "validation" else ""
+            raise typer.BadParameter(f"{option(name)} is not for {data_type}{hint}")
+    for one, other in (
+        ("preset", "latent_dim"), ("preset", "patch_size"), ("validation", "validation_items")
+    ):  # fmt: skip
+        if given[one] is not None and given[other] is not None:
+            raise typer.BadParameter(f"give {option(one)} or {option(other)}, not both")
+    if data_type == "vimeo90k" and given["limit"] is None:
+        raise typer.BadParameter("say how many frames to load: --limit 10000 takes 14 GB")
+
+
+def _find_preset(name: str, data_type: str) -> TrainingConfig:
+    from coinpp_xr.patch_building import patch_presets
+    from coinpp_xr.training import PRESETS
+
+    of_patches = {key: preset.config for key, preset in patch_presets().items()}
+    own, others = (PRESETS, of_patches) if data_type == _FIELDS else (of_patches, PRESETS)
+    if name not in own:
+        other = "fields" if data_type != _FIELDS else "patches, with another --data-type"
+        reason = f"preset {name!r} is for {other}" if name in others else f"no preset {name!r}"
+        raise typer.BadParameter(f"{reason}; see --list-presets")
+    return own[name]
+
+
+def _open_fields(source: str, variable: str | None) -> xr.DataArray:
+    try:
+        return read_fields(source, variable)
+    except ValueError as error:
+        from coinpp_xr.data import guess_kind
+
+        try:
+            data_type = _TYPES_OF_FILES[guess_kind(source)]
+        except (OSError, ValueError, KeyError):
+            raise error from None
+        raise ValueError(f"{source} holds no fields: add --data-type {data_type}") from error
+
+
+def _read_items(
+    sources: list[str],
+    data_type: str,
+    limit: int | None,
+    validation: str | None,
+    validation_items: int | None,
+) -> tuple[Items, Items | None]:
+    """What to train on, and what to hold out."""
+    from coinpp_xr.data import load_items, split_by_source
+
+    parts: list[Items] = []
+    normalisation = None
+    for source in sources:
+        parts.append(load_items(source, data_type, limit=limit, normalisation=normalisation))
+        if data_type == "fastmri":  # the first one's is for all
+            normalisation = parts[0].offset, parts[0].scale
+    items = replace(
+        parts[0],
+        values=[values for part in parts for values in part.values],
+        names=[name for part in parts for name in part.names],
+        # Speakers have the same names everywhere, files have not.
+        sources=[
+            name if data_type == "librispeech" else f"{source}/{name}"
+            for source, part in zip(sources, parts, strict=True)
+            for name in part.sources
+        ],
+    )
+    if validation is not None:
+        held_out = load_items(
+            validation, data_type, split=_HELD_OUT_SPLITS.get(data_type, "val"), limit=limit,
+            normalisation=normalisation,
+        )  # fmt: skip
+        return items, held_out
+    return (items, None) if validation_items is None else split_by_source(items, validation_items)
 
 
 def _need_torch() -> None:
@@ -235,88 +420,3 @@ def _prepare_checkpoint(checkpoint: Path, log: Path, resume: bool) -> None:
         if resume:
             tell(f"no checkpoint {checkpoint} yet: training starts from the beginning")
         log.unlink(missing_ok=True)  # of a run that is over
-
-
-@contextmanager
-def _progress(units: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Shows training records: as a live bar, or as lines where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-    from rich.table import Column
-
-    known: dict[str, Any] = {"spikes": 0}
-
-    def learn(record: dict[str, Any]) -> str:
-        """Take in a record; returns what to show."""
-        if record["event"] == "spike":
-            known.update(step=record["step"], spikes=known["spikes"] + 1)
-        else:
-            known.update(record)
-        parts = [f"step {known['step']} of {known.get('steps') or '?'}"]
-        if "loss" in known:
-            parts.append(f"loss {known['loss']:.3g}")
-        if "validation_rmse" in known:
-            parts.append(f"RMSE {known['validation_rmse']:.4g} {units}".rstrip())
-            parts.append(f"PSNR {known['validation_psnr']:.1f} dB")
-        parts.append(f"spikes {known['spikes']}")
-        if known.get("steps") and known.get("seconds"):
-            left = known["seconds"] / known["step"] * (known["steps"] - known["step"])
-            parts.append(f"{duration(left)} left")
-        return ", ".join(parts)
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-
-        def print_line(record: dict[str, Any]) -> None:
-            line = learn(record)
-            if record["event"] == "validation":
-                tell(line)
-
-        yield print_line
-        return
-    # A column of its own makes the text wrap in narrow terminals.
-    text = TextColumn("{task.description}", markup=False, table_column=Column())
-    with Progress(text, BarColumn(bar_width=20), console=console) as bar:
-        task = bar.add_task("training", total=None)
-
-        def redraw(record: dict[str, Any]) -> None:
-            line = learn(record)
-            bar.update(task, description=line, completed=known["step"], total=known.get("steps"))
-
-        yield redraw
-
-
-def _print_summary(model: Model, path: Path) -> None:
-    card = model.card
-    scores = ", ".join(f"{rmse:g} ({rate})" for rate, rmse in card["validation_rmse"].items())
-    rows = [
-        ("model", f"{model.name}, fingerprint {model.fingerprint}"),
-        ("file", f"{path}, {path.stat().st_size:,} bytes"),
-        ("network", network_line(model)),
-        *(("tried", f"{rmse:g}: {label}") for label, rmse in card.get("candidates", {}).items()),
-        (
-            "trained on",
-            f"{card['training_items']:,} items in {duration(card['training_seconds'])}",
-        ),
-        ("held-out RMSE", f"{scores} {model.units}; {card['validation_items']:,} items"),
-        ("use it", f'COINppCodec(model="{path}", bits=8)'),
-        ("by name", f"coinpp models install {path}"),
-    ]
-    print_columns(rows)
-
-
-def _write_curve(log: Path, curve: Path | None, output: Path, units: str) -> None:
-    if find_spec("matplotlib") is None:
-        if curve is not None:
-            tell("no curve: matplotlib is missing; install it with: pip install 'coinpp-xr[plot]'")
-        return
-    from coinpp_xr.curves import training_curve
-
-    try:
-        figure = training_curve(log, units)
-    except (FileNotFoundError, ValueError):
-        tell("no curve: training ended before its first validation")
-        return
-    path = curve or output.with_suffix(".curve.png")
-    figure.savefig(path, dpi=150)
-    print_columns([("training curve", str(path))])

@@ -20,7 +20,7 @@ from coinpp_xr.deblocking import Deblocking
 from coinpp_xr.entropy import fit_histogram
 from coinpp_xr.models import Model
 from coinpp_xr.network import LinearTail, QuantizedTail
-from coinpp_xr.patch_chunk import learn_prior
+from coinpp_xr.patch_learning import learn_prior
 from coinpp_xr.patches import Layout, Patching
 from coinpp_xr.reference import Reference
 from coinpp_xr.residual import Bound
