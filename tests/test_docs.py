@@ -58,10 +58,10 @@ CORE = {
     "bands", "binary", "bitstream", "blocks", "candidates", "causal", "choice", "coefficients",
     "compact", "compiled", "coordinates", "cosines", "deblocking", "devices", "entropy", "eofs",
     "errors", "files", "fitting", "harmonics", "mixing", "models", "network", "parallel",
-    "patch_candidates", "patch_chunk", "patch_header", "patch_latents", "patch_learning", "patch_reading",
-    "patch_subject", "patches",
-    "patterns", "priors", "quantization", "recognition", "reference", "residual", "schemes",
-    "settings", "siren", "splitting", "stepping", "training", "transform",
+    "patch_candidates", "patch_chunk", "patch_header", "patch_latents", "patch_learning",
+    "patch_reading", "patch_subject", "patches", "patterns", "priors", "quantization",
+    "recognition", "reference", "residual", "schemes", "settings", "siren", "splitting",
+    "stepping", "training", "transform",
 }  # fmt: skip
 FRONT_ENDS = {
     "accessor", "cli", "codecs", "comparison", "compressed_file", "curves", "model_choice",
