@@ -15,6 +15,7 @@ Int32 = npt.NDArray[np.int32]
 
 # The most that a coefficient can take: its unary part and what follows, no decision below 2^-12.
 _BYTES_PER_CELL = 40
+_CELLS_PER_CALL = 1 << 16
 
 
 class Walk:
@@ -65,14 +66,16 @@ class Walk:
     def _code(self, band: blocks.Band, price: int) -> None:
         size, geometry = self._patching.size, self._patching.geometry
         channels, *space = band.symbols.shape
-        room = _BYTES_PER_CELL * channels * int(np.prod(size))
+        # Some patches at a time: every call costs, and room for all of a band would be too much.
+        together = size[2] * max(1, _CELLS_PER_CALL // (channels * int(np.prod(size))))
+        cells = channels * size[0] * size[1] * together
         for z in range(0, space[0], size[0]):
             for y in range(0, space[1], size[1]):
-                for x in range(0, space[2], size[2]):
-                    self._coder = binary.with_room(self._coder, room)
-                    blocks.code_patch(
+                for x in range(0, space[2], together):
+                    self._coder = binary.with_room(self._coder, _BYTES_PER_CELL * cells)
+                    blocks.code_patches(
                         self._coder, self._tables, self.state, geometry, band, self._room,
-                        self._costs, price, z, y, x,
+                        self._costs, price, z, y, x, min(x + together, space[2]),
                     )  # fmt: skip
                 if binary.is_broken(self._coder):
                     raise CorruptPayloadError("the patches' stream is damaged")

@@ -580,3 +580,25 @@ def code_patch(
             _code_block(coder, tables, state, geometry, band, room, costs, price, c, a, b, d, level)
         if is_broken(coder):
             return
+
+
+@compiled
+def code_patches(
+    coder: Coder,
+    tables: Tables,
+    state: State,
+    geometry: Geometry,
+    band: Band,
+    room: Room,
+    costs: Int,
+    price: int,
+    z: int,
+    y: int,
+    start: int,
+    stop: int,
+) -> None:
+    """:func:`code_patch` for those side by side from x = ``start`` on: one call, not many."""
+    for x in range(start, stop, geometry.sizes[0, 2]):
+        code_patch(coder, tables, state, geometry, band, room, costs, price, z, y, x)
+        if is_broken(coder):
+            return

@@ -221,7 +221,8 @@ def build_model(
         card["network"] = f"{best.label}: the smallest RMSE on held-out fields"
         siren, quantized = best.network.siren, _quantize_tail(best, data.points, sample, weights)
     network = BaseNetwork(siren, quantized.tail if quantized else None)
-    coded = network.truncated(_MOST_CODED)
+    # A SIREN alone has no first and last latents: without some of them it is another function.
+    coded = network if latent_dim is None else network.truncated(_MOST_CODED)
     latents = fit(coded, data.points, sample, weights, effort=effort, **options).astype(np.float64)
     mean, std = latents.mean(0), latents.std(0)
     # A latent that never moves still needs a step; any will do.

@@ -29,6 +29,8 @@ from coinpp_xr.stepping import search_step
 BAND_CELLS = 1 << 19
 # Bands that a first guess at the step is made by.
 _SAMPLED = 3
+# Payloads of fewer bytes are tried without the model, too.
+_SMALL = 1024
 # RMSE of a base under a bound, as a share of the bound.
 _BASE_RMSE = 0.6
 
@@ -104,15 +106,20 @@ def encode_patches(
         patching = patching_of(model, layout.spatial)
     else:
         patching = patching.fitted(layout.sizes(values.shape)[2])
+    options = (values, layout, patching, band_cells)
     with np.errstate(over="ignore", invalid="ignore"):
-        subject = Subject.of(
-            values, layout, patching, band_cells, model, exact_zeros=rate.bound is not None
-        )
+        subject = Subject.of(*options, model, exact_zeros=rate.bound is not None)
         payload = None
         if subject is not None and rate.bits is not None and model is not None:
             payload = _encode_latents(subject, model, rate.bits, rate.normalisation)
         elif subject is not None:
             payload = _encode(subject, rate)
+            small = payload is not None and len(payload) < _SMALL and rate.bpp is None
+            if small and subject.model is not None:
+                # There is little to be saved, and a model's fingerprint takes 8 bytes.
+                without = Subject.of(*options, None, exact_zeros=rate.bound is not None)
+                other = None if without is None else _encode(without, rate)
+                payload = min((p for p in (payload, other) if p is not None), key=len)
     if payload is None:
         return pack_lossless(values)
     if 4 * len(payload) > values.nbytes:  # tiny arrays, noise at a high rate

@@ -18,6 +18,7 @@ from coinpp_xr.models import Model
 from coinpp_xr.patch_header import Band, Header
 from coinpp_xr.patches import Patching
 from coinpp_xr.quantization import BITS
+from coinpp_xr.settings import config
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -134,6 +135,8 @@ def decode(
     groups = _groups(shape[1], network.dim_out)
     per_axis = [-(-n // size) for n, size in zip(shape[2:], header.patching.size, strict=True)]
     n_patches = shape[0] * prod(per_axis) * (len(groups) // network.dim_out)
+    if 4 * n_patches * network.latent_dim > config.get("max_decode_bytes"):
+        raise CorruptPayloadError("payload claims more patches than config max_decode_bytes allows")
     symbols = entropy.decode(payload.section(Tag.LATENTS), n_patches, model.histogram, payload.bits)
     values = np.zeros(shape, np.float64 if payload.dtype.itemsize > 4 else np.float32)
     start = 0

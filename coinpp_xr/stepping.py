@@ -98,6 +98,8 @@ def search_step(
             following += sign if inside is not None else -sign
         if following in points or abs(following) > MOST_EXPONENT:
             break
+        if value <= limit and abs(following - exponent) <= 1:
+            break  # one step is 1 % of an error or a size: not worth a trial
         exponent = following
     return best
 
