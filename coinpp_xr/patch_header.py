@@ -136,9 +136,11 @@ class Header:
     def finished(self, coefficients: Float32, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Decoded channels, (channels, z, y, x), as the array had them; not rounded yet."""
         working: Any = np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64
-        values = coefficients.astype(working, copy=False)
         if len(self.offsets) > 1:
-            values = np.tensordot(self.mixing.T.astype(working), values, axes=1)
+            mixing = self.mixing.T.astype(working)
+            values = np.tensordot(mixing, coefficients.astype(working, copy=False), axes=1)
+        else:
+            values = coefficients.astype(working)  # a copy: what was given stays as it is
         values += self.offsets.astype(working)[:, None, None, None]
         return np.clip(values, working(self.lowest), working(self.highest), out=values)
 

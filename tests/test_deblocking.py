@@ -124,6 +124,12 @@ def test_they_are_used_where_they_help_and_the_target_holds() -> None:
     assert len(payload) < len(plain.encode(values))
 
 
+def test_one_channel_gains_as_three_do() -> None:
+    values, _ = deblocked_payload()
+    payload = ImagePatchCodec(target_psnr=32, model=golden_patch_model()).encode(values[..., 0])
+    assert header_of(payload).deblocked
+
+
 def test_they_are_not_used_where_they_do_harm() -> None:
     rng = np.random.default_rng(4)
     noise = rng.random((64, 64, 3)).astype(np.float32)
