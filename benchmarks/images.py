@@ -2,7 +2,7 @@
 
     COINPP_DATA=... python benchmarks/images.py [--ours-only]
 
-The Kodak images of the data folder (16 of the 24, on which nothing was fitted). PSNR of each image
+The Kodak images of the data folder (16 of the 24; no model has seen them). PSNR of each image
 in 8 bits of RGB, averaged: ours at the payload that keeps to the rate, that of others interpolated
 between the two qualities around it, each at whichever of its ways is best there:
 
