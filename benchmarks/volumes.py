@@ -3,10 +3,9 @@
     COINPP_DATA=... python benchmarks/volumes.py [--ours-only]
 
 Those volumes of the data folder's mri/heads that the model `mri-16` was neither trained nor
-validated on, of three persons and kinds (T2-weighted, T2-weighted with the skull, echo-planar), each
-divided by the 99.99 % percentile of its
-voxels and clipped to [0, 1] as in the COIN++ paper (which takes the percentile of its training
-set). PSNR over a whole volume, ours at the payload that keeps to the rate, that of others
+validated on (one person each: T2-weighted, T2-weighted with the skull, echo-planar), each divided
+by the 99.99 % percentile of its voxels and clipped to [0, 1] as in the COIN++ paper (which takes the
+percentile of its training set). PSNR over a whole volume, ours at the payload that keeps to the rate, that of others
 interpolated between the two settings around it, at every rate whichever of its ways is better:
 
 - JPEG 2000 (irreversible, five resolutions) and JPEG XL (effort 5, and slices of half the size):
@@ -197,8 +196,9 @@ def load(file: Any) -> np.ndarray:
 def main() -> None:
     files = [folder("mri") / "heads" / f"{name}.nii.gz" for name in HELD_OUT]
     volumes = {file.name.removesuffix(".nii.gz"): load(file) for file in files}
+    data = f"{len(files)} MRI volumes of heads that no model has seen"
     measure(
-        "volumes", f"{len(files)} MRI volumes of heads that no model has seen", volumes, RATES, ours, peers,
+        "volumes", data, volumes, RATES, ours, peers,
         paper="fastmri",
     )  # fmt: skip
 
