@@ -4,9 +4,10 @@
 
 Those volumes of the data folder's mri/heads that the model `mri-16` was neither trained nor
 validated on (one person each: T2-weighted, T2-weighted with the skull, echo-planar), each divided
-by the 99.99 % percentile of its voxels and clipped to [0, 1] as in the COIN++ paper (which takes the
-percentile of its training set). PSNR over a whole volume, ours at the payload that keeps to the rate, that of others
-interpolated between the two settings around it, at every rate whichever of its ways is better:
+by the 99.99 % percentile of its voxels and clipped to [0, 1] as in the COIN++ paper (which takes
+the percentile of its training set). PSNR over a whole volume, ours at the payload that keeps to the
+rate, that of others interpolated between the two settings around it, at every rate whichever of
+its ways is better:
 
 - JPEG 2000 (irreversible, five resolutions) and JPEG XL (effort 5, and slices of half the size):
   slices of 8 bits, whose rounding lies at 59 dB and more, across the axis that takes the fewest
