@@ -107,7 +107,7 @@ def published(dataset: str) -> dict[str, Curve]:
     found: dict[str, Curve] = {}
     with (folder("paper") / "rd_points.csv").open() as file:
         for row in csv.DictReader(file):
-            if row["dataset"] == dataset and row["variant"] in ("paper_curve", "baseline"):
+            if row["dataset"] == dataset and row["variant"] in ("paper_curve", "baseline", "coin"):
                 point = (round(float(row["bpp_or_kbps"]), 4), round(float(row["psnr_db"]), 2))
                 found.setdefault(row["codec"], []).append(point)
     return {codec: sorted(curve) for codec, curve in found.items()}

@@ -26,7 +26,7 @@ IMAGES = HERE.parent / "docs" / "images"
 PLOTS: list[tuple[str, str, str, str, str, tuple[str, ...], str]] = [
     (
         "kodak", "images", "bpp", "bits per pixel", "16 Kodak images",
-        ("COIN++", "JPEG2000", "BPG", "VTM"), "all 24 Kodak images",
+        ("COIN", "COIN++", "JPEG2000", "BPG", "VTM"), "all 24 Kodak images",
     ),
     (
         "speech", "audio", "kbps", "kilobits per second", "Speech, clips of test-other",

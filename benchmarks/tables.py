@@ -245,7 +245,7 @@ def against_others() -> str:
 
 # Result files: the rates' name and unit, and the published codecs that stand beside.
 MEDIA = {
-    "images": ("bpp", "bits per pixel", ("COIN++", "JPEG2000", "BPG")),
+    "images": ("bpp", "bits per pixel", ("COIN", "COIN++", "JPEG2000", "BPG")),
     "audio": ("kbps", "kilobits per second", ("COIN++", "MP3")),
     "volumes": ("bpp", "bits per voxel", ("COIN++", "JPEG2000", "BPG")),
 }
