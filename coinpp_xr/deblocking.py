@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.compiled import compiled
-from coinpp_xr.patches import LEVELS, Patching
+from coinpp_xr.patches import LEVELS, Patching, spread_out
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -106,7 +106,7 @@ def inputs(values: Float32, levels: Int32, patching: Patching, step: float) -> F
     the edge to another block is next.
     """
     least, size = patching.block_sizes[-1], patching.size
-    wide = _repeat(levels, least)
+    wide = spread_out(levels, least)
     features = [
         values * np.float32(1 / step),
         wide * np.float32(1 / (LEVELS - 1)) - np.float32(0.5),
@@ -121,13 +121,6 @@ def inputs(values: Float32, levels: Int32, patching: Patching, step: float) -> F
         edge = ((within == 0) & (along > 0)) | ((within == extent - 1) & (along < n - 1))
         features.append(edge.astype(np.float32))
     return np.stack(features).astype(np.float32, copy=False)
-
-
-def _repeat(values: Int32, size: tuple[int, int, int]) -> Int32:
-    for axis, n in enumerate(size):
-        if n > 1:
-            values = values.repeat(n, axis)
-    return values
 
 
 @compiled

@@ -191,7 +191,7 @@ class Patching:
         values = _transform(coefficients, self.block_sizes[used[0]], inverse=True)
         for level in used[1:]:
             other = _transform(coefficients, self.block_sizes[level], inverse=True)
-            where = _repeat(levels == level, self.block_sizes[-1])[None]
+            where = spread_out(levels == level, self.block_sizes[-1])[None]
             np.copyto(values, other, where=where)
         return values
 
@@ -209,7 +209,8 @@ def _transform(values: Float32, size: tuple[int, ...], *, inverse: bool = False)
     return np.ascontiguousarray(values)
 
 
-def _repeat(values: Bool, size: tuple[int, ...]) -> Bool:
+def spread_out(values: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[Any]:
+    """One value of every block → one of every cell."""
     for axis, n in enumerate(size):
         if n > 1:
             values = values.repeat(n, axis)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.data.sources import existing, one_line
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -123,10 +123,10 @@ def load_fields(
             datasets = [files.enter_context(dataset) for dataset in _open(path, engine)]
             return _fields(_choose(datasets, variable))
     except ValueError as error:
-        raise ValueError(f"{path}: {_one_line(error)}") from error
+        raise ValueError(f"{path}: {one_line(error)}") from error
     except Exception as error:  # every reader has errors of its own
         raise ValueError(
-            f"{path} cannot be read (damaged or incomplete?): {_one_line(error)}"
+            f"{path} cannot be read (damaged or incomplete?): {one_line(error)}"
         ) from error
 
 
@@ -218,19 +218,13 @@ def _locate(source: str | Path, split: str) -> tuple[str | Path, str]:
     split_folder = path.parent / f"{path.name}_{split}"
     if not path.exists() and split_folder.is_dir():
         path = split_folder
-    if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise FileNotFoundError(f"no such file or folder: {path}{hint}")
+    existing(path)
     if path.is_dir():
         if any(path.glob("*.npz")):
             return path, "npz"
         if any((path / root).exists() for root in _ZARR_ROOTS):
             return path, "zarr"
         raise ValueError(f"{path} holds neither a Zarr store nor *.npz files")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes)")
     if path.suffix == ".npz":
         return path, "npz"
     with path.open("rb") as file:
@@ -392,7 +386,3 @@ def _outline(grid: SphereGrid) -> str:
 
 def _names(arrays: Sequence[xr.DataArray]) -> str:
     return ", ".join(sorted({str(array.name) for array in arrays}))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
