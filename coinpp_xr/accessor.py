@@ -176,7 +176,8 @@ class DatasetAccessor:
         RuntimeError
             If what was read back is not within the target or bound.
         """
-        from coinpp_xr.writing import Settings, write
+        from coinpp_xr.planning import Settings
+        from coinpp_xr.writing import write
 
         settings = Settings(
             rates={
@@ -299,7 +300,8 @@ class DataArrayAccessor:
 
         An array without a name is written as ``field``.
         """
-        from coinpp_xr.writing import Settings, write
+        from coinpp_xr.planning import Settings
+        from coinpp_xr.writing import write
 
         dataset = self._dataset()
         settings = Settings(

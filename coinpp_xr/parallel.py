@@ -40,7 +40,8 @@ def thread_count() -> int:
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """``[function(item) for item in items]`` on the shared pool, one BLAS thread each."""
     with _single_threaded_blas():
-        if len(items) == 1 or getattr(_in_pool, "yes", False):
+        # With one thread every caller works in its own: dask has as many callers as it wants busy.
+        if len(items) == 1 or getattr(_in_pool, "yes", False) or thread_count() == 1:
             return [function(item) for item in items]
         return list(_pool(thread_count()).map(function, items))
 

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import zarr
+from zarr.codecs import ShardingCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
@@ -44,7 +46,7 @@ def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
     FileExistsError
         If something is there that is not to be replaced.
     """
-    path = _local_path(store)
+    path = local_path(store)
     is_there = path is not None and path.exists() and not _is_empty_folder(path)
     if path is None or (is_there and group):
         yield store
@@ -73,7 +75,8 @@ def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
             raise
 
 
-def _local_path(store: Any) -> Path | None:
+def local_path(store: Any) -> Path | None:
+    """The folder that a store is, or None if it is elsewhere."""
     if isinstance(store, LocalStore):
         store = None if store.read_only else store.root
     if isinstance(store, str):
@@ -90,12 +93,14 @@ def _is_store(path: Path) -> bool:
     return any((path / name).exists() for name in _DOCUMENTS)
 
 
-def open_group(store: Any, group: str | None, storage_options: Any = None) -> zarr.Group | None:
-    """A group for reading, by its own metadata; None if it does not exist."""
+def open_group(
+    store: Any, group: str | None, storage_options: Any = None, *, mode: Literal["r", "r+"] = "r"
+) -> zarr.Group | None:
+    """A group by its own metadata, for reading unless told otherwise; None if it is not there."""
     store = os.fspath(store) if isinstance(store, os.PathLike) else store
     try:
         return zarr.open_group(
-            store, mode="r", path=group or "", storage_options=storage_options,
+            store, mode=mode, path=group or "", storage_options=storage_options,
             use_consolidated=False,
         )  # fmt: skip
     except FileNotFoundError:
@@ -108,10 +113,13 @@ def is_consolidated(group: zarr.Group) -> bool:
 
 
 def codec_of(array: zarr.Array[Any]) -> Any:
-    """Our codec of an array, or None."""
+    """Our codec of an array, sharded or not, or None."""
     metadata = array.metadata
-    codecs = metadata.codecs if metadata.zarr_format == 3 else [metadata.compressor]
-    return find_codec({"compressors": list(codecs)})
+    codecs = list(metadata.codecs) if metadata.zarr_format == 3 else [metadata.compressor]
+    for codec in codecs:
+        if isinstance(codec, ShardingCodec):
+            codecs = list(codec.codecs)
+    return find_codec({"compressors": codecs})
 
 
 def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
@@ -137,21 +145,65 @@ def stored_chunks(array: zarr.Array[Any], where: Sequence[slice]) -> list[Stored
         Placed relative to the part, along all axes but the last two. Zarr does not write chunks
         that hold the fill value only.
     """
-    grid = [
-        range(part.start // depth, -(-part.stop // depth))
-        for part, depth in zip(where, array.chunks, strict=True)
-    ]
+    chunks = []
+    for place, payload in stored_payloads(array, where):
+        inside = tuple(
+            slice(p.start - w.start, p.stop - w.start)
+            for p, w in zip(place[:-2], where, strict=False)
+        )
+        chunks.append(StoredChunk(inside, len(payload), Payload.unpack(payload).kind))
+    return chunks
+
+
+def stored_payloads(
+    array: zarr.Array[Any], where: Sequence[slice]
+) -> Iterator[tuple[tuple[slice, ...], bytes]]:
+    """The payloads of a part of an array, whether they lie in shards or in files of their own.
+
+    Parameters
+    ----------
+    array, where
+        As for :func:`stored_chunks`.
+
+    Yields
+    ------
+    where : tuple of slice
+        In the array.
+    payload : bytes
+    """
+    files = array.shards or array.chunks
+    grid = [range(p.start // n, -(-p.stop // n)) for p, n in zip(where, files, strict=True)]
     positions = list(product(*grid))
     keys = [array.metadata.encode_chunk_key(position) for position in positions]
-    chunks = []
-    for position, payload in zip(positions, _read(array.store_path, keys), strict=True):
-        if payload is not None:
+    for position, content in zip(positions, _read(array.store_path, keys), strict=True):
+        if content is None:
+            continue
+        corner = [i * n for i, n in zip(position, files, strict=True)]
+        payloads = {(0,) * len(corner): content}
+        if array.shards:
+            payloads = _unpacked_shard(array, content)
+        for inner, payload in payloads.items():
+            starts = [c + i * n for c, i, n in zip(corner, inner, array.chunks, strict=True)]
             place = tuple(
-                slice(i * depth - part.start, min((i + 1) * depth, part.stop) - part.start)
-                for i, depth, part in zip(position, array.chunks, where, strict=True)
+                slice(start, min(start + n, length))
+                for start, n, length in zip(starts, array.chunks, array.shape, strict=True)
             )
-            chunks.append(StoredChunk(place[:-2], len(payload), Payload.unpack(payload).kind))
-    return chunks
+            if all(
+                p.start < w.stop and p.stop > w.start for p, w in zip(place, where, strict=True)
+            ):
+                yield place, payload
+
+
+def _unpacked_shard(array: zarr.Array[Any], shard: bytes) -> dict[tuple[int, ...], bytes]:
+    """The chunks of a shard as zarr writes it: at its end offset and length of each, and a CRC."""
+    assert array.shards is not None
+    counts = [shard_n // n for shard_n, n in zip(array.shards, array.chunks, strict=True)]
+    index = np.frombuffer(shard[-16 * int(np.prod(counts)) - 4 : -4], "<u8").reshape(*counts, 2)
+    return {
+        inner: shard[int(index[inner][0]) : int(index[inner].sum())]
+        for inner in np.ndindex(*counts)
+        if index[inner][0] != np.iinfo(np.uint64).max
+    }
 
 
 def metadata_documents(group: zarr.Group) -> list[bytes]:

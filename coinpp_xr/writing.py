@@ -6,31 +6,20 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import product
-from math import isfinite, prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 import zarr
 from zarr.storage import ZipStore
 
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
-from coinpp_xr.model_choice import Choice, choose_model
+from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.parallel import thread_count
-from coinpp_xr.report import (
-    GLOBE_ERRORS,
-    Report,
-    VariableReport,
-    chunk_rmse,
-    globe_errors,
-    variable_report,
-)
-from coinpp_xr.residual import Bound
-from coinpp_xr.schemes import MOST_ITEMS
+from coinpp_xr.planning import Settings, check_codec, check_new, design, with_a_rate
+from coinpp_xr.report import GLOBE_ERRORS, Report, VariableReport, variable_report
 from coinpp_xr.selection import (
     Layout,
     check_rates,
@@ -48,37 +37,11 @@ from coinpp_xr.stores import (
     put_whole,
     stored_chunks,
 )
+from coinpp_xr.verification import block_errors, check_target
 from coinpp_xr.xarray_encoding import find_codec
 
 # What xarray keeps in the encoding of a variable without changing its values by it.
 _HARMLESS_ENCODING = ("coordinates", "grid_mapping")
-# Attributes by which readers change values.
-_PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset")
-# Sums in another order differ by this much.
-_ROUNDING = 1e-6
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What :meth:`coinpp_xr.accessor.DatasetAccessor.to_zarr` was asked for."""
-
-    rates: Mapping[str, Any]
-    variables: str | Iterable[Any] | None
-    model: str | Model
-    train_minutes: float | None
-    embed_model: bool
-    chunk_time: int
-    effort: str
-
-    def __post_init__(self) -> None:
-        depth, minutes = self.chunk_time, self.train_minutes
-        if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
-            raise ValueError(f"chunk_time must be a whole number of at least 1, got {depth!r}")
-        is_number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
-        if minutes is not None and not (is_number and isfinite(minutes) and minutes > 0):
-            raise ValueError(f"train_minutes must be a number above 0, got {minutes!r}")
-        if not isinstance(self.embed_model, bool):
-            raise ValueError(f"embed_model must be True or False, got {self.embed_model!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +89,7 @@ def write(
     check_rates(settings.rates, dataset)
     chosen, reasons = choose_variables(dataset, settings.variables)
     if any(isinstance(rate, Mapping) for rate in settings.rates.values()):
-        chosen = _with_a_rate(chosen, reasons, settings)
+        chosen = with_a_rate(chosen, reasons, settings)
     existing = _existing(store, arguments)
     new = [name for name in chosen if existing is None or name not in existing]
     for name in new:
@@ -135,9 +98,8 @@ def write(
     rates = rates_by_variable(settings.rates, new, has_model=found is not None)
 
     zarr_format = _zarr_format(existing, arguments)
-    # A wrong argument for the last variable should not wait for the model of the first one.
     for name in new:
-        _codec(zarr_format, Choice(found), _codec_settings(dataset[name], rates[name], settings))
+        check_codec(dataset[name], rates[name], found, settings)
     plans: dict[Any, _Plan] = {}
     if existing is not None:
         _check_left_alone(reasons, existing)
@@ -179,51 +141,13 @@ def _compute(writes: Any) -> None:
         writes.compute(pool=pool)
 
 
-def _with_a_rate(chosen: list[Any], reasons: dict[Any, str], settings: Settings) -> list[Any]:
-    """Of the chosen variables those that a rate control names; the rest gets its reason."""
-    named = [name for name in chosen if rates_of(settings.rates, name)]
-    for name in chosen:
-        if name not in named:
-            if settings.variables is not None:
-                raise ValueError(f"give a rate control for {name!r}, too")
-            reasons[name] = "no rate control given for it: written without loss"
-    for rate in settings.rates.values():
-        for name in rate if isinstance(rate, Mapping) else ():
-            if name not in named:
-                raise ValueError(f"cannot compress {name!r}: {reasons[name]}")
-    return named
-
-
 # ---- new arrays -------------------------------------------------------------------------------
 
 
 def _check_new(array: xr.DataArray, arguments: Mapping[str, Any]) -> None:
     if arguments.get("append_dim") or arguments.get("region"):
         raise ValueError(f"{array.name!r} is not in the store, there is nothing to add to")
-    if packing := [name for name in _PACKING if isfinite(array.attrs.get(name, np.nan))]:
-        raise ValueError(
-            f"attributes {', '.join(packing)} of {array.name!r} say that its values are packed: "
-            "apply xr.decode_cf(ds) first, or remove them"
-        )
-    given = arguments.get("encoding", {}).get(array.name, {})
-    if other := [key for key in given if key != "chunks"]:
-        raise ValueError(
-            f"encoding of {array.name!r}: {', '.join(other)} cannot be given, only chunks; the "
-            "values are written by the codec in their own dtype"
-        )
-
-
-def _codec_settings(
-    array: xr.DataArray, rate: Mapping[str, Any], settings: Settings
-) -> dict[str, Any]:
-    return {**Layout.of(array).codec_settings, **rate, "effort": settings.effort}
-
-
-def _codec(
-    zarr_format: int, choice: Choice, codec_settings: Mapping[str, Any]
-) -> COINppCodec | COINppArrayCodec:
-    kind = COINppArrayCodec if zarr_format == 3 else COINppCodec
-    return kind(choice.model or NO_MODEL, embed_model=choice.embed, **codec_settings)
+    check_new(array, arguments.get("encoding", {}).get(array.name, {}))
 
 
 def _plan_new(
@@ -234,32 +158,11 @@ def _plan_new(
     arguments: Mapping[str, Any],
     zarr_format: int,
 ) -> _Plan:
-    layout = Layout.of(array)
-    chunks = layout.chunks(array.sizes, array.dtype.itemsize, settings.chunk_time)
-    if own := arguments.get("encoding", {}).get(array.name, {}).get("chunks"):
-        if len(own) != array.ndim:
-            raise ValueError(f"encoding of {array.name!r}: chunks need {array.ndim} numbers")
-        chunks = tuple(own[array.dims.index(dim)] for dim in layout.dims)
-    if prod(chunks[:-2]) > MOST_ITEMS:
-        raise ValueError(
-            f"a chunk of {array.name!r} would hold {prod(chunks[:-2]):,} globes, at most "
-            f"{MOST_ITEMS:,} can be; give a smaller chunk_time"
-        )
-    arranged = _arranged(array, layout.dims, chunks)
-    codec_settings = _codec_settings(array, rate, settings)
-    choice = choose_model(
-        array.transpose(*layout.dims), chunks, codec_settings, given=found,
-        train_minutes=settings.train_minutes, embed=settings.embed_model,
-    )  # fmt: skip
-    codec = _codec(zarr_format, choice, codec_settings)
-    codec._check_chunks(arranged.shape, chunks)
-    encoding: dict[str, Any] = {"chunks": chunks, "filters": None}
-    if zarr_format == 3:
-        encoding |= {"serializer": codec, "compressors": None}
-    else:
-        encoding["compressors"] = [codec]
+    own_chunks = arguments.get("encoding", {}).get(array.name, {}).get("chunks")
+    new = design(array, rate, found, settings, zarr_format, own_chunks)
+    arranged = _arranged(array, new.layout.dims, new.chunks)
     where = tuple(slice(0, length) for length in arranged.shape)
-    return _Plan(arranged, codec, where, encoding, choice)
+    return _Plan(arranged, new.codec, where, new.encoding, new.choice)
 
 
 def _arranged(array: xr.DataArray, dims: Sequence[Any], chunks: Sequence[int]) -> xr.DataArray:
@@ -416,7 +319,8 @@ def _report(
             reports.append(VariableReport(name=str(name), outcome=reasons[name]))
             continue
         plan = plans[name]
-        _check_target(plan, errors[name])
+        depths = [sizes[0] for sizes in plan.array.chunks or ()][:-2]
+        check_target(name, plan.codec.target_rmse, errors[name], depths)
         copies = sum(other.codec.embed_model == plan.codec.embed_model for other in plans.values())
         nbytes = _text_nbytes(plan.codec.embed_model, documents) // copies
         embedded += nbytes
@@ -445,46 +349,10 @@ def _errors(plan: _Plan, stored: Any) -> Any:
     latitude = Layout.of(plan.array).latitude
     batch = original.ndim - 2
     return dask.array.map_blocks(
-        _block_errors, original, decoded, latitude=latitude, variable=plan.array.name,
+        block_errors, original, decoded, latitude=latitude, variable=plan.array.name,
         bound=plan.codec.rate.bound, dtype=GLOBE_ERRORS, drop_axis=[batch, batch + 1],
         meta=np.empty((0,) * batch, GLOBE_ERRORS),
     )  # fmt: skip
-
-
-def _block_errors(
-    original: npt.NDArray[Any],
-    decoded: npt.NDArray[Any],
-    latitude: npt.NDArray[Any],
-    variable: Any,
-    bound: Bound | None,
-) -> npt.NDArray[np.void]:
-    missing = ~np.isfinite(original)
-    if not np.array_equal(original[missing], decoded[missing], equal_nan=True):
-        raise RuntimeError(f"missing values of {variable!r} came back from the store as others")
-    if bound is not None:
-        held = missing | bound.holds(decoded.astype(np.float64), original.astype(np.float64))
-        if not held.all():
-            raise RuntimeError(
-                f"{variable!r} came back from the store with an error beyond {bound} in "
-                f"{(~held).sum():,} values: do not use this store"
-            )
-    return globe_errors(original, decoded, latitude)
-
-
-def _check_target(plan: _Plan, errors: npt.NDArray[np.void]) -> None:
-    target = plan.codec.target_rmse
-    if target is None:
-        return
-    depths = [chunks[0] for chunks in plan.array.chunks or ()][:-2]
-    starts = (range(0, n, depth) for n, depth in zip(errors.shape, depths, strict=True))
-    for corner in product(*starts):
-        block = tuple(slice(i, i + depth) for i, depth in zip(corner, depths, strict=True))
-        rmse = chunk_rmse(errors[block])
-        if not rmse <= target * (1 + _ROUNDING):
-            raise RuntimeError(
-                f"{plan.array.name!r} came back from the store with RMSE {rmse:.6g} in the chunk "
-                f"at {corner}, more than target_rmse={target:g}: do not use this store"
-            )
 
 
 def _text_nbytes(text: str | None, documents: Iterable[bytes]) -> int:

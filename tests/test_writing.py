@@ -522,7 +522,7 @@ def test_a_write_that_fails_leaves_things_as_they_were(ds, store, exists) -> Non
 
 
 def test_a_store_that_reads_back_wrong_is_an_error(ds, store, monkeypatch) -> None:
-    monkeypatch.setattr("coinpp_xr.writing.chunk_rmse", lambda errors: 0.7)
+    monkeypatch.setattr("coinpp_xr.verification.chunk_rmse", lambda errors: 0.7)
     message = refusal(lambda: write(ds, store), RuntimeError)
     assert message.startswith("'t' came back from the store with RMSE 0.7 in the chunk")
     assert not any(store.parent.iterdir())

@@ -12,16 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.data.sources import existing, one_line
+from coinpp_xr.data.opening import locate, open_lazily
+from coinpp_xr.data.sources import one_line
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from coinpp_xr.training import TrainingData
 
-_GRIB_SUFFIXES = (".grib", ".grb", ".grib2", ".grb2")
-_FIRST_BYTES = {b"CDF": "netcdf4", b"\x89HDF": "netcdf4", b"GRIB": "cfgrib", b"PK": "zarr"}
-_ZARR_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
 _USUAL_NAMES = {"latitude": ("latitude", "lat", "y"), "longitude": ("longitude", "lon", "x")}
 _REGRID = "regrid it to a regular latitude-longitude grid first (for example with cdo)"
 
@@ -117,10 +115,10 @@ def load_fields(
         return _fields(source)
     if isinstance(source, xr.Dataset):
         return _fields(_choose([source], variable))
-    path, engine = _locate(source, split)
+    path, engine = locate(source, split)
     try:
         with ExitStack() as files:
-            datasets = [files.enter_context(dataset) for dataset in _open(path, engine)]
+            datasets = [files.enter_context(dataset) for dataset in open_lazily(path, engine)]
             return _fields(_choose(datasets, variable))
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}") from error
@@ -208,79 +206,6 @@ def to_training_data(
         scale=scale,
     )
     return data, (offset, scale)
-
-
-def _locate(source: str | Path, split: str) -> tuple[str | Path, str]:
-    """The path to open, and the xarray engine (or npz) that opens it."""
-    if "://" in str(source):
-        return str(source), "netcdf4" if str(source).endswith((".nc", ".nc4")) else "zarr"
-    path = Path(source)
-    split_folder = path.parent / f"{path.name}_{split}"
-    if not path.exists() and split_folder.is_dir():
-        path = split_folder
-    existing(path)
-    if path.is_dir():
-        if any(path.glob("*.npz")):
-            return path, "npz"
-        if any((path / root).exists() for root in _ZARR_ROOTS):
-            return path, "zarr"
-        raise ValueError(f"{path} holds neither a Zarr store nor *.npz files")
-    if path.suffix == ".npz":
-        return path, "npz"
-    with path.open("rb") as file:
-        start = file.read(4)
-    for magic, engine in _FIRST_BYTES.items():
-        if start.startswith(magic):
-            return path, engine
-    if path.suffix in _GRIB_SUFFIXES:  # messages may come after a bulletin header
-        return path, "cfgrib"
-    raise ValueError(f"{path} is not NetCDF, Zarr, GRIB or npz: it starts with {start!r}")
-
-
-def _open(path: str | Path, engine: str) -> list[xr.Dataset]:
-    import xarray as xr
-
-    if engine == "npz":
-        return [_open_npz(Path(path))]
-    # Times are not needed, and not every calendar can be decoded.
-    if engine == "cfgrib":
-        from cfgrib import DatasetBuildError
-        from cfgrib.xarray_store import open_variable_datasets
-
-        # By default cfgrib skips what it cannot decode or combine, and leaves index files behind.
-        strict = {"indexpath": "", "errors": "raise"}
-        try:
-            return [xr.open_dataset(path, engine=engine, decode_times=False, backend_kwargs=strict)]
-        except DatasetBuildError:  # mixed levels or grids: one dataset for each
-            return list(open_variable_datasets(str(path), strict, decode_times=False))
-    if engine == "zarr" and isinstance(path, Path):
-        from zarr.storage import LocalStore, ZipStore
-
-        store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
-        return [xr.open_zarr(store, chunks=None, decode_times=False, consolidated=False)]
-    return [xr.open_dataset(path, engine=engine, decode_times=False)]
-
-
-def _open_npz(path: Path) -> xr.Dataset:
-    import xarray as xr
-
-    names = ("latitude", "longitude", "temperature")
-    items = []
-    for file in sorted(path.glob("*.npz")) if path.is_dir() else [path]:
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                items.append([arrays[name] for name in names])
-        except Exception as error:
-            raise ValueError(
-                f"{file.name} does not hold the arrays {', '.join(names)}: {error}"
-            ) from error
-        if not all(map(np.array_equal, items[0][:2], items[-1][:2])):
-            raise ValueError(f"{file.name} is on another grid than the files before it")
-    values = np.stack([item[2] for item in items]).astype(np.float32, copy=False)
-    return xr.Dataset(
-        {"temperature": (("item", "latitude", "longitude"), values, {"units": "K"})},
-        coords={"latitude": items[0][0], "longitude": items[0][1]},
-    )
 
 
 def _choose(datasets: Sequence[xr.Dataset], variable: str | None) -> xr.DataArray:

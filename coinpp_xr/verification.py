@@ -1,0 +1,86 @@
+"""What came back from a store, held against what it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.report import chunk_rmse, globe_errors
+from coinpp_xr.residual import Bound
+
+# Sums in another order differ by this much.
+_ROUNDING = 1e-6
+
+
+def block_errors(
+    original: npt.NDArray[Any],
+    decoded: npt.NDArray[Any],
+    latitude: npt.NDArray[Any],
+    variable: Any,
+    bound: Bound | None,
+) -> npt.NDArray[np.void]:
+    """Errors of every globe of a block, all promises on single values checked.
+
+    Parameters
+    ----------
+    original, decoded : float array, shape (..., n_lat, n_lon)
+    latitude : array, shape (n_lat,)
+        Degrees.
+    variable : str
+    bound : Bound or None
+
+    Returns
+    -------
+    structured array of dtype GLOBE_ERRORS, shape (...)
+
+    Raises
+    ------
+    RuntimeError
+        If a missing value came back as another, or a value is beyond the bound.
+    """
+    missing = ~np.isfinite(original)
+    if not np.array_equal(original[missing], decoded[missing], equal_nan=True):
+        raise RuntimeError(f"missing values of {variable!r} came back from the store as others")
+    if bound is not None:
+        held = missing | bound.holds(decoded.astype(np.float64), original.astype(np.float64))
+        if not held.all():
+            raise RuntimeError(
+                f"{variable!r} came back from the store with an error beyond {bound} in "
+                f"{(~held).sum():,} values: do not use this store"
+            )
+    return globe_errors(original, decoded, latitude)
+
+
+def check_target(
+    variable: Any, target: float | None, errors: npt.NDArray[np.void], depths: Sequence[int]
+) -> None:
+    """Hold every chunk against ``target_rmse``.
+
+    Parameters
+    ----------
+    variable : str
+    target : float or None
+        In the data's unit; without it there is nothing to check.
+    errors : structured array of dtype GLOBE_ERRORS
+    depths : sequence of int
+        Shape of a chunk in globes.
+
+    Raises
+    ------
+    RuntimeError
+    """
+    if target is None:
+        return
+    starts = (range(0, n, depth) for n, depth in zip(errors.shape, depths, strict=True))
+    for corner in product(*starts):
+        chunk = tuple(slice(i, i + depth) for i, depth in zip(corner, depths, strict=True))
+        rmse = chunk_rmse(errors[chunk])
+        if not rmse <= target * (1 + _ROUNDING):
+            raise RuntimeError(
+                f"{variable!r} came back from the store with RMSE {rmse:.6g} in the chunk at "
+                f"{corner}, more than target_rmse={target:g}: do not use this store"
+            )
