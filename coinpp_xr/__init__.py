@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from coinpp_xr.errors import CompressionWarning, CorruptPayloadError, ModelNotFoundError
 
 if TYPE_CHECKING:
+    from coinpp_xr.archiving import archive
     from coinpp_xr.building import train
     from coinpp_xr.codecs.patches import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
     from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
@@ -34,6 +35,7 @@ _LAZY = {
     "COINppCodec": "coinpp_xr.codecs.sphere",
     "ImagePatchCodec": "coinpp_xr.codecs.patches",
     "Model": "coinpp_xr.models",
+    "archive": "coinpp_xr.archiving",
     "VolumePatchCodec": "coinpp_xr.codecs.patches",
     "config": "coinpp_xr.settings",
     "load_model": "coinpp_xr.models",
@@ -50,6 +52,7 @@ __all__ = [
     "Model",
     "ModelNotFoundError",
     "VolumePatchCodec",
+    "archive",
     "config",
     "load_model",
     "train",

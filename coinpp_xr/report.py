@@ -361,7 +361,7 @@ def variable_report(
                 ((chunk_rmse(errors[chunk.where]), chunk) for chunk in chunks), key=lambda c: c[0]
             )
             measured["worst_chunk_rmse"] = unit.scale * rmse
-            measured["worst_chunk_label"] = _chunk_label(array, batch, chunk)
+            measured["worst_chunk_label"] = place_label(array, batch, chunk.where)
     needed = model is not None and any(chunk.kind.has_model for chunk in chunks)
     target, bound = rate.target_rmse, rate.bound
     if bound is not None and not bound.relative:
@@ -441,11 +441,11 @@ def _globe_label(array: xr.DataArray, batch: list[Any], index: int) -> str:
     return ", ".join(f"{dim}={_coordinate(array, dim, int(position))}" for dim, position in pairs)
 
 
-def _chunk_label(array: xr.DataArray, batch: list[Any], chunk: StoredChunk) -> str:
-    """``time=2026-03-25T07:00 … 2026-05-28T01:00, member=3``."""
+def place_label(array: xr.DataArray, dims: Sequence[Any], where: Sequence[slice]) -> str:
+    """``time=2026-03-25T07:00 … 2026-05-28T01:00, member=3`` for a part of an array."""
     parts = []
-    for dim, where in zip(batch, chunk.where, strict=True):
-        first, last, _ = where.indices(array.sizes[dim])
+    for dim, part in zip(dims, where, strict=True):
+        first, last, _ = part.indices(array.sizes[dim])
         ends = dict.fromkeys(str(_coordinate(array, dim, i)) for i in (first, last - 1))
         parts.append(f"{dim}={' … '.join(ends)}")
     return ", ".join(parts)

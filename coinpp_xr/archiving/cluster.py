@@ -1,0 +1,251 @@
+"""Dask: where blocks are worked on, and how they get there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import dask
+import zarr
+from distributed import Client, LocalCluster, WorkerPlugin, as_completed, get_client
+
+from coinpp_xr.archiving.beginning import Part
+from coinpp_xr.archiving.work import (
+    Failure,
+    Job,
+    Outcome,
+    archive_block,
+    read_block,
+    verify_block,
+    write_block,
+)
+from coinpp_xr.models import Model, load_model
+from coinpp_xr.parallel import thread_count
+from coinpp_xr.settings import config
+
+# How often dask tries a block again that failed; a worker that dies is no failure of the block.
+RETRIES = 2
+# Blocks that the scheduler knows of, per thread: enough to keep everyone busy.
+_PER_THREAD = 8
+_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A block to be worked on."""
+
+    part: Part
+    job: Job
+    index: int
+
+
+class Preparation(WorkerPlugin):  # type: ignore[misc]
+    """Readies every worker, also those that come later: models loaded once, one thread per task.
+
+    Parallel work is dask's: a task that took more threads than its own would also round its sums
+    in another order.
+    """
+
+    name = "coinpp_xr"
+
+    def __init__(self, models: Sequence[Model], *, sharded: bool, gpu: bool) -> None:
+        self._models, self._sharded, self._gpu = list(models), sharded, gpu
+        self._before: dict[str, Any] = {}
+
+    def setup(self, worker: Any) -> None:
+        for model in self._models:
+            load_model(model)
+        self._before = {"threads": config.get("threads"), "device": config.get("device")}
+        own_gpu = not self._gpu or worker.state.total_resources.get("GPU", 0) > 0
+        config.set({"threads": 1} | ({} if own_gpu else {"device": "cpu"}))
+        if self._sharded:
+            # Zarr would encode ten chunks of a shard at once, each with all its memory.
+            self._before["zarr"] = zarr.config.get("async.concurrency")
+            zarr.config.set({"async.concurrency": 1})
+
+    def teardown(self, worker: Any) -> None:
+        if "zarr" in self._before:
+            zarr.config.set({"async.concurrency": self._before.pop("zarr")})
+        if self._before:
+            config.set(self._before)
+            self._before = {}
+
+
+@contextmanager
+def a_client(
+    client: Client | None, workers: int | None = None, *, gpu: bool = False
+) -> Iterator[Client]:
+    """The client to work with: the given one, dask's current one, or one of our own.
+
+    Parameters
+    ----------
+    client : Client, optional
+    workers : int, optional
+        Processes on this machine, one thread each; default: threads of this process.
+    gpu : bool
+        One more process that has all GPUs to itself.
+    """
+    if client is not None:
+        with client.as_current():
+            yield client
+        return
+    if workers is None:
+        try:
+            current = get_client(timeout=0)
+        except ValueError:
+            pass
+        else:
+            yield current
+            return
+    # The dashboard needs a package of its own; without it dask would warn.
+    own: dict[str, Any] = {"dashboard_address": ":0" if _has_dashboard() else None}
+    if workers is None and not gpu:
+        own |= {"processes": False, "n_workers": 1, "threads_per_worker": thread_count()}
+    else:
+        count = workers or thread_count()
+        own |= {"processes": True, "n_workers": count, "threads_per_worker": 1}
+    with _quiet(), LocalCluster(**own) as cluster, Client(cluster) as new:
+        if gpu:
+            _add_gpu_worker(cluster)
+        yield new
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask's warnings about workers that are busy or die are for its own dashboard."""
+    import logging
+
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _has_dashboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("bokeh") is not None
+
+
+def _add_gpu_worker(cluster: LocalCluster) -> None:
+    from distributed import Nanny
+
+    spec = {"cls": Nanny, "options": {"nthreads": 1, "resources": {"GPU": 1}}}
+    cluster.worker_spec["gpu"] = spec
+    cluster.sync(cluster._correct_state)
+
+
+def check_workers(client: Client, *, gpu: bool) -> int:
+    """Wait for workers, and tell how many threads they have.
+
+    Raises
+    ------
+    RuntimeError, ValueError
+        If there are none, or none with a GPU where one is needed.
+    """
+    try:
+        client.wait_for_workers(1, timeout=_WAIT_SECONDS)
+    except TimeoutError as error:
+        raise RuntimeError(
+            f"the dask scheduler {client.scheduler_info()['address']} has no workers; start some"
+        ) from error
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if gpu and not any(worker["resources"].get("GPU") for worker in workers):
+        raise ValueError(
+            "no dask worker has a GPU: start one with dask worker … --resources 'GPU=1'"
+        )
+    return sum(worker["nthreads"] for worker in workers)
+
+
+@contextmanager
+def prepared(
+    client: Client, models: Sequence[Model], *, sharded: bool, gpu: bool
+) -> Iterator[None]:
+    """All workers ready, as long as the block runs."""
+    client.register_plugin(Preparation(models, sharded=sharded, gpu=gpu))
+    try:
+        yield
+    finally:
+        client.unregister_worker_plugin(Preparation.name)
+
+
+def work_off(
+    client: Client,
+    tasks: Iterable[Task],
+    threads: int,
+    *,
+    gpu: bool,
+    watch: Callable[[list[Any]], None] | None = None,
+) -> Iterator[tuple[Task, Outcome | Failure]]:
+    """Let the workers do all tasks; yields them as they are done, in any order.
+
+    Parameters
+    ----------
+    client : Client
+    tasks : iterable of Task
+    threads : int
+        Of all workers together.
+    gpu : bool
+        Encode where there is a GPU; read and verify anywhere else.
+    watch : callable, optional
+        Gets dask's futures, of all tasks at once.
+    """
+    waiting = iter(tasks)
+    window = _PER_THREAD * threads
+    under_way: dict[str, Task] = {}
+
+    def submit(count: int | None) -> list[Any]:
+        batch = list(islice(waiting, count))
+        lazy = [_lazy(task, gpu=gpu) for task in batch]
+        futures = client.compute(lazy, retries=RETRIES) if lazy else []
+        under_way.update(zip((future.key for future in futures), batch, strict=True))
+        return list(futures)
+
+    first = submit(window if watch is None else None)
+    if watch is not None:
+        watch(first)
+    futures = as_completed(first)
+    try:
+        for future in futures:
+            task = under_way.pop(future.key)
+            yield task, _result(future, task)
+            # Graphs of several blocks are built faster together.
+            if len(under_way) <= window // 2:
+                futures.update(submit(window // 2))
+    finally:
+        # Left early, by Ctrl-C for one: what has not begun never will.
+        client.cancel(list(futures.futures), force=True)
+
+
+def _lazy(task: Task, *, gpu: bool) -> Any:
+    """A block's work, which reads the source only where it is done."""
+    name = f"{task.part.name}-{task.index}"
+    block = task.part.block(task.index)
+    if not gpu:
+        return dask.delayed(archive_block, pure=False)(
+            block, task.job, task.index, dask_key_name=f"archive-{name}-{id(task):x}"
+        )
+    values = dask.delayed(read_block, pure=False)(block, task.job)
+    with dask.annotate(resources={"GPU": 1}):
+        written = dask.delayed(write_block, pure=False)(values, task.job, task.index)
+    return dask.delayed(_verify_after, pure=False)(written, values, task.job, task.index)
+
+
+def _verify_after(written: None, values: Any, job: Job, index: int) -> Outcome:
+    return verify_block(values, job, index)
+
+
+def _result(future: Any, task: Task) -> Outcome | Failure:
+    try:
+        outcome = future.result()
+    except Exception as error:  # whatever happened on a worker
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Failure(task.part.name, task.index, task.part.label(task.index), reason)
+    assert isinstance(outcome, Outcome)
+    return outcome

@@ -1,0 +1,191 @@
+"""The manifest of an archive: which blocks are done, and what is known about them.
+
+It lies in the archive as plain Zarr arrays, one per variable, with a row of numbers for every
+block. A row is one chunk, written in one go after the block was read back: where there is a row,
+the block is done. Nothing in it depends on when, where or in how many attempts it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from coinpp_xr import __version__
+from coinpp_xr.archiving.tiling import Tiling
+from coinpp_xr.bitstream import Kind
+from coinpp_xr.report import GLOBE_ERRORS
+
+GROUP = "coinpp_manifest"
+# An array without elements, whose folder holds who is at work: Zarr's listings do not see it.
+CLAIMS = "claims"
+
+_KINDS = tuple(f"chunks_{kind.name.lower()}" for kind in Kind)
+# Sums over the globes of a block, as in GLOBE_ERRORS; its worst chunk and globe (C order in it).
+FIELDS = (
+    "globes", "nbytes", "payload_crc32", "source_crc32", *(GLOBE_ERRORS.names or ()),
+    "worst_chunk_rmse", "worst_globe_rmse", "worst_globe", *_KINDS,
+)  # fmt: skip
+
+Rows = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """What an archive knows about one of its variables.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        float64, shape (blocks, fields); NaN where a block is not done.
+    """
+
+    array: zarr.Array[Any]
+
+    @classmethod
+    def create(
+        cls, group: zarr.Group, name: str, tiling: Tiling, asked: Mapping[str, Any], itemsize: int
+    ) -> Manifest:
+        """Begin the manifest of a variable.
+
+        Parameters
+        ----------
+        group : zarr.Group
+            Root of the archive.
+        name : str
+            Of the variable.
+        tiling : Tiling
+        asked : mapping
+            Plain JSON: how it is to be written; whoever goes on must ask for the same.
+        itemsize : int
+            Bytes of a value.
+        """
+        attributes: dict[str, Any] = {
+            "description": f"blocks of {name} that are done; columns: see fields",
+            "fields": list(FIELDS),
+            "dims": list(tiling.dims),
+            "block": list(tiling.block),
+            "time_axis": tiling.time_axis,
+            "itemsize": itemsize,
+            "asked": dict(asked),
+            "source_files": {},
+            "implementation": f"coinpp-xr {__version__}",
+        }
+        array = _create(
+            group, f"{GROUP}/{name}", (len(tiling), len(FIELDS)), (1, len(FIELDS)),
+            (f"block_of_{name}", "field"),
+        )  # fmt: skip
+        array.attrs.update(attributes)
+        return cls(array)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What :meth:`create` wrote."""
+        return dict(self.array.attrs)
+
+    def tiling(self, array: zarr.Array[Any]) -> Tiling:
+        """The blocks of the variable's array as it is now."""
+        own = self.attributes
+        return Tiling(
+            tuple(own["dims"]), array.shape, array.chunks, tuple(own["block"]), own["time_axis"]
+        )
+
+    @property
+    def rows(self) -> Rows:
+        """All rows, shape (blocks, fields)."""
+        try:
+            return np.asarray(self.array[:], np.float64)
+        except Exception:  # a row was cut off: find out which, and take its block for not done
+            rows = np.full(self.array.shape, np.nan)
+            for index in range(len(rows)):
+                try:
+                    rows[index] = np.asarray(self.array[index])
+                except Exception:
+                    continue
+            return rows
+
+    def done(self) -> npt.NDArray[np.bool_]:
+        """Which blocks are done."""
+        return np.isfinite(self.rows[:, 0])
+
+    def forget(self, indices: Sequence[int]) -> None:
+        """Take blocks for not done."""
+        for index in indices:
+            self.array[index] = np.nan
+
+
+def column(rows: Rows, field: str) -> npt.NDArray[np.float64]:
+    """One field of some rows."""
+    return rows[..., FIELDS.index(field)]
+
+
+def new_row(values: Mapping[str, float], kinds: Mapping[Kind, int]) -> Rows:
+    """The row of a block; fields that are not given are zero."""
+    row = np.zeros(len(FIELDS))
+    for field, value in values.items():
+        row[FIELDS.index(field)] = value
+    for kind, count in kinds.items():
+        row[FIELDS.index(f"chunks_{kind.name.lower()}")] = count
+    return row
+
+
+def kinds_of(rows: Rows) -> dict[str, int]:
+    """How many chunks are stored in which way."""
+    counts = {kind: int(column(rows, f"chunks_{kind.name.lower()}").sum()) for kind in Kind}
+    return {kind.name.lower().replace("_", " "): count for kind, count in counts.items() if count}
+
+
+def create_group(group: zarr.Group) -> None:
+    """Begin the manifest of an archive."""
+    group.require_group(GROUP).attrs.update(
+        {"description": "state of an archive written by coinpp-xr", "format": 1}
+    )
+    if f"{GROUP}/{CLAIMS}" not in group:
+        _create(group, f"{GROUP}/{CLAIMS}", (0,), (1,), ("claim",))
+
+
+def is_archive(group: zarr.Group) -> bool:
+    return f"{GROUP}/{CLAIMS}" in group
+
+
+def variables_of(group: zarr.Group) -> list[str]:
+    """The compressed variables of an archive."""
+    found = group.get(GROUP)
+    if not isinstance(found, zarr.Group):
+        return []
+    return sorted(name for name, _ in found.arrays() if name != CLAIMS)
+
+
+def entry(group: zarr.Group, name: str) -> tuple[zarr.Array[Any], Manifest]:
+    """A compressed variable of an archive and its manifest.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not there.
+    """
+    array, manifest = group.get(name), group.get(f"{GROUP}/{name}")
+    if not isinstance(array, zarr.Array) or not isinstance(manifest, zarr.Array):
+        raise ValueError(f"{name!r} is no compressed variable of this archive")
+    return array, Manifest(manifest)
+
+
+def _create(
+    group: zarr.Group,
+    path: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dims: tuple[str, ...],
+) -> zarr.Array[Any]:
+    is_v3 = group.metadata.zarr_format == 3
+    array = group.create_array(
+        path, shape=shape, chunks=chunks, dtype="float64", fill_value=np.nan, compressors=None,
+        dimension_names=dims if is_v3 else None,
+    )  # fmt: skip
+    if not is_v3:
+        array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
+    return array

@@ -1,0 +1,290 @@
+"""What an archive holds and what a run did: from the manifest to reports and attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from coinpp_xr import __version__
+from coinpp_xr.archiving.manifest import Manifest, Rows, column, entry, kinds_of, variables_of
+from coinpp_xr.archiving.tiling import Tiling
+from coinpp_xr.archiving.work import Failure
+from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.models import load_model
+from coinpp_xr.report import COMPRESSED, Report, VariableReport, display_unit, place_label
+from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_PREFIX = "lossy_compression"
+
+
+@dataclass(frozen=True, repr=False)
+class ArchiveReport:
+    """What a run did, and what the archive holds after it.
+
+    Parameters
+    ----------
+    store : str
+    report : Report
+        On everything in the archive, by this run or an earlier one.
+    failures : tuple of Failure
+        Blocks that could not be written; everything else is done.
+    n_blocks, n_done, n_new : int
+        Of the whole archive; done by now; done by this run.
+    seconds : float
+        From the first block to the last one of this run.
+    raw_nbytes : int
+        Values that this run archived, as they are in memory.
+    work_seconds : dict
+        Time of all workers together to ``read``, ``encode`` (and write), ``verify`` and
+        ``record``.
+    workers : dict
+        From a worker's name to its number of ``blocks``, busy ``seconds`` and ``peak_nbytes`` of
+        memory.
+    """
+
+    store: str
+    report: Report
+    failures: tuple[Failure, ...] = ()
+    n_blocks: int = 0
+    n_done: int = 0
+    n_new: int = 0
+    seconds: float = 0.0
+    raw_nbytes: int = 0
+    work_seconds: dict[str, float] = field(default_factory=dict)
+    workers: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every block of every variable is there."""
+        return self.n_done == self.n_blocks
+
+    @property
+    def throughput(self) -> float | None:
+        """Bytes of values per second; None where nothing was left to do."""
+        return self.raw_nbytes / self.seconds if self.seconds and self.raw_nbytes else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: nested dictionaries of numbers, strings and None."""
+        return {
+            "store": self.store,
+            "complete": self.is_complete,
+            "n_blocks": self.n_blocks,
+            "n_done": self.n_done,
+            "n_new": self.n_new,
+            "failures": [vars(failure) for failure in self.failures],
+            "seconds": self.seconds,
+            "raw_nbytes": self.raw_nbytes,
+            "bytes_per_second": self.throughput,
+            "work_seconds": self.work_seconds,
+            "workers": self.workers,
+            **self.report.to_dict(),
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """The run in a few lines."""
+        state = "complete" if self.is_complete else f"{self.n_blocks - self.n_done:,} missing"
+        lines = [f"{self.store}: {self.n_done:,} of {self.n_blocks:,} blocks are done ({state})"]
+        if self.throughput:
+            lines.append(
+                f"{self.n_new:,} blocks, {self.raw_nbytes / 1e6:,.1f} MB in {self.seconds:.1f} s: "
+                f"{self.throughput / 1e6:.2f} MB/s with {len(self.workers)} "
+                f"{'worker' if len(self.workers) == 1 else 'workers'}, at most "
+                f"{max(w['peak_nbytes'] for w in self.workers.values()) / 2**20:,.0f} MiB each"
+            )
+        lines += [f"failed: {failure}" for failure in self.failures]
+        return lines
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.padding import Padding
+        from rich.text import Text
+
+        notes = [Padding(Text(note), (0, 0, 0, 1)) for note in self.notes]
+        return Group(self.report, *notes)
+
+    def __str__(self) -> str:
+        return "\n".join([str(self.report), *(f" {note}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"{self.report._repr_html_()}<ul>{notes}</ul>"
+
+
+def report_on(group: zarr.Group, reasons: Mapping[Any, str] | None = None) -> Report:
+    """What an archive holds, by its manifest alone.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        Its root.
+    reasons : mapping, optional
+        Why variables were not compressed, or which model was chosen, by name.
+    """
+    reasons = reasons or {}
+    dataset = xr.open_zarr(group.store, consolidated=False, chunks=None)
+    documents = metadata_documents(group)
+    variables, embedded = [], 0
+    names = variables_of(group)
+    for name in names:
+        array, manifest = entry(group, name)
+        text = codec_of(array).embed_model
+        nbytes = len(text) * sum(d.count(text.encode()) for d in documents) if text else 0
+        # The same text stands in the metadata of several variables.
+        nbytes //= sum(
+            codec_of(entry(group, n)[0]).embed_model == text for n in variables_of(group)
+        )
+        embedded += nbytes
+        variables.append(
+            _variable(dataset[name], array, manifest, nbytes, str(reasons.get(name, "")))
+        )
+    named = {variable.name for variable in variables}
+    variables += [
+        VariableReport(name=str(name), outcome=reason)
+        for name, reason in reasons.items()
+        if name not in named
+    ]
+    return Report(
+        tuple(variables),
+        metadata_nbytes=sum(map(len, documents)) - embedded,
+        other_nbytes=chunk_nbytes(array for name, array in group.arrays() if name not in names),
+    )
+
+
+def _variable(
+    dataarray: xr.DataArray,
+    array: zarr.Array[Any],
+    manifest: Manifest,
+    embedded_nbytes: int,
+    model_choice: str,
+) -> VariableReport:
+    codec, tiling, rows = codec_of(array), manifest.tiling(array), manifest.rows
+    done = np.isfinite(rows[:, 0])
+    indices, rows = np.flatnonzero(done), rows[done]
+    unit = display_unit(dataarray.attrs)
+    kinds = kinds_of(rows)
+    model, model_nbytes = _model_of(codec, any(k.startswith(("latents", "network")) for k in kinds))
+    if embedded_nbytes:
+        model, model_nbytes = codec.model, embedded_nbytes
+    rate = codec.rate
+    bound = rate.bound
+    scale = 1.0 if bound is not None and bound.relative else unit.scale
+    cells = tiling.shape[-2] * tiling.shape[-1]
+    globes = int(column(rows, "globes").sum())
+    return VariableReport(
+        name=str(dataarray.name),
+        outcome=_outcome(rows, kinds, len(done)),
+        unit=unit.label,
+        n_globes=globes,
+        n_points=globes * cells,
+        missing_cells=int(column(rows, "missing").sum()),
+        nbytes=int(column(rows, "nbytes").sum()) if len(rows) else None,
+        schemes=kinds,
+        model=model,
+        model_nbytes=model_nbytes,
+        model_embedded=embedded_nbytes > 0,
+        model_choice=model_choice,
+        bits=rate.bits,
+        target_rmse=None if rate.target_rmse is None else unit.scale * rate.target_rmse,
+        bound=None if bound is None else scale * bound.error,
+        bound_relative=bound is not None and bound.relative,
+        **_errors(rows, indices, tiling, dataarray, unit.scale),
+    )
+
+
+def _errors(
+    rows: Rows, indices: Any, tiling: Tiling, dataarray: xr.DataArray, scale: float
+) -> dict[str, Any]:
+    """Errors of a variable, where they were measured."""
+    seen = np.isfinite(column(rows, "squared")) & (column(rows, "valid") > 0)
+    rows, indices = rows[seen], indices[seen]
+    if not len(rows):
+        return {}
+    area = column(rows, "weight").sum()
+    worst = int(column(rows, "worst_globe_rmse").argmax())
+    chunk = int(column(rows, "worst_chunk_rmse").argmax())
+    dims, where = tiling.dims[:-2], tiling.where(int(indices[worst]))[:-2]
+    in_block = int(column(rows, "worst_globe")[worst])
+    inside = np.unravel_index(in_block, [w.stop - w.start for w in where]) if where else ()
+    position = [w.start + int(i) for w, i in zip(where, inside, strict=True)]
+    index = int(np.ravel_multi_index(position, tiling.shape[:-2])) if position else 0
+    return {
+        "rmse": scale * float(np.sqrt(column(rows, "squared").sum() / area)),
+        "rmse_plain": scale
+        * float(np.sqrt(column(rows, "plain").sum() / column(rows, "valid").sum())),
+        "max_error": scale * float(column(rows, "largest").max()),
+        "bias": scale * float(column(rows, "signed").sum() / area),
+        "worst_globe_rmse": scale * float(column(rows, "worst_globe_rmse").max()),
+        "worst_globe_index": index,
+        "worst_globe_label": place_label(dataarray, dims, [slice(i, i + 1) for i in position]),
+        "worst_chunk_rmse": scale * float(column(rows, "worst_chunk_rmse").max()),
+        "worst_chunk_label": place_label(
+            dataarray, tiling.dims[:-2], tiling.where(int(indices[chunk]))[:-2]
+        ),
+    }
+
+
+def _outcome(rows: Rows, kinds: Mapping[str, int], n_blocks: int) -> str:
+    if not len(rows):
+        return "nothing written yet"
+    missing = n_blocks - len(rows)
+    unfinished = f"; {missing:,} of {n_blocks:,} blocks are missing" if missing else ""
+    if not column(rows, "valid").any():
+        return f"stored without loss: missing values only{unfinished}"
+    chunks, lossless = sum(kinds.values()), kinds.get("lossless", 0)
+    if not lossless:
+        return f"{COMPRESSED}{unfinished}" if unfinished else COMPRESSED
+    if lossless == chunks:
+        return f"stored without loss: nothing smaller meets the target{unfinished}"
+    return f"{COMPRESSED}, except for {lossless} of {chunks} chunks without loss{unfinished}"
+
+
+def _model_of(codec: Any, needed: bool) -> tuple[str, int]:
+    if codec.model == NO_MODEL or not needed:
+        return NO_MODEL, 0
+    try:
+        return codec.model, load_model(codec.model, codec.fingerprint).nbytes
+    except ModelNotFoundError:
+        return codec.model, 0
+
+
+def write_attributes(group: zarr.Group, report: Report) -> None:
+    """Say in the variables' attributes what was lost, in the spirit of CF's section 8.4.
+
+    Only of variables that are complete, in their own units, and the same for the same data.
+    """
+    for variable in report.encoded:
+        array, manifest = entry(group, variable.name)
+        if not manifest.done().all():
+            continue
+        codec = codec_of(array)
+        scale = display_unit(dict(array.attrs)).scale
+        said = {
+            _PREFIX: "COIN++",
+            f"{_PREFIX}_implementation": f"coinpp-xr {__version__}, codec {codec.codec_id}",
+            f"{_PREFIX}_rate": ", ".join(f"{k}={v:g}" for k, v in codec.rate.controls.items()),
+            f"{_PREFIX}_ratio": variable.ratio,
+        }
+        measured = {
+            "rmse": variable.rmse, "largest_error": variable.max_error, "bias": variable.bias
+        }  # fmt: skip
+        said |= {
+            f"{_PREFIX}_{name}": value / scale
+            for name, value in measured.items()
+            if value is not None
+        }
+        if any(array.attrs.get(key) != value for key, value in said.items()):
+            array.attrs.update(said)

@@ -1,0 +1,251 @@
+"""What workers do: read a block, encode and write it, read it back, verify it, and note it down."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import xarray as xr
+import zarr
+
+from coinpp_xr.archiving.manifest import Rows, entry, new_row
+from coinpp_xr.archiving.tiling import Tiling
+from coinpp_xr.bitstream import Payload
+from coinpp_xr.report import GLOBE_ERRORS, chunk_rmse
+from coinpp_xr.stores import codec_of, stored_payloads
+from coinpp_xr.verification import block_errors, check_target
+
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One variable of an archive, as a worker must know it.
+
+    Parameters
+    ----------
+    store : str or Zarr store
+    storage_options : dict or None
+    name : str
+    tiling : Tiling
+    latitude : array
+        Degrees.
+    verify : bool
+        Whether to decode what was written and hold it against the original.
+    """
+
+    store: Any
+    storage_options: Mapping[str, Any] | None
+    name: str
+    tiling: Tiling
+    latitude: Values
+    verify: bool
+
+    def group(self) -> zarr.Group:
+        """The root of the archive, for writing."""
+        options = dict(self.storage_options) if self.storage_options else None
+        return zarr.open_group(
+            self.store, mode="r+", storage_options=options, use_consolidated=False
+        )
+
+    def values(self, variable: xr.Variable) -> Values:
+        """A block of the source, in the order of the store."""
+        return np.ascontiguousarray(variable.transpose(*self.tiling.dims).to_numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a block.
+
+    Parameters
+    ----------
+    index : int
+    row : array
+        For the manifest.
+    raw_nbytes : int
+    seconds : dict
+        Time to ``read``, ``encode`` (and write), ``verify``, ``record``.
+    worker : str
+        Which process did it.
+    peak_nbytes : int
+        The most memory that this process has ever had.
+    session : object
+        What a transaction is made of, where the store has transactions.
+    """
+
+    index: int
+    row: Rows
+    raw_nbytes: int
+    seconds: dict[str, float]
+    worker: str
+    peak_nbytes: int
+    session: Any = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A block that could not be written.
+
+    Parameters
+    ----------
+    variable : str
+    index : int
+    label : str
+        Its coordinates.
+    reason : str
+        In one line.
+    """
+
+    variable: str
+    index: int
+    label: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.variable} {self.label}: {self.reason}"
+
+
+def archive_block(variable: xr.Variable, job: Job, index: int) -> Outcome:
+    """All that is to be done for one block.
+
+    Parameters
+    ----------
+    variable : Variable
+        Of the source, the block alone; what it stands for is read here.
+    job : Job
+    index : int
+        Of the block.
+
+    Raises
+    ------
+    RuntimeError
+        If what was read back is not what it should be.
+    """
+    started = time.perf_counter()
+    values = read_block(variable, job)
+    read = time.perf_counter()
+    write_block(values, job, index)
+    written = time.perf_counter()
+    outcome = verify_block(values, job, index)
+    outcome.seconds.update(read=read - started, encode=written - read)
+    return outcome
+
+
+def read_block(variable: xr.Variable, job: Job) -> Values:
+    return job.values(variable)
+
+
+def write_block(values: Values, job: Job, index: int) -> None:
+    """Encode and write, chunk by chunk, so that memory is that of a chunk."""
+    array, _ = entry(job.group(), job.name)
+    where = job.tiling.where(index)
+    if array.shards is not None:
+        array[where] = values
+        return
+    for chunk in job.tiling.chunks_of(where):
+        array[chunk] = values[within(chunk, where)]
+
+
+def verify_block(values: Values, job: Job, index: int) -> Outcome:
+    """Read back what the store holds, and note it in the manifest if that is right."""
+    started = time.perf_counter()
+    array, manifest = entry(job.group(), job.name)
+    row = examine(values, array, job, index)
+    verified = time.perf_counter()
+    manifest.array[index] = row
+    seconds = {"verify": verified - started, "record": time.perf_counter() - verified}
+    return Outcome(index, row, values.nbytes, seconds, _worker(), peak_nbytes())
+
+
+def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Rows:
+    """The manifest's row of a block, from what the store holds and from the original.
+
+    Raises
+    ------
+    RuntimeError
+    """
+    where = job.tiling.where(index)
+    nbytes, checksum, kinds = stored(array, where)
+    errors = np.zeros(values.shape[:-2], GLOBE_ERRORS)
+    errors["valid"] = np.isfinite(values).sum((-2, -1))
+    errors["missing"] = np.prod(values.shape[-2:]) - errors["valid"]
+    worst_chunk = np.nan
+    if job.verify:
+        rate = codec_of(array).rate
+        decoded = np.asarray(array[where])
+        errors = block_errors(values, decoded, job.latitude, job.name, rate.bound)
+        check_target(job.name, rate.target_rmse, errors, job.tiling.chunks[:-2])
+        chunks = (within(c, where)[:-2] for c in job.tiling.chunks_of(where))
+        worst_chunk = max(chunk_rmse(errors[chunk]) for chunk in chunks)
+    weight = errors["weight"].ravel()
+    rmse = np.sqrt(
+        np.divide(errors["squared"].ravel(), weight, out=np.zeros_like(weight), where=weight > 0)
+    )
+    lossy = dict.fromkeys(("squared", "signed", "plain", "largest"), np.nan)
+    summary: dict[str, float] = {
+        name: float(errors[name].max() if name == "largest" else errors[name].sum())
+        for name in GLOBE_ERRORS.names or ()
+    } | {"low": float(errors["low"].min()), "high": float(errors["high"].max())}
+    if not job.verify:
+        summary |= lossy | {"low": np.nan, "high": np.nan}
+    return new_row(
+        {
+            "globes": errors.size, "nbytes": nbytes, "payload_crc32": checksum,
+            "source_crc32": zlib.crc32(values.tobytes()), **summary,
+            "worst_chunk_rmse": worst_chunk,
+            "worst_globe_rmse": float(rmse.max()) if job.verify else np.nan,
+            "worst_globe": int(rmse.argmax()),
+        },
+        kinds,
+    )  # fmt: skip
+
+
+def stored(array: zarr.Array[Any], where: tuple[slice, ...]) -> tuple[int, int, Counter[Any]]:
+    """Bytes, CRC-32 and kinds of the payloads of a block; every payload's own CRC is checked."""
+    nbytes = checksum = 0
+    kinds: Counter[Any] = Counter()
+    for _, payload in stored_payloads(array, where):
+        kinds[Payload.unpack(payload).kind] += 1
+        nbytes += len(payload)
+        checksum = zlib.crc32(payload, checksum)
+    return nbytes, checksum, kinds
+
+
+def source_checksum(variable: xr.Variable, job: Job) -> int:
+    """CRC-32 of a block of the source."""
+    return zlib.crc32(job.values(variable).tobytes())
+
+
+def within(part: tuple[slice, ...], whole: tuple[slice, ...]) -> tuple[slice, ...]:
+    """A part of a block, counted from where the block begins."""
+    return tuple(
+        slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True)
+    )
+
+
+def _worker() -> str:
+    from distributed import get_worker
+
+    try:
+        return str(get_worker().name)
+    except ValueError:  # outside a cluster
+        return "here"
+
+
+def peak_nbytes() -> int:
+    """The most memory that this process has had; what it has now where that is not known."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage, which counts what the parent had when this process was born.
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        if lines:
+            return 1024 * int(lines[0].split()[1])
+    return int(psutil.Process().memory_info().rss)

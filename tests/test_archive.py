@@ -1,0 +1,228 @@
+"""Whole archives: written in blocks on dask, gone on with, growing, verified."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import zarr
+from distributed import Client
+
+import coinpp_xr
+from coinpp_xr.archiving import archive
+from coinpp_xr.archiving.manifest import GROUP, entry
+
+RATE = {"max_error": 0.5, "model": "none"}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0"
+    ) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _as_the_current_client(client):
+    with client.as_current():
+        yield
+
+
+@pytest.fixture(scope="module")
+def weather() -> xr.Dataset:
+    """Forty six-hourly globes and a level pair, 16 × 32, that change from step to step."""
+    rng = np.random.default_rng(5)
+    latitude, longitude = np.linspace(84.375, -84.375, 16), np.arange(0, 360, 11.25)
+    lat, lon = np.radians(latitude)[:, None], np.radians(longitude)
+    step = np.arange(40)[:, None, None]
+    t = 280 + 30 * np.cos(lat) + 5 * np.sin(3 * lon + 0.1 * step)
+    t = t + 0.3 * rng.standard_normal(t.shape)
+    z = np.stack([15000 + 20 * t, 55000 + 10 * t], axis=1)
+    return xr.Dataset(
+        {
+            "t": (("time", "latitude", "longitude"), t.astype("f4"), {"units": "K"}),
+            "z": (("time", "level", "latitude", "longitude"), z.astype("f4"), {"units": "m2 s-2"}),
+            "mask": (("latitude", "longitude"), (t[0] > 290).astype("i1")),
+        },
+        coords={
+            "time": pd.date_range("2001-01-01", periods=40, freq="6h"),
+            "level": [850, 500],
+            "latitude": ("latitude", latitude, {"units": "degrees_north"}),
+            "longitude": ("longitude", longitude, {"units": "degrees_east"}),
+        },
+    )
+
+
+RATES = {"max_error": {"t": 0.5, "z": 20.0}, "model": "none", "chunk_time": 8}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_blocks_become_an_archive(weather, tmp_path) -> None:
+    report = archive(weather, tmp_path / "a.zarr", **RATES)
+    assert report.is_complete
+    assert not report.failures
+    assert report.n_blocks == report.n_new == 10
+    with xr.open_zarr(tmp_path / "a.zarr") as ds:
+        assert abs(ds.t - weather.t).max() <= 0.5
+        assert abs(ds.z - weather.z).max() <= 20
+        assert ds.mask.equals(weather.mask)
+        assert ds.t.attrs["lossy_compression_rate"] == "max_error=0.5"
+        assert ds.t.attrs["lossy_compression_largest_error"] == pytest.approx(
+            float(abs(ds.t.astype("f8") - weather.t).max())
+        )
+    own = report.report["t"]
+    assert own.unit == "°C"
+    assert own.max_error == pytest.approx(ds.t.attrs["lossy_compression_largest_error"])
+    assert own.bound == 0.5
+    json.dumps(report.to_dict())
+    assert "complete" in str(report)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_archive_is_the_same_in_pieces(weather, tmp_path, zarr_format) -> None:
+    settings = RATES | {"zarr_format": zarr_format}
+    archive(weather, tmp_path / "whole.zarr", **settings)
+    for start in range(0, 40, 16):
+        times = slice(*weather.time.values[[start, min(start + 15, 39)]])
+        report = archive(weather, tmp_path / "pieces.zarr", times=times, **settings)
+        assert report.is_complete == (start == 32)
+    assert tree(tmp_path / "whole.zarr") == tree(tmp_path / "pieces.zarr")
+
+
+def test_growing_an_archive(weather, tmp_path) -> None:
+    """27 steps first: the last block is not full, and is encoded again from the source."""
+    archive(weather, tmp_path / "whole.zarr", **RATES)
+    archive(weather.isel(time=slice(27)), tmp_path / "grown.zarr", **RATES)
+    report = archive(weather.isel(time=slice(24, None)), tmp_path / "grown.zarr", **RATES)
+    assert report.is_complete
+    assert report.n_new == 4
+    whole, grown = tree(tmp_path / "whole.zarr"), tree(tmp_path / "grown.zarr")
+    # Time is stored in chunks as long as it was at first.
+    different = {name for name in whole.keys() | grown.keys() if whole.get(name) != grown.get(name)}
+    assert different <= {name for name in different if name.startswith(("time/", "zarr.json"))}
+    with xr.open_zarr(tmp_path / "grown.zarr") as ds:
+        assert ds.time.equals(weather.time)
+
+
+def test_growing_needs_what_fills_the_last_block(weather, tmp_path) -> None:
+    archive(weather.isel(time=slice(27)), tmp_path / "a.zarr", **RATES)
+    with pytest.raises(ValueError, match="give the source from time=2001-01-07"):
+        archive(weather.isel(time=slice(27, None)), tmp_path / "a.zarr", **RATES)
+    with pytest.raises(ValueError, match="neither matches nor continues"):
+        later = weather.assign_coords(time=weather.time - np.timedelta64(3, "h"))
+        archive(later, tmp_path / "a.zarr", **RATES)
+
+
+def test_only_what_is_missing_is_done_again(weather, tmp_path) -> None:
+    store = tmp_path / "a.zarr"
+    archive(weather, store, **RATES)
+    before = tree(store)
+    assert archive(weather, store, **RATES).n_new == 0
+    assert tree(store) == before
+    entry(zarr.open_group(store, mode="r+"), "t")[1].forget([3])
+    (store / "t/c/3/0/0").unlink()
+    assert archive(weather, store, **RATES).n_new == 1
+    assert tree(store) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ds: ds.assign(t=ds.t + 1), "t time=2001-01-01T00:00 … .*holds other values"),
+        (lambda ds: ds.assign_coords(level=[850, 501]), "level of the source is not that"),
+        (lambda ds: ds.assign(t=ds.t.astype("f8")), "'t' is float64, in the archive float32"),
+        (lambda ds: ds.isel(latitude=slice(1, None)), "latitude of the source is not that"),
+    ],
+)
+def test_another_source_is_refused(weather, tmp_path, change, message) -> None:
+    archive(weather, tmp_path / "a.zarr", **RATES)
+    before = tree(tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match=message):
+        archive(change(weather), tmp_path / "a.zarr", **RATES)
+    assert tree(tmp_path / "a.zarr") == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"max_error": {"t": 0.25, "z": 20.0}},
+        {"max_error": None, "target_rmse": {"t": 0.5, "z": 20.0}},
+        {"chunk_time": 16},
+        {"effort": "fast"},
+        {"model": "t2m-46x90"},
+    ],
+)
+def test_other_settings_are_refused(weather, tmp_path, other) -> None:
+    archive(weather, tmp_path / "a.zarr", **RATES)
+    with pytest.raises(ValueError, match="'t' was begun with"):
+        archive(weather, tmp_path / "a.zarr", **RATES | other)
+
+
+def test_variables_can_be_added(weather, tmp_path) -> None:
+    archive(weather, tmp_path / "a.zarr", variables="t", **{**RATES, "max_error": 0.5})
+    report = archive(weather, tmp_path / "a.zarr", variables=["z"], **{**RATES, "max_error": 20.0})
+    assert report.is_complete
+    assert [v.name for v in report.report.encoded] == ["t", "z"]
+    with xr.open_zarr(tmp_path / "a.zarr") as ds:
+        assert set(ds.data_vars) == {"t", "z"}
+        assert abs(ds.z - weather.z).max() <= 20
+
+
+def test_shards(weather, tmp_path) -> None:
+    report = archive(weather, tmp_path / "a.zarr", shards={"time": 16, "level": 2}, **RATES)
+    plain = archive(weather, tmp_path / "b.zarr", **RATES)
+    assert report.report["z"].nbytes == plain.report["z"].nbytes
+    assert report.n_blocks == 6
+    assert len(list((tmp_path / "a.zarr/z/c").rglob("*/0/0/0"))) == 3
+    with xr.open_zarr(tmp_path / "a.zarr") as a, xr.open_zarr(tmp_path / "b.zarr") as b:
+        assert a.z.equals(b.z)
+    with pytest.raises(ValueError, match="shards of 12 steps along time do not hold whole chunks"):
+        archive(weather, tmp_path / "c.zarr", shards=12, **RATES)
+    with pytest.raises(ValueError, match="shards need Zarr format 3"):
+        archive(weather, tmp_path / "c.zarr", shards=16, zarr_format=2, **RATES)
+
+
+def test_what_is_there_is_not_touched(weather, tmp_path) -> None:
+    weather.to_zarr(tmp_path / "other.zarr", consolidated=False)
+    with pytest.raises(FileExistsError, match="no archive that could be gone on with"):
+        archive(weather, tmp_path / "other.zarr", **RATES)
+    archive(weather, tmp_path / "a.zarr", **RATES)
+    with pytest.raises(FileExistsError, match="go on with it"):
+        archive(weather, tmp_path / "a.zarr", resume=False, **RATES)
+    with pytest.raises(ValueError, match="in memory"):
+        archive(weather, {}, **RATES)
+
+
+def test_missing_values_dask_arrays_and_cut_globes(weather, tmp_path) -> None:
+    ds = weather.copy(deep=True)
+    ds.t[3, :4] = np.nan
+    cut = ds.chunk(time=7, latitude=5, longitude=9)
+    report = archive(cut, tmp_path / "a.zarr", **RATES)
+    assert report.report["t"].missing_cells == 4 * 32
+    with xr.open_zarr(tmp_path / "a.zarr") as out:
+        assert out.t.isnull().equals(ds.t.isnull())
+        assert abs(out.t - ds.t).max() <= 0.5
+
+
+def test_without_verifying_errors_are_not_known(weather, tmp_path) -> None:
+    report = archive(weather, tmp_path / "a.zarr", verify=False, **RATES)
+    assert report.is_complete
+    assert report.report["t"].rmse is None
+    assert report.report["t"].ratio > 5
+
+
+def test_the_manifest_is_plain_zarr(weather, tmp_path) -> None:
+    archive(weather, tmp_path / "a.zarr", **RATES)
+    with warnings.catch_warnings(), xr.open_zarr(tmp_path / "a.zarr", group=GROUP) as manifest:
+        assert manifest.t.dims == ("block_of_t", "field")
+        assert not bool(manifest.t.isnull().any())
+    assert coinpp_xr.archive is archive
