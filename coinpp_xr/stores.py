@@ -66,6 +66,8 @@ def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
         complete, old = Path(folder) / path.name, Path(folder) / "replaced"
         yield str(complete)
         if path.exists():
+            if not replace and not _is_empty_folder(path):  # somebody else was faster
+                raise FileExistsError(f"{path} exists by now; it was left as it is")
             path.rename(old)
         try:
             complete.rename(path)

@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from coinpp_xr.archiving.claims import changing_structure
 from coinpp_xr.archiving.manifest import (
     GROUP,
     Manifest,
@@ -52,6 +51,13 @@ class Options:
     times: slice | None = None
     verify: bool = True
     resume: bool = True
+    consolidated: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.zarr_format not in (2, 3):
+            raise ValueError(f"zarr_format must be 2 or 3, got {self.zarr_format!r}")
+        if self.times is not None and not isinstance(self.times, slice):
+            raise ValueError(f"times must be a slice of labels, got {self.times!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +193,8 @@ def tiling_of(
 def begin(source: Source, place: Place, wanted: Wanted, options: Options) -> list[Part]:
     """Bring the archive's metadata to where this run can write its blocks.
 
+    Nobody else may change it meanwhile.
+
     Returns
     -------
     list of Part
@@ -209,22 +217,21 @@ def begin(source: Source, place: Place, wanted: Wanted, options: Options) -> lis
         )
     if not options.resume:
         raise FileExistsError(f"{place} exists; go on with it (resume), or give another name")
-    with changing_structure(group):
-        _undo_growth(group)
-        options = _same_format(group, options)
-        there = variables_of(group)
-        old = [name for name in wanted.chosen if str(name) in there]
-        new_names = [name for name in wanted.chosen if name not in old]
-        for name in new_names:
-            if str(name) in group:
-                raise ValueError(f"{name!r} is in {place} without compression; leave it out")
-        for name in old:
-            _check_same(group, name, wanted, options)
-        offsets = _offsets(group, wanted)
-        _grow(group, place, wanted, offsets)
-        parts = _add(place, wanted, new_names, source, options, first=False)
-        for name in old:
-            parts.append(_continued(group, wanted.dataset[name], offsets, options))
+    _undo_growth(group)
+    options = _same_format(group, options)
+    there = variables_of(group)
+    old = [name for name in wanted.chosen if str(name) in there]
+    new_names = [name for name in wanted.chosen if name not in old]
+    for name in new_names:
+        if str(name) in group:
+            raise ValueError(f"{name!r} is in {place} without compression; leave it out")
+    for name in old:
+        _check_same(group, name, wanted, options)
+    offsets = _offsets(group, wanted)
+    _grow(group, place, wanted, offsets)
+    parts = _add(place, wanted, new_names, source, options, first=False)
+    for name in old:
+        parts.append(_continued(group, wanted.dataset[name], offsets, options))
     return sorted(parts, key=lambda part: wanted.chosen.index(part.array.name))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
@@ -101,36 +103,19 @@ def a_client(
             yield current
             return
     # The dashboard needs a package of its own; without it dask would warn.
-    own: dict[str, Any] = {"dashboard_address": ":0" if _has_dashboard() else None}
+    own: dict[str, Any] = {
+        "dashboard_address": ":0" if find_spec("bokeh") is not None else None,
+        "silence_logs": logging.CRITICAL,
+    }
     if workers is None and not gpu:
         own |= {"processes": False, "n_workers": 1, "threads_per_worker": thread_count()}
     else:
         count = workers or thread_count()
         own |= {"processes": True, "n_workers": count, "threads_per_worker": 1}
-    with _quiet(), LocalCluster(**own) as cluster, Client(cluster) as new:
+    with LocalCluster(**own) as cluster, Client(cluster) as new:
         if gpu:
             _add_gpu_worker(cluster)
         yield new
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Dask's warnings about workers that are busy or die are for its own dashboard."""
-    import logging
-
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _has_dashboard() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("bokeh") is not None
 
 
 def _add_gpu_worker(cluster: LocalCluster) -> None:
@@ -182,7 +167,7 @@ def work_off(
     *,
     gpu: bool,
     watch: Callable[[list[Any]], None] | None = None,
-) -> Iterator[tuple[Task, Outcome | Failure]]:
+) -> Iterator[Outcome | Failure]:
     """Let the workers do all tasks; yields them as they are done, in any order.
 
     Parameters
@@ -213,8 +198,7 @@ def work_off(
     futures = as_completed(first)
     try:
         for future in futures:
-            task = under_way.pop(future.key)
-            yield task, _result(future, task)
+            yield _result(future, under_way.pop(future.key))
             # Graphs of several blocks are built faster together.
             if len(under_way) <= window // 2:
                 futures.update(submit(window // 2))

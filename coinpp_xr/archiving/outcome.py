@@ -38,7 +38,7 @@ class ArchiveReport:
     failures : tuple of Failure
         Blocks that could not be written; everything else is done.
     n_blocks, n_done, n_new : int
-        Of the whole archive; done by now; done by this run.
+        Of the variables that this run was about; done by now; done by this run.
     seconds : float
         From the first block to the last one of this run.
     raw_nbytes : int

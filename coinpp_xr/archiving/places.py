@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import zarr
 from zarr.storage import MemoryStore, ZipStore
 
-from coinpp_xr.archiving.claims import changing_structure
+from coinpp_xr.archiving.claims import changing_structure, claimed
+from coinpp_xr.archiving.manifest import is_archive
 from coinpp_xr.stores import open_group
 
 Item = TypeVar("Item")
+# A commit takes about a second; what is lost between two of them is done again.
+_BLOCKS_PER_COMMIT = 256
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Place:
     """A store that several processes can open and write to.
 
@@ -31,17 +34,30 @@ class Place:
     store: Any
     storage_options: dict[str, Any] | None = None
 
+    # Whether a copy of all metadata at the root makes opening faster.
+    gains_by_consolidating = True
+
     def open(self) -> zarr.Group | None:
         """The root, for writing; None if nothing is there."""
         return open_group(self.store, None, self.storage_options, mode="r+")
 
     @contextmanager
-    def changing(self) -> Iterator[zarr.Group]:
-        """The root, whose metadata nobody else changes in this block."""
+    def claimed(self, what: Mapping[str, range]) -> Iterator[None]:
+        """Keep others off some steps along time of some variables while this block runs."""
         group = self.open()
         assert group is not None
+        with claimed(group, what):
+            yield
+
+    @contextmanager
+    def changing(self) -> Iterator[Place]:
+        """Where to change metadata, which nobody else does in this block."""
+        group = self.open()
+        if group is None or not is_archive(group):
+            yield self
+            return
         with changing_structure(group):
-            yield group
+            yield self
 
     def batches(self, blocks: Sequence[Item]) -> Iterator[Sequence[Item]]:
         """Blocks that are written in one transaction."""
@@ -50,7 +66,7 @@ class Place:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """What is written in this block stays if it ends well; here it stays at once."""
+        """What is written in this block; here it stays at once."""
         yield Transaction(self)
 
     def __str__(self) -> str:
@@ -65,12 +81,62 @@ class Transaction:
     ----------
     place : Place
         That workers write to.
+    sessions : list
+        What they wrote, where a place has transactions.
     """
 
     place: Place
+    sessions: list[Any] = field(default_factory=list)
 
     def add(self, session: Any) -> None:
         """Take what a worker wrote."""
+        if session is not None:
+            self.sessions.append(session)
+
+
+class IcechunkPlace(Place):
+    """A branch of an Icechunk repository: blocks appear in commits of many, or not at all.
+
+    Two processes that write the same blocks are found out by Icechunk when they commit.
+    """
+
+    gains_by_consolidating = False
+
+    def __init__(self, repository: Any, branch: str = "main") -> None:
+        super().__init__(repository.readonly_session(branch).store)
+        self._repository, self._branch = repository, branch
+
+    def open(self) -> zarr.Group | None:
+        return open_group(self._repository.readonly_session(self._branch).store, None, mode="r")
+
+    @contextmanager
+    def claimed(self, what: Mapping[str, range]) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def changing(self) -> Iterator[Place]:
+        session = self._repository.writable_session(self._branch)
+        yield Place(session.store)
+        if session.has_uncommitted_changes:
+            session.commit("metadata of the archive")
+
+    def batches(self, blocks: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        for start in range(0, len(blocks), _BLOCKS_PER_COMMIT):
+            yield blocks[start : start + _BLOCKS_PER_COMMIT]
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        session = self._repository.writable_session(self._branch)
+        transaction = Transaction(Place(session.fork().store))
+        try:
+            yield transaction
+        finally:  # also what was done before Ctrl-C
+            if transaction.sessions:
+                session.merge(*transaction.sessions)
+                session.commit(f"{len(transaction.sessions)} blocks")
+
+    def __str__(self) -> str:
+        return f"branch {self._branch} of an Icechunk repository"
 
 
 def place_of(store: Any, storage_options: Mapping[str, Any] | None) -> Place:
@@ -82,6 +148,10 @@ def place_of(store: Any, storage_options: Mapping[str, Any] | None) -> Place:
         If several processes cannot write to it.
     """
     options = dict(storage_options) if storage_options else None
+    if type(store).__module__.split(".")[0] == "icechunk":
+        if not hasattr(store, "writable_session"):
+            raise ValueError("give the icechunk.Repository; sessions are opened and committed here")
+        return IcechunkPlace(store)
     if isinstance(store, MemoryStore | dict):
         raise ValueError(
             "a store in memory cannot be shared with workers; give a folder or a URL, or use "

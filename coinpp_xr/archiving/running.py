@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import zarr
 
 from coinpp_xr.archiving.beginning import Options, Part, Wanted, begin
-from coinpp_xr.archiving.claims import changing_structure, claimed
 from coinpp_xr.archiving.cluster import Task, a_client, check_workers, prepared, work_off
 from coinpp_xr.archiving.manifest import column, entry
 from coinpp_xr.archiving.outcome import ArchiveReport, report_on, write_attributes
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from coinpp_xr.models import Model
 
 Bound = float | Mapping[str, float] | None
-
-# Blocks of each variable that are read again to see whether the source is still the same.
-_SPOT_CHECKS = 2
 
 
 def archive(
@@ -135,31 +134,17 @@ def archive(
         variables=_names(variables), model=model, train_minutes=train_minutes,
         embed_model=embed_model, chunk_time=chunk_time, effort=effort,
     )  # fmt: skip
-    if zarr_format not in (2, 3):
-        raise ValueError(f"zarr_format must be 2 or 3, got {zarr_format!r}")
-    options = Options(zarr_format, shards, times, verify, resume)
+    options = Options(zarr_format, shards, times, verify, resume, consolidated)
     place = place_of(store, storage_options)
     opened = open_source(source, settings.variables, chunk_time)
     wanted = Wanted.of(opened, settings)
     with a_client(client, workers, gpu=gpu) as connected:
         threads = check_workers(connected, gpu=gpu)
-        parts = begin(opened, place, wanted, options)
-        group = place.open()
-        assert group is not None
-        _consolidate(group, parts, consolidated)
-        with (
-            claimed(group, {part.name: part.steps for part in parts}),
-            prepared(
-                connected,
-                [part.choice.model for part in parts if part.choice.model is not None],
-                sharded=any(entry(group, part.name)[0].shards is not None for part in parts),
-                gpu=gpu,
-            ),
-        ):
-            _check_source(connected, group, opened, parts, place)
-            run = _Run(connected, group, place, parts, options.verify, threads, gpu)
-            outcomes, failures, seconds = run.do(progress)
-        return _finish(group, wanted, parts, outcomes, failures, seconds, place, consolidated)
+        run = _Run(connected, place, opened, wanted, options, threads, gpu)
+        with run.begun():
+            run.check_source()
+            run.work(progress)
+        return run.finish()
 
 
 def _names(variables: str | Iterable[str] | None) -> list[str] | None:
@@ -169,129 +154,152 @@ def _names(variables: str | Iterable[str] | None) -> list[str] | None:
 
 
 class _Run:
-    """The blocks that are missing, one after the other."""
+    """One call of :func:`archive`, after its arguments were checked."""
 
     def __init__(
         self,
         client: Client,
-        group: zarr.Group,
         place: Place,
-        parts: list[Part],
-        verify: bool,
+        source: Source,
+        wanted: Wanted,
+        options: Options,
         threads: int,
         gpu: bool,
     ) -> None:
-        self._client, self._threads, self._gpu = client, threads, gpu
-        self._place = place
-        self._todo: list[tuple[Part, int]] = []
-        self._done_before = 0
-        for part in parts:
-            done = entry(group, part.name)[1].done()
-            self._done_before += int(sum(done[index] for index in part.blocks()))
-            self._todo += [(part, index) for index in part.blocks() if not done[index]]
-        self._verify = verify
+        self._client, self._place, self._source = client, place, source
+        self._wanted, self._options = wanted, options
+        self._threads, self._gpu = threads, gpu
+        self._parts: list[Part] = []
+        self._outcomes: list[Outcome] = []
+        self._failures: list[Failure] = []
+        self._seconds = 0.0
 
-    def do(self, show: bool | None) -> tuple[list[Outcome], list[Failure], float]:
-        outcomes: list[Outcome] = []
-        failures: list[Failure] = []
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Metadata in place, others kept off and workers ready, as long as the block runs."""
+        with self._place.changing() as place:
+            self._parts = begin(self._source, place, self._wanted, self._options)
+            self._consolidate(place)
+        group = self._group()
+        models = [part.choice.model for part in self._parts if part.choice.model is not None]
+        sharded = any(entry(group, part.name)[0].shards is not None for part in self._parts)
+        with (
+            self._place.claimed({part.name: part.steps for part in self._parts}),
+            prepared(self._client, models, sharded=sharded, gpu=self._gpu),
+        ):
+            yield
+
+    def check_source(self) -> None:
+        """Refuse a source that is not the one that the archive was begun from.
+
+        If its files look as before, a few blocks are read again; if not, all that are done and
+        that the source holds: a file that was copied, mended or got longer is fine if its values
+        are.
+
+        Raises
+        ------
+        ValueError
+        """
+        group = self._group()
+        for part in self._parts:
+            manifest = entry(group, part.name)[1]
+            rows, known = manifest.rows, manifest.attributes["source_files"]
+            done = [index for index in part.blocks() if np.isfinite(rows[index, 0])]
+            now = self._source.files
+            if all(known.get(name, sign) == sign for name, sign in now.items()):
+                done = sorted({*done[:1], *done[-1:]})
+            job = part.job(self._place, verify=True)
+            lazy = [
+                dask.delayed(source_checksum, pure=False)(part.block(index), job) for index in done
+            ]
+            for index, future in zip(done, self._client.compute(lazy), strict=True):
+                if future.result() != int(column(rows, "source_crc32")[index]):
+                    raise ValueError(
+                        f"{part.name} {part.label(index)}: the source holds other values than when "
+                        "this was archived; write another archive, or delete this one and begin "
+                        "anew"
+                    )
+
+    def work(self, show: bool | None) -> None:
+        """Write the blocks that are missing."""
+        group = self._group()
+        todo = []
+        for part in self._parts:
+            done = entry(group, part.name)[1].done()
+            todo += [(part, index) for index in part.blocks() if not done[index]]
         started = time.perf_counter()
-        with Progress(show, len(self._todo), self._client) as progress:
-            for batch in self._place.batches(self._todo):
+        with Progress(show, len(todo), self._client) as progress:
+            for batch in self._place.batches(todo):
                 with self._place.transaction() as transaction:
-                    jobs = {
-                        part.name: part.job(transaction.place, verify=self._verify)
-                        for part, _ in batch
-                    }
-                    tasks = [Task(part, jobs[part.name], index) for part, index in batch]
-                    for _, result in work_off(
-                        self._client, tasks, self._threads, gpu=self._gpu,
-                        watch=progress.watch,
-                    ):  # fmt: skip
+                    for result in self._results(batch, transaction.place, progress):
                         if isinstance(result, Failure):
-                            failures.append(result)
+                            self._failures.append(result)
                         else:
-                            outcomes.append(result)
+                            self._outcomes.append(replace(result, session=None))
                             transaction.add(result.session)
                         progress.step(result)
-        return outcomes, failures, time.perf_counter() - started
+        self._seconds = time.perf_counter() - started
 
+    def _results(
+        self, batch: Sequence[tuple[Part, int]], place: Place, progress: Progress
+    ) -> Iterator[Outcome | Failure]:
+        jobs = {part.name: part.job(place, verify=self._options.verify) for part, _ in batch}
+        tasks = [Task(part, jobs[part.name], index) for part, index in batch]
+        return work_off(self._client, tasks, self._threads, gpu=self._gpu, watch=progress.watch)
 
-def _check_source(
-    client: Client, group: zarr.Group, source: Source, parts: list[Part], place: Place
-) -> None:
-    """Refuse a source that is not the one that the archive was begun from.
+    def finish(self) -> ArchiveReport:
+        """Write what can only be known at the end."""
+        reasons = self._wanted.reasons | {part.name: part.choice.reason for part in self._parts}
+        with self._place.changing() as place:
+            group = place.open()
+            assert group is not None
+            for part in self._parts:
+                manifest = entry(group, part.name)[1].array
+                known: Any = manifest.attrs["source_files"]
+                if known != (now := known | self._source.files):
+                    manifest.attrs["source_files"] = now
+            report = report_on(group, reasons)
+            write_attributes(group, report)
+            self._consolidate(place)
+            states = [entry(group, part.name)[1].done() for part in self._parts]
+        work: dict[str, float] = defaultdict(float)
+        workers: dict[str, dict[str, float]] = {}
+        for outcome in self._outcomes:
+            for phase, took in outcome.seconds.items():
+                work[phase] += took
+            one = workers.setdefault(
+                outcome.worker, {"blocks": 0, "seconds": 0.0, "peak_nbytes": 0}
+            )
+            one["blocks"] += 1
+            one["seconds"] += sum(outcome.seconds.values())
+            one["peak_nbytes"] = max(one["peak_nbytes"], outcome.peak_nbytes)
+        return ArchiveReport(
+            store=str(self._place),
+            report=report,
+            failures=tuple(self._failures),
+            n_blocks=sum(map(len, states)),
+            n_done=int(sum(state.sum() for state in states)),
+            n_new=len(self._outcomes),
+            seconds=self._seconds,
+            raw_nbytes=sum(outcome.raw_nbytes for outcome in self._outcomes),
+            work_seconds=dict(work),
+            workers=workers,
+        )
 
-    If files look as before, a few blocks are read again; if not, all that are done and that the
-    source holds: a file that was copied, mended or got longer is fine if its values are.
+    def _group(self) -> zarr.Group:
+        group = self._place.open()
+        assert group is not None
+        return group
 
-    Raises
-    ------
-    ValueError
-    """
-    import dask
-
-    for part in parts:
-        manifest = entry(group, part.name)[1]
-        rows = manifest.rows
-        done = [index for index in part.blocks() if np.isfinite(rows[index, 0])]
-        known = manifest.attributes["source_files"]
-        if any(known.get(name, sign) != sign for name, sign in source.files.items()):
-            checked = done
-        else:
-            checked = sorted({*done[:1], *done[-1:]})
-        job = part.job(place, verify=True)
-        lazy = [
-            dask.delayed(source_checksum, pure=False)(part.block(index), job) for index in checked
-        ]
-        for index, future in zip(checked, client.compute(lazy), strict=True):
-            if future.result() != int(column(rows, "source_crc32")[index]):
-                raise ValueError(
-                    f"{part.name} {part.label(index)}: the source holds other values than when "
-                    "this was archived; write another archive, or delete this one and begin anew"
-                )
-        if source.files and known != known | source.files:
-            manifest.array.attrs["source_files"] = known | source.files
-
-
-def _finish(
-    group: zarr.Group,
-    wanted: Wanted,
-    parts: list[Part],
-    outcomes: list[Outcome],
-    failures: list[Failure],
-    seconds: float,
-    place: Place,
-    consolidated: bool | None,
-) -> ArchiveReport:
-    """Write what can only be known at the end."""
-    reasons = wanted.reasons | {part.name: part.choice.reason for part in parts}
-    with place.changing() as group:
-        report = report_on(group, reasons)
-        write_attributes(group, report)
-    _consolidate(group, parts, consolidated)
-    work: dict[str, float] = defaultdict(float)
-    workers: dict[str, dict[str, float]] = {}
-    for outcome in outcomes:
-        for phase, took in outcome.seconds.items():
-            work[phase] += took
-        own = workers.setdefault(outcome.worker, {"blocks": 0, "seconds": 0.0, "peak_nbytes": 0})
-        own["blocks"] += 1
-        own["seconds"] += sum(outcome.seconds.values())
-        own["peak_nbytes"] = max(own["peak_nbytes"], outcome.peak_nbytes)
-    states = [entry(group, part.name)[1].done() for part in parts]
-    return ArchiveReport(
-        str(place), report, tuple(failures), sum(map(len, states)),
-        int(sum(state.sum() for state in states)), len(outcomes), seconds,
-        sum(outcome.raw_nbytes for outcome in outcomes), dict(work), workers,
-    )  # fmt: skip
-
-
-def _consolidate(group: zarr.Group, parts: list[Part], asked: bool | None) -> None:
-    """Copy all metadata to the root, unless that would hold every model a second time."""
-    is_v3 = group.metadata.zarr_format == 3
-    embedded = any(codec_of(entry(group, part.name)[0]).embed_model for part in parts)
-    if asked is False or (asked is None and is_v3 and embedded):
-        return
-    with changing_structure(group), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(group.store, zarr_format=group.metadata.zarr_format)
+    def _consolidate(self, place: Place) -> None:
+        """Copy all metadata to the root, unless that would hold every model a second time."""
+        group, asked = place.open(), self._options.consolidated
+        assert group is not None
+        if asked is None:
+            is_v3 = group.metadata.zarr_format == 3
+            embedded = any(codec_of(entry(group, p.name)[0]).embed_model for p in self._parts)
+            asked = self._place.gains_by_consolidating and not (is_v3 and embedded)
+        if asked:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Consolidated metadata")
+                zarr.consolidate_metadata(group.store, zarr_format=group.metadata.zarr_format)

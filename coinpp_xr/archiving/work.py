@@ -162,7 +162,8 @@ def verify_block(values: Values, job: Job, index: int) -> Outcome:
     verified = time.perf_counter()
     manifest.array[index] = row
     seconds = {"verify": verified - started, "record": time.perf_counter() - verified}
-    return Outcome(index, row, values.nbytes, seconds, _worker(), peak_nbytes())
+    session = getattr(job.store, "session", None)
+    return Outcome(index, row, values.nbytes, seconds, _worker(), peak_nbytes(), session)
 
 
 def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Rows:
