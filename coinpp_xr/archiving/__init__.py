@@ -1,6 +1,16 @@
 """Whole archives on a dask cluster: resumable, verified, growing."""
 
+from coinpp_xr.archiving.forecast import ArchivePlan, plan_archive
 from coinpp_xr.archiving.outcome import ArchiveReport
+from coinpp_xr.archiving.reading import Verification, decompress, verify
 from coinpp_xr.archiving.running import archive
 
-__all__ = ["ArchiveReport", "archive"]
+__all__ = [
+    "ArchivePlan",
+    "ArchiveReport",
+    "Verification",
+    "archive",
+    "decompress",
+    "plan_archive",
+    "verify",
+]

@@ -32,7 +32,6 @@ from coinpp_xr.selection import (
     Layout,
     check_rates,
     choose_variables,
-    rates_by_variable,
     rates_of,
 )
 from coinpp_xr.stores import codec_of, dims_of, put_whole
@@ -162,7 +161,11 @@ def designs_of(
     wanted: Wanted, names: Sequence[Any], options: Options
 ) -> dict[Any, tuple[Design, dict[str, Any]]]:
     """How each new variable is to lie in the archive, and at what rate."""
-    rates = rates_by_variable(wanted.settings.rates, names, has_model=wanted.found is not None)
+    rates = {name: rates_of(wanted.settings.rates, name) for name in names}
+    if without := [str(name) for name in names if not rates[name]]:
+        raise ValueError(
+            f"{', '.join(without)}: give max_error or target_rmse in the variable's unit, or bits"
+        )
     if options.shards is not None and options.zarr_format == 2 and names:
         raise ValueError("shards need Zarr format 3; give zarr_format=3 or leave them out")
     for name in names:
@@ -288,7 +291,7 @@ def _add(
     # Last: it says that an archive was begun and can be gone on with.
     create_group(group)
     return [
-        _part(dataset[name], tilings[name][0], 0, options, new.choice)
+        part_of(dataset[name], tilings[name][0], 0, options, new.choice)
         for name, (new, _) in designed.items()
     ]
 
@@ -358,7 +361,7 @@ def _offsets(group: zarr.Group, wanted: Wanted) -> dict[str, int]:
                     f"{_span(before)})"
                 )
             continue
-        offset = _offset(before.to_numpy(), own.to_numpy())
+        offset = offset_of(before.to_numpy(), own.to_numpy())
         if offset is None:
             raise ValueError(
                 f"{dim} of the source ({_span(own)}) neither matches nor continues that of the "
@@ -368,7 +371,7 @@ def _offsets(group: zarr.Group, wanted: Wanted) -> dict[str, int]:
     return offsets
 
 
-def _offset(before: Any, own: Any) -> int | None:
+def offset_of(before: Any, own: Any) -> int | None:
     """Where ``own`` begins in ``before``, or right after it; None if they do not fit."""
     at = np.flatnonzero(before == own[0])
     if len(at) == 1:
@@ -503,10 +506,10 @@ def _continued(
     model = None
     if codec.model != NO_MODEL:
         model = load_model(codec.model, codec.fingerprint)
-    return _part(array, tiling, offset, options, Choice(model, codec.embed_model is not None))
+    return part_of(array, tiling, offset, options, Choice(model, codec.embed_model is not None))
 
 
-def _part(
+def part_of(
     array: xr.DataArray, tiling: Tiling, offset: int, options: Options, choice: Choice
 ) -> Part:
     """What of a variable is to be written: what was asked for and the source holds whole."""

@@ -181,15 +181,39 @@ def work_off(
     watch : callable, optional
         Gets dask's futures, of all tasks at once.
     """
-    waiting = iter(tasks)
+    listed = list(tasks)
+    lazy = (_lazy(task, gpu=gpu) for task in listed)
+    for position, future in in_windows(client, lazy, threads, watch):
+        yield _result(future, listed[position])
+
+
+def in_windows(
+    client: Client,
+    lazy: Iterable[Any],
+    threads: int,
+    watch: Callable[[list[Any]], None] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Compute some delayed objects, so many at a time that the scheduler is not flooded.
+
+    Yields
+    ------
+    position : int
+        Of the object.
+    future
+        That is done, well or not.
+    """
+    waiting = enumerate(lazy)
     window = _PER_THREAD * threads
-    under_way: dict[str, Task] = {}
+    under_way: dict[str, int] = {}
 
     def submit(count: int | None) -> list[Any]:
         batch = list(islice(waiting, count))
-        lazy = [_lazy(task, gpu=gpu) for task in batch]
-        futures = client.compute(lazy, retries=RETRIES) if lazy else []
-        under_way.update(zip((future.key for future in futures), batch, strict=True))
+        if not batch:
+            return []
+        futures = client.compute([one for _, one in batch], retries=RETRIES)
+        under_way.update(
+            zip((future.key for future in futures), (i for i, _ in batch), strict=True)
+        )
         return list(futures)
 
     first = submit(window if watch is None else None)
@@ -198,7 +222,7 @@ def work_off(
     futures = as_completed(first)
     try:
         for future in futures:
-            yield _result(future, under_way.pop(future.key))
+            yield under_way.pop(future.key), future
             # Graphs of several blocks are built faster together.
             if len(under_way) <= window // 2:
                 futures.update(submit(window // 2))

@@ -25,10 +25,11 @@ GROUP = "coinpp_manifest"
 CLAIMS = "claims"
 
 _KINDS = tuple(f"chunks_{kind.name.lower()}" for kind in Kind)
-# Sums over the globes of a block, as in GLOBE_ERRORS; its worst chunk and globe (C order in it).
+# Sums over the globes of a block, as in GLOBE_ERRORS; its worst chunk and globe by their
+# position in it, in C order.
 FIELDS = (
     "globes", "nbytes", "payload_crc32", "source_crc32", *(GLOBE_ERRORS.names or ()),
-    "worst_chunk_rmse", "worst_globe_rmse", "worst_globe", *_KINDS,
+    "worst_chunk_rmse", "worst_chunk", "worst_globe_rmse", "worst_globe", *_KINDS,
 )  # fmt: skip
 
 Rows = npt.NDArray[np.float64]

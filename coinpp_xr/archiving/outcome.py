@@ -215,7 +215,9 @@ def _errors(
         return {}
     area = column(rows, "weight").sum()
     worst = int(column(rows, "worst_globe_rmse").argmax())
-    chunk = int(column(rows, "worst_chunk_rmse").argmax())
+    in_chunk = int(column(rows, "worst_chunk_rmse").argmax())
+    chunks = tiling.chunks_of(tiling.where(int(indices[in_chunk])))
+    chunk = list(chunks)[int(column(rows, "worst_chunk")[in_chunk])]
     dims, where = tiling.dims[:-2], tiling.where(int(indices[worst]))[:-2]
     in_block = int(column(rows, "worst_globe")[worst])
     inside = np.unravel_index(in_block, [w.stop - w.start for w in where]) if where else ()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import zarr
 from zarr.storage import MemoryStore, ZipStore
@@ -37,9 +37,10 @@ class Place:
     # Whether a copy of all metadata at the root makes opening faster.
     gains_by_consolidating = True
 
-    def open(self) -> zarr.Group | None:
-        """The root, for writing; None if nothing is there."""
-        return open_group(self.store, None, self.storage_options, mode="r+")
+    def open(self, *, read_only: bool = False) -> zarr.Group | None:
+        """The root; None if nothing is there."""
+        mode: Literal["r", "r+"] = "r" if read_only else "r+"
+        return open_group(self.store, None, self.storage_options, mode=mode)
 
     @contextmanager
     def claimed(self, what: Mapping[str, range]) -> Iterator[None]:
@@ -106,7 +107,7 @@ class IcechunkPlace(Place):
         super().__init__(repository.readonly_session(branch).store)
         self._repository, self._branch = repository, branch
 
-    def open(self) -> zarr.Group | None:
+    def open(self, *, read_only: bool = False) -> zarr.Group | None:
         return open_group(self._repository.readonly_session(self._branch).store, None, mode="r")
 
     @contextmanager

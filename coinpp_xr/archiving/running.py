@@ -18,19 +18,17 @@ from coinpp_xr.archiving.beginning import Options, Part, Wanted, begin
 from coinpp_xr.archiving.cluster import Task, a_client, check_workers, prepared, work_off
 from coinpp_xr.archiving.manifest import column, entry
 from coinpp_xr.archiving.outcome import ArchiveReport, report_on, write_attributes
-from coinpp_xr.archiving.places import Place, place_of
+from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.progress import Progress
-from coinpp_xr.archiving.sources import Source, open_source
+from coinpp_xr.archiving.requests import Bound, request
+from coinpp_xr.archiving.sources import Source
 from coinpp_xr.archiving.work import Failure, Outcome, source_checksum
-from coinpp_xr.planning import Settings
 from coinpp_xr.stores import codec_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from coinpp_xr.models import Model
-
-Bound = float | Mapping[str, float] | None
 
 
 def archive(
@@ -126,18 +124,13 @@ def archive(
     RuntimeError
         If somebody else is writing the same part of the archive.
     """
-    settings = Settings(
-        rates={
-            "bits": bits, "max_error": max_error, "max_error_relative": max_error_relative,
-            "target_rmse": target_rmse,
-        },
-        variables=_names(variables), model=model, train_minutes=train_minutes,
-        embed_model=embed_model, chunk_time=chunk_time, effort=effort,
+    place, opened, wanted, options = request(
+        source, store, variables=variables, bits=bits, target_rmse=target_rmse,
+        max_error=max_error, max_error_relative=max_error_relative, model=model,
+        train_minutes=train_minutes, embed_model=embed_model, chunk_time=chunk_time,
+        shards=shards, effort=effort, zarr_format=zarr_format, times=times, verify=verify,
+        resume=resume, consolidated=consolidated, storage_options=storage_options,
     )  # fmt: skip
-    options = Options(zarr_format, shards, times, verify, resume, consolidated)
-    place = place_of(store, storage_options)
-    opened = open_source(source, settings.variables, chunk_time)
-    wanted = Wanted.of(opened, settings)
     with a_client(client, workers, gpu=gpu) as connected:
         threads = check_workers(connected, gpu=gpu)
         run = _Run(connected, place, opened, wanted, options, threads, gpu)
@@ -145,12 +138,6 @@ def archive(
             run.check_source()
             run.work(progress)
         return run.finish()
-
-
-def _names(variables: str | Iterable[str] | None) -> list[str] | None:
-    if variables is None:
-        return None
-    return [variables] if isinstance(variables, str) else list(variables)
 
 
 class _Run:

@@ -49,11 +49,14 @@ class Job:
     latitude: Values
     verify: bool
 
-    def group(self) -> zarr.Group:
-        """The root of the archive, for writing."""
+    def group(self, *, read_only: bool = False) -> zarr.Group:
+        """The root of the archive."""
         options = dict(self.storage_options) if self.storage_options else None
         return zarr.open_group(
-            self.store, mode="r+", storage_options=options, use_consolidated=False
+            self.store,
+            mode="r" if read_only else "r+",
+            storage_options=options,
+            use_consolidated=False,
         )
 
     def values(self, variable: xr.Variable) -> Values:
@@ -178,14 +181,14 @@ def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Row
     errors = np.zeros(values.shape[:-2], GLOBE_ERRORS)
     errors["valid"] = np.isfinite(values).sum((-2, -1))
     errors["missing"] = np.prod(values.shape[-2:]) - errors["valid"]
-    worst_chunk = np.nan
+    chunk_rmses = [np.nan]
     if job.verify:
         rate = codec_of(array).rate
         decoded = np.asarray(array[where])
         errors = block_errors(values, decoded, job.latitude, job.name, rate.bound)
         check_target(job.name, rate.target_rmse, errors, job.tiling.chunks[:-2])
         chunks = (within(c, where)[:-2] for c in job.tiling.chunks_of(where))
-        worst_chunk = max(chunk_rmse(errors[chunk]) for chunk in chunks)
+        chunk_rmses = [chunk_rmse(errors[chunk]) for chunk in chunks]
     weight = errors["weight"].ravel()
     rmse = np.sqrt(
         np.divide(errors["squared"].ravel(), weight, out=np.zeros_like(weight), where=weight > 0)
@@ -201,7 +204,7 @@ def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Row
         {
             "globes": errors.size, "nbytes": nbytes, "payload_crc32": checksum,
             "source_crc32": zlib.crc32(values.tobytes()), **summary,
-            "worst_chunk_rmse": worst_chunk,
+            "worst_chunk_rmse": max(chunk_rmses), "worst_chunk": int(np.argmax(chunk_rmses)),
             "worst_globe_rmse": float(rmse.max()) if job.verify else np.nan,
             "worst_globe": int(rmse.argmax()),
         },

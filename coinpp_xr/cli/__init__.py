@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from coinpp_xr import __version__
-from coinpp_xr.cli import compare, files, models, train
+from coinpp_xr.cli import archive, compare, files, models, train
 from coinpp_xr.errors import ModelNotFoundError
 
 # NotImplementedError and what torch raises (no such device, out of memory) are RuntimeErrors.
@@ -32,6 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train.train)
+app.command()(archive.archive)
+app.command()(archive.verify)
 app.command()(compare.compare)
 app.command()(files.compress)
 app.command()(files.decompress)
@@ -77,12 +79,13 @@ def _coinpp(
 
     \b
     Example:
-      coinpp train era5.nc --latent-dim 16 --max-minutes 10 -o mine.safetensors
+      coinpp archive "era5/*.nc" out.zarr --max-error 0.5
 
     \b
     Exit codes:
       0    done
       1    it did not work; one line on stderr says why
       2    the command line is wrong
-      130  stopped by Ctrl-C; training can go on with --resume
+      3    some blocks of an archive are missing or wrong
+      130  stopped by Ctrl-C; archives and training can go on
     """

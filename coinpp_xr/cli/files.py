@@ -1,4 +1,7 @@
-"""``coinpp compress``, ``decompress`` and ``inspect``: images, volumes and sound in files."""
+"""``coinpp compress``, ``decompress`` and ``inspect``: images, volumes and sound in files.
+
+The last two also take Zarr stores, which :mod:`coinpp_xr.cli.stores` knows about.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coinpp_xr.cli.sources import read_one_media
+from coinpp_xr.cli.stores import decompress_store, inspect_store, is_store
 from coinpp_xr.cli.text import print_columns, tell
 
 if TYPE_CHECKING:
@@ -122,27 +126,45 @@ def compress(
 
 
 def decompress(
-    file: Annotated[str, typer.Argument(metavar="FILE.coinpp", show_default=False)],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.coinpp|STORE", help="A compressed file, or a Zarr store.",
+            show_default=False,
+        ),
+    ],
+    target_name: Annotated[
+        Path | None, typer.Argument(metavar="[OUT]", help="As --output.", show_default=False)
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o",
-            help="The file to write, in the format of its suffix, or a folder for it.  "
-            "[default: the original name, beside FILE.coinpp]",
+            help="The file to write, in the format of its suffix, or a folder for it; .nc or .zarr "
+            "for a store.  [default: the original name, beside FILE.coinpp]",
             show_default=False,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:  # fmt: skip
-    """Write a compressed file as what it was, or in another format.
+    """Write a compressed file as what it was, or a store as plain data.
 
     \b
     Examples:
       coinpp decompress photo.png.coinpp
       coinpp decompress brain.coinpp -o brain.npy
+      coinpp decompress out.zarr plain.nc
     """
     from coinpp_xr.data.media import write_media
 
+    if output is not None and target_name is not None:
+        raise typer.BadParameter("give OUT or --output, not both")
+    output = output or target_name
+    if is_store(file):
+        if output is None:
+            raise typer.BadParameter("say where to: coinpp decompress STORE OUT.nc, or OUT.zarr")
+        decompress_store(file, output, force)
+        return
     compressed, _ = _open(file)
     if output is None or output.is_dir():
         target = (Path(file).parent if output is None else output) / _file_name(compressed)
@@ -159,14 +181,31 @@ def decompress(
 
 
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE.coinpp", show_default=False)],
-) -> None:
-    """Show what a compressed file holds.
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.coinpp|STORE", help="A compressed file, or a Zarr store.",
+            show_default=False,
+        ),
+    ],
+    chunk: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="One chunk of a store, such as t2m/0/0/0."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Show what a compressed file or a Zarr store holds.
 
     \b
-    Example:
+    Examples:
       coinpp inspect photo.png.coinpp
+      coinpp inspect out.zarr
+      coinpp inspect out.zarr --chunk t2m/0/0/0
     """
+    if is_store(file):
+        inspect_store(file, chunk)
+        return
+    if chunk is not None:
+        raise typer.BadParameter("only stores have chunks")
     from coinpp_xr.bitstream import Payload
 
     compressed, size = _open(file)

@@ -1,0 +1,291 @@
+"""What an archive will take, from a sample: tasks, memory, size and time, before it is begun."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from coinpp_xr.archiving.beginning import Options, Part, Wanted, begin, designs_of, tiling_of
+from coinpp_xr.archiving.manifest import entry, is_archive, variables_of
+from coinpp_xr.archiving.places import Place
+from coinpp_xr.archiving.requests import request
+from coinpp_xr.archiving.tiling import Tiling
+from coinpp_xr.parallel import thread_count
+from coinpp_xr.settings import config
+from coinpp_xr.stores import codec_of
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_SAMPLE_BLOCKS = 2
+
+
+@dataclass(frozen=True)
+class VariableForecast:
+    """One variable of an archive to be.
+
+    Parameters
+    ----------
+    name : str
+    tasks, left : int
+        Blocks, and those that are not done yet.
+    block, chunks : tuple of int
+        Shape of a block and of a chunk.
+    raw_nbytes : int
+        All values, as they are in memory.
+    nbytes : int
+        Expected size, without models and metadata.
+    seconds : float
+        Expected time per task: encode, decode and compare, on one thread of this machine.
+    memory_nbytes : int
+        What a task needs beside what the worker has anyway.
+    remarks : str
+    """
+
+    name: str
+    tasks: int
+    left: int
+    block: tuple[int, ...]
+    chunks: tuple[int, ...]
+    raw_nbytes: int
+    nbytes: int
+    seconds: float
+    memory_nbytes: int
+    remarks: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return self.raw_nbytes / self.nbytes if self.nbytes else float("inf")
+
+
+@dataclass(frozen=True, repr=False)
+class ArchivePlan:
+    """What :func:`coinpp_xr.archive` would do.
+
+    Parameters
+    ----------
+    store : str
+    variables : tuple of VariableForecast
+    left_alone : dict
+        Why each of the other variables is not compressed.
+    workers : int
+        For which the time is told.
+    """
+
+    store: str
+    variables: tuple[VariableForecast, ...]
+    left_alone: dict[str, str]
+    workers: int
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of what is left, if reading and writing cost nothing."""
+        return sum(v.left * v.seconds for v in self.variables) / self.workers
+
+    @property
+    def nbytes(self) -> int:
+        return sum(v.nbytes for v in self.variables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self) | {"seconds": self.seconds, "nbytes": self.nbytes}
+
+    @property
+    def notes(self) -> list[str]:
+        tasks, left = sum(v.tasks for v in self.variables), sum(v.left for v in self.variables)
+        done = "" if tasks == left else f" ({tasks - left:,} are done)"
+        raw = sum(v.raw_nbytes for v in self.variables)
+        lines = [
+            f"{self.store}: {left:,} tasks{done}, {_size(raw)} become about {_size(self.nbytes)}",
+            f"about {_duration(self.seconds)} with {self.workers} workers of one thread as fast as "
+            "here, reading and writing not counted",
+        ]
+        lines += [f"{v.name}: {v.remarks}" for v in self.variables if v.remarks]
+        return lines + [f"{name}: {reason}" for name, reason in self.left_alone.items()]
+
+    def __rich__(self) -> Group:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for title in ("variable", "tasks", "block", "chunk", "values", "size", "ratio", "s/task",
+                      "memory/task"):  # fmt: skip
+            table.add_column(title, justify="left" if title == "variable" else "right")
+        for v in self.variables:
+            table.add_row(
+                Text(v.name), f"{v.left:,}", "×".join(map(str, v.block)),
+                "×".join(map(str, v.chunks)), _size(v.raw_nbytes), _size(v.nbytes),
+                f"{v.ratio:.3g}×", f"{v.seconds:.2g}", _size(v.memory_nbytes),
+            )  # fmt: skip
+        return Group(table, *(Text(f" {note}") for note in self.notes))
+
+    def __str__(self) -> str:
+        import io
+
+        from rich.console import Console
+
+        console = Console(
+            file=io.StringIO(), width=100, color_system=None, force_terminal=False,
+            force_jupyter=False,
+        )  # fmt: skip
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(map(str.rstrip, capture.get().splitlines())).strip("\n")
+
+    __repr__ = __str__
+
+
+def plan_archive(
+    source: Any, store: Any, *, workers: int | None = None, **settings: Any
+) -> ArchivePlan:
+    """What :func:`coinpp_xr.archive` would do, from two blocks of every variable; writes nothing.
+
+    Parameters
+    ----------
+    source, store
+        As for :func:`coinpp_xr.archive`.
+    workers : int, optional
+        How many there will be; default: as many as this process has cores.
+    **settings
+        As for :func:`coinpp_xr.archive`. No model is trained.
+
+    Returns
+    -------
+    ArchivePlan
+
+    Raises
+    ------
+    FileNotFoundError, FileExistsError, ValueError
+        As :func:`coinpp_xr.archive`.
+    """
+    place, opened, wanted, options = request(source, store, **settings)
+    group = place.open()
+    if group is not None:
+        return _plan_of_rest(place, opened, wanted, options, workers)
+    untrained = replace(wanted, settings=replace(wanted.settings, train_minutes=None))
+    variables = []
+    for name, (new, _) in designs_of(untrained, wanted.chosen, options).items():
+        tiling, _ = tiling_of(wanted.dataset[name], new, options)
+        part = Part(wanted.dataset[name], tiling, 0, range(tiling.shape[tiling.time_axis]))
+        remarks = [new.choice.reason] if new.choice.reason else []
+        if minutes := wanted.settings.train_minutes:
+            remarks.append(f"{minutes:g} minutes of training come first, and may make it smaller")
+        variables.append(_forecast(part, new.codec, len(tiling), "; ".join(remarks)))
+    return _plan(place, variables, wanted, workers)
+
+
+def _plan_of_rest(
+    place: Place, opened: Any, wanted: Wanted, options: Options, workers: int | None
+) -> ArchivePlan:
+    """Of an archive that was begun."""
+    group = place.open()
+    assert group is not None
+    if not is_archive(group) or not options.resume:
+        begin(opened, place, wanted, options)  # says why not
+    there = variables_of(group)
+    variables = []
+    for name in wanted.chosen:
+        array = wanted.dataset[name]
+        if str(name) not in there:
+            new, _ = designs_of(wanted, [name], options)[name]
+            tiling, _ = tiling_of(array, new, options)
+            codec, left = new.codec, len(tiling)
+        else:
+            stored, manifest = entry(group, str(name))
+            grown = dict(zip(manifest.attributes["dims"], stored.shape, strict=True))
+            old = manifest.tiling(stored)
+            dim = old.dims[old.time_axis]
+            shape = tuple(max(n, array.sizes[d]) if d == dim else n for d, n in grown.items())
+            tiling = Tiling(old.dims, shape, old.chunks, old.block, old.time_axis)
+            codec = codec_of(stored)
+            left = len(tiling) - int(manifest.done().sum())
+        steps = range(array.sizes[tiling.dims[tiling.time_axis]])
+        variables.append(_forecast(Part(array, tiling, 0, steps), codec, left, ""))
+    return _plan(place, variables, wanted, workers)
+
+
+def _plan(
+    place: Place, variables: list[VariableForecast], wanted: Wanted, workers: int | None
+) -> ArchivePlan:
+    left_alone = {str(name): reason for name, reason in wanted.reasons.items()}
+    return ArchivePlan(str(place), tuple(variables), left_alone, workers or thread_count())
+
+
+def _forecast(part: Part, codec: Any, left: int, remarks: str) -> VariableForecast:
+    """Encode and decode some blocks in the middle of equal parts, as a worker would."""
+    tiling, array = part.tiling, part.array
+    whole = [i for i in range(len(tiling)) if _is_covered(part, i)]
+    count = min(_SAMPLE_BLOCKS, len(whole))
+    sample = [whole[(2 * i + 1) * len(whole) // (2 * count)] for i in range(count)]
+    raw = nbytes = 0
+    seconds, memory = 0.0, 0
+    for index in sample:
+        values = part.job(Place(None), verify=True).values(part.block(index))
+        with config.set(threads=1), _MemoryWatch() as watch:
+            started = time.perf_counter()
+            for chunk in tiling.chunks_of(tuple(slice(0, n) for n in values.shape)):
+                payload = codec._encode_array(values[chunk])
+                codec._decode_payload(payload)
+                nbytes += len(payload)
+            seconds += time.perf_counter() - started
+        raw += values.nbytes
+        memory = max(memory, watch.grown_nbytes + values.nbytes)
+    total = array.dtype.itemsize * prod(tiling.shape)
+    return VariableForecast(
+        name=part.name, tasks=len(tiling), left=left, block=tiling.block, chunks=tiling.chunks,
+        raw_nbytes=total, nbytes=round(nbytes * total / raw) if raw else 0,
+        seconds=seconds / count if count else 0.0, memory_nbytes=memory, remarks=remarks,
+    )  # fmt: skip
+
+
+def _is_covered(part: Part, index: int) -> bool:
+    steps = part.tiling.where(index)[part.tiling.time_axis]
+    dim = part.tiling.dims[part.tiling.time_axis]
+    return bool(steps.stop <= part.offset + part.array.sizes[dim])
+
+
+class _MemoryWatch:
+    """How much a process grows while a block runs."""
+
+    def __enter__(self) -> _MemoryWatch:
+        self._process = psutil.Process()
+        self._before = self._most = self._process.memory_info().rss
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(0.005):
+            self._most = max(self._most, self._process.memory_info().rss)
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._most = max(self._most, self._process.memory_info().rss)
+
+    @property
+    def grown_nbytes(self) -> int:
+        return int(self._most - self._before)
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} PB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

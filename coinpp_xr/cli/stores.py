@@ -1,0 +1,91 @@
+"""What ``coinpp inspect`` and ``coinpp decompress`` do with Zarr stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from coinpp_xr.cli.text import print_columns
+
+if TYPE_CHECKING:
+    import zarr
+
+_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
+
+
+def is_store(source: str) -> bool:
+    """Whether a name is that of a Zarr store: a folder with its metadata, or a URL."""
+    return "://" in source or any((Path(source) / root).exists() for root in _ROOTS)
+
+
+def inspect_store(source: str, chunk: str | None) -> None:
+    """Print what a store holds, or what one of its chunks is."""
+    from coinpp_xr.archiving.outcome import report_on
+    from coinpp_xr.archiving.places import place_of
+    from coinpp_xr.archiving.reading import compressed_in, look_at_chunk, open_store
+
+    group = open_store(place_of(source, None))
+    if chunk is not None:
+        view = look_at_chunk(group, chunk)
+        sections = ", ".join(f"{size:,} {name}" for name, size in view.sections.items())
+        print_columns(
+            [
+                ("variable", view.name),
+                ("where", ", ".join(f"{w.start}:{w.stop}" for w in view.where)),
+                ("values", f"{view.dtype}, {' x '.join(map(str, view.shape))}"),
+                ("bytes", f"{view.nbytes:,}: {sections}"),
+                ("stored as", view.kind),
+                ("model", view.fingerprint or "none"),
+            ]
+        )
+        return
+    names = compressed_in(group)
+    if not names:
+        raise ValueError(f"{source}: no variable is compressed by coinpp-xr")
+    for name in names:
+        print_columns(_about(group, name))
+    if report := report_on(group):
+        from rich.console import Console
+
+        Console(width=100, highlight=False).print(report)
+
+
+def _about(group: zarr.Group, name: str) -> list[tuple[str, str]]:
+    import zarr
+
+    from coinpp_xr.archiving.manifest import entry, variables_of
+    from coinpp_xr.stores import codec_of, dims_of
+
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    codec = codec_of(array)
+    settings = {k: v for k, v in codec.get_config().items() if isinstance(v, str | int | float)}
+    settings.pop("embed_model", None)
+    shape = ", ".join(f"{dim}: {n}" for dim, n in zip(dims_of(array), array.shape, strict=True))
+    rows = [
+        (name, f"{array.dtype}, {shape}"),
+        ("  codec", ", ".join(f"{key}={value}" for key, value in settings.items())),
+        ("  chunks", " x ".join(map(str, array.chunks))),
+    ]
+    if array.shards is not None:
+        rows.append(("  shards", " x ".join(map(str, array.shards))))
+    if name in variables_of(group):
+        _, manifest = entry(group, name)
+        done = manifest.done()
+        rows.append(("  blocks", f"{int(done.sum()):,} of {len(done):,} done"))
+        rows.append(("  written by", str(manifest.attributes["implementation"])))
+        rows.append(("  source", f"{len(manifest.attributes['source_files']):,} files"))
+    return rows
+
+
+def decompress_store(source: str, target: Path, force: bool) -> None:
+    """Write a store as plain data."""
+    from coinpp_xr.archiving import decompress
+
+    if target.is_dir() and not is_store(str(target)):
+        target = target / f"{Path(source).stem}.nc"
+    decompress(source, target, overwrite=force)
+    files = [p for p in target.rglob("*") if p.is_file()] if target.is_dir() else [target]
+    typer.echo(f"{source} -> {target} ({sum(p.stat().st_size for p in files):,} bytes)")
