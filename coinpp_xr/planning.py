@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from typing import Any
 
@@ -12,6 +12,7 @@ import xarray as xr
 
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
+from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.model_choice import Choice, choose_model
 from coinpp_xr.models import Model
 from coinpp_xr.schemes import MOST_ITEMS
@@ -178,4 +179,15 @@ def design(
     )  # fmt: skip
     codec = _codec(zarr_format, choice, codec_settings)
     codec._check_chunks(in_order.shape, chunks)
+    grid = SphereGrid(layout.latitude, layout.longitude)
+    if not grid.goes_around:
+        reason = "; ".join([_region(grid), choice.reason] if choice.reason else [_region(grid)])
+        choice = replace(choice, reason=reason)
     return Design(layout, codec, chunks, choice)
+
+
+def _region(grid: SphereGrid) -> str:
+    """What models of whole globes cannot be expected to know."""
+    south, north = sorted((grid.latitude[0], grid.latitude[-1]))
+    west, east = sorted((grid.longitude[0], grid.longitude[-1]))
+    return f"a region, no globe: {south:g} to {north:g}° north, {west:g} to {east:g}° east"

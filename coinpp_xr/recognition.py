@@ -106,7 +106,12 @@ def best_layout(
 
 
 def check_orientation(features: Float32, valid: Bool, model: Model, grid: SphereGrid) -> None:
-    """Notice data that was flipped or rolled after the codec got its coordinates."""
+    """Notice data that was flipped or rolled after the codec got its coordinates.
+
+    Only of whole globes: weather can turn the differences within a region round.
+    """
+    if not grid.goes_around:
+        return
     sample = _sample(features, valid)
     own, *others = _mean_field_errors(sample, model, (grid, *_turned(grid)))
     if min(others) < _CLEARLY_BETTER * own:

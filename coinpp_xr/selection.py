@@ -148,7 +148,8 @@ def why_not(array: xr.DataArray) -> str:
     if array.dtype.kind != "f":
         return f"{_KINDS.get(array.dtype.kind, 'text or objects')}: kept as they are"
     if reason := why_no_grid(array):
-        return "no latitude/longitude" if array.ndim < 2 else f"no latitude/longitude: {reason}"
+        is_series = array.ndim < 2 and "GRIB_gridType" not in array.attrs
+        return "no latitude/longitude" if is_series else f"no latitude/longitude: {reason}"
     if array.size == 0:
         return "no values"
     try:

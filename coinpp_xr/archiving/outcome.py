@@ -233,9 +233,7 @@ def _errors(
         "worst_globe_index": index,
         "worst_globe_label": place_label(dataarray, dims, [slice(i, i + 1) for i in position]),
         "worst_chunk_rmse": scale * float(column(rows, "worst_chunk_rmse").max()),
-        "worst_chunk_label": place_label(
-            dataarray, tiling.dims[:-2], tiling.where(int(indices[chunk]))[:-2]
-        ),
+        "worst_chunk_label": place_label(dataarray, dims, chunk[:-2]),
     }
 
 
