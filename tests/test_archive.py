@@ -117,8 +117,8 @@ def test_growing_needs_what_fills_the_last_block(weather, tmp_path) -> None:
     archive(weather.isel(time=slice(27)), tmp_path / "a.zarr", **RATES)
     with pytest.raises(ValueError, match="give the source from time=2001-01-07"):
         archive(weather.isel(time=slice(27, None)), tmp_path / "a.zarr", **RATES)
+    later = weather.assign_coords(time=weather.time - np.timedelta64(3, "h"))
     with pytest.raises(ValueError, match="neither matches nor continues"):
-        later = weather.assign_coords(time=weather.time - np.timedelta64(3, "h"))
         archive(later, tmp_path / "a.zarr", **RATES)
 
 

@@ -530,4 +530,6 @@ def part_of(
     stop = offset + own
     if stop < length:
         steps = range(steps.start, min(steps.stop, stop - stop % depth))
+    # To the beginnings of blocks: what is claimed is what is written.
+    steps = range(-(-steps.start // depth) * depth, -(-steps.stop // depth) * depth)
     return Part(array, tiling, offset, steps, choice)

@@ -23,7 +23,7 @@ from coinpp_xr.archiving.manifest import Rows, column, entry, variables_of
 from coinpp_xr.archiving.places import Place, place_of
 from coinpp_xr.archiving.sources import open_source
 from coinpp_xr.archiving.tiling import Tiling, block_shape
-from coinpp_xr.archiving.work import Failure, Job, examine, stored
+from coinpp_xr.archiving.work import Failure, Job, examine, in_plain_errors, stored
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.model_choice import Choice
@@ -162,6 +162,7 @@ def verify(
     return Verification(str(place), n_blocks, n_compared, tuple(problems), missing, seconds)
 
 
+@in_plain_errors
 def check_block(original: xr.Variable | None, job: Job, index: int, row: Rows | None) -> None:
     """Read and decode a block; hold it against the manifest and the original where there are.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,14 @@ import zarr
 from coinpp_xr.archiving.manifest import Rows, entry, new_row
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Payload
+from coinpp_xr.data.sources import one_line
 from coinpp_xr.report import GLOBE_ERRORS, chunk_rmse
 from coinpp_xr.stores import codec_of, stored_payloads
 from coinpp_xr.verification import block_errors, check_target
 
 Values = npt.NDArray[Any]
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +120,22 @@ class Failure:
         return f"{self.variable} {self.label}: {self.reason}"
 
 
+def in_plain_errors(task: Callable[Params, Result]) -> Callable[Params, Result]:
+    """Errors of readers and stores travel as their text: not all of them can be pickled."""
+
+    @wraps(task)
+    def with_plain_errors(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        try:
+            return task(*args, **kwargs)
+        except RuntimeError:
+            raise
+        except Exception as error:
+            raise RuntimeError(f"{type(error).__name__}: {one_line(error)}") from None
+
+    return with_plain_errors
+
+
+@in_plain_errors
 def archive_block(variable: xr.Variable, job: Job, index: int) -> Outcome:
     """All that is to be done for one block.
 
@@ -142,10 +162,12 @@ def archive_block(variable: xr.Variable, job: Job, index: int) -> Outcome:
     return outcome
 
 
+@in_plain_errors
 def read_block(variable: xr.Variable, job: Job) -> Values:
     return job.values(variable)
 
 
+@in_plain_errors
 def write_block(values: Values, job: Job, index: int) -> None:
     """Encode and write, chunk by chunk, so that memory is that of a chunk."""
     array, _ = entry(job.group(), job.name)
@@ -157,6 +179,7 @@ def write_block(values: Values, job: Job, index: int) -> None:
         array[chunk] = values[within(chunk, where)]
 
 
+@in_plain_errors
 def verify_block(values: Values, job: Job, index: int) -> Outcome:
     """Read back what the store holds, and note it in the manifest if that is right."""
     started = time.perf_counter()
@@ -223,6 +246,7 @@ def stored(array: zarr.Array[Any], where: tuple[slice, ...]) -> tuple[int, int, 
     return nbytes, checksum, kinds
 
 
+@in_plain_errors
 def source_checksum(variable: xr.Variable, job: Job) -> int:
     """CRC-32 of a block of the source."""
     return zlib.crc32(job.values(variable).tobytes())

@@ -1,0 +1,191 @@
+"""Archives in object stores and Icechunk repositories, and several processes in one archive."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import zarr
+from distributed import Client
+
+from coinpp_xr.archiving import archive, verify
+from coinpp_xr.archiving.claims import claimed
+
+RATES = {"max_error": 0.5, "model": "none", "chunk_time": 8}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def client():
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0"
+    ) as client:
+        yield client
+
+
+def weather(steps: int = 24) -> xr.Dataset:
+    rng = np.random.default_rng(5)
+    latitude, longitude = np.linspace(84.375, -84.375, 16), np.arange(0, 360, 11.25)
+    wave = np.sin(3 * np.radians(longitude) + 0.1 * np.arange(steps)[:, None, None])
+    t = 280 + 30 * np.cos(np.radians(latitude))[:, None] + 5 * wave
+    t = (t + 0.3 * rng.standard_normal(t.shape)).astype("f4")
+    dims = ("time", "latitude", "longitude")
+    return xr.Dataset(
+        {"t": (dims, t, {"units": "K"}), "u": (dims, (t - 280) / 5, {"units": "m s-1"})},
+        coords={
+            "time": pd.date_range("2001-01-01", periods=steps, freq="6h"),
+            "latitude": latitude,
+            "longitude": longitude,
+        },
+    )
+
+
+# ---- object stores ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """An S3-compatible server on this machine: URL of a bucket, and how to reach it."""
+    moto = pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
+    s3fs.S3FileSystem(**options).mkdir("archives")
+    yield "s3://archives", options
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_archive_in_an_object_store(bucket, zarr_format) -> None:
+    url, options = f"{bucket[0]}/a{zarr_format}.zarr", bucket[1]
+    settings = RATES | {"zarr_format": zarr_format, "storage_options": options}
+    first = archive(weather(), url, times=slice("2001-01-01", "2001-01-02"), **settings)
+    assert not first.is_complete
+    report = archive(weather(), url, **settings)
+    assert report.is_complete
+    assert report.n_new == 4
+    with xr.open_zarr(url, storage_options=options) as ds:
+        assert abs(ds.t - weather().t).max() <= 0.5
+    assert archive(weather(32), url, **settings).n_new == 2
+    found = verify(url, weather(32), storage_options=options)
+    assert found.is_sound
+    assert found.n_compared == 8
+
+
+# ---- Icechunk -----------------------------------------------------------------------------------
+
+
+def test_an_archive_in_an_icechunk_repository(tmp_path) -> None:
+    icechunk = pytest.importorskip("icechunk")
+    storage = icechunk.local_filesystem_storage(str(tmp_path))
+    repository = icechunk.Repository.create(storage)
+    archive(weather(), repository, times=slice("2001-01-01", "2001-01-02"), **RATES)
+    report = archive(weather(), repository, **RATES)
+    assert report.is_complete
+    assert report.n_new == 4
+    session = repository.readonly_session("main")
+    with xr.open_zarr(session.store, consolidated=False) as ds:
+        assert abs(ds.t - weather().t).max() <= 0.5
+    messages = [commit.message for commit in repository.ancestry(branch="main")]
+    assert "4 blocks" in messages
+    assert verify(repository, weather()).is_sound
+    assert archive(weather(32), repository, **RATES).n_new == 2
+
+
+# ---- several processes --------------------------------------------------------------------------
+
+
+def _archive_in_another_process(store: str, variables: str, times: slice | None, start) -> None:
+    with Client(processes=False, threads_per_worker=1, dashboard_address=":0"):
+        start.wait()
+        archive(weather(), store, variables=variables, times=times, **RATES)
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        [("t", None), ("u", None)],
+        [("t", slice(None, "2001-01-03")), ("t", slice("2001-01-03T06", None))],
+    ],
+)
+def test_two_processes_share_an_archive(tmp_path, shares) -> None:
+    store = str(tmp_path / "a.zarr")
+    # One of them begins it; here nobody has to wait for that.
+    names = sorted({name for name, _ in shares})
+    nothing = slice("1900", "1901")
+    archive(weather(), store, variables=names, times=nothing, **RATES)
+    context = multiprocessing.get_context("spawn")
+    start = context.Event()
+    processes = [
+        context.Process(target=_archive_in_another_process, args=(store, *share, start))
+        for share in shares
+    ]
+    for process in processes:
+        process.start()
+    start.set()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    report = archive(weather(), store, variables=names, **RATES)
+    assert report.is_complete
+    assert report.n_new == 0
+    assert verify(store, weather()).is_sound
+
+
+def test_the_same_blocks_are_refused_to_a_second_process(tmp_path) -> None:
+    store = tmp_path / "a.zarr"
+    archive(weather(), store, times=slice("2001-01-01", "2001-01-02"), **RATES)
+    group = zarr.open_group(store, mode="r+")
+    with claimed(group, {"t": range(8, 16)}):
+        with pytest.raises(RuntimeError, match=r"is writing t \(steps 8 to 15 along time\)"):
+            archive(weather(), store, **RATES)
+        # Other variables and other times are nobody's.
+        archive(weather(), store, variables="u", **RATES)
+        archive(weather(), store, times=slice("2001-01-05", None), **RATES)
+    assert archive(weather(), store, **RATES).is_complete
+
+
+def test_what_the_dead_claimed_is_free(tmp_path) -> None:
+    store = tmp_path / "a.zarr"
+    archive(weather(), store, times=slice("2001-01-01", "2001-01-02"), **RATES)
+    child = multiprocessing.get_context("spawn").Process(target=_claim_and_die, args=(str(store),))
+    child.start()
+    child.join(60)
+    assert len(list((store / "coinpp_manifest/claims").glob("*.json"))) == 2  # with zarr.json
+    assert archive(weather(), store, **RATES).is_complete
+    assert len(list((store / "coinpp_manifest/claims").glob("*.json"))) == 1
+
+
+def _claim_and_die(store: str) -> None:
+    with claimed(zarr.open_group(store, mode="r+"), {"t": range(24)}):
+        os._exit(1)
+
+
+def test_a_claim_on_another_machine_lasts_as_long_as_it_gives_signs_of_life(
+    tmp_path, monkeypatch
+) -> None:
+    store = tmp_path / "a.zarr"
+    archive(weather(), store, times=slice("2001-01-01", "2001-01-02"), **RATES)
+    group = zarr.open_group(store, mode="r+")
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    with claimed(group, {"t": range(24)}):
+        monkeypatch.undo()
+        with pytest.raises(RuntimeError, match=r"process .* on elsewhere is writing t"):
+            archive(weather(), store, **RATES)
+        now = time.time()
+        monkeypatch.setattr("coinpp_xr.archiving.claims.time.time", lambda: now + 500)
+        assert archive(weather(), store, **RATES).is_complete
+
+
+def test_claims_leave_nothing_behind(tmp_path) -> None:
+    archive(weather(), tmp_path / "a.zarr", **RATES)
+    left = [path.name for path in Path(tmp_path / "a.zarr/coinpp_manifest/claims").iterdir()]
+    assert left == ["zarr.json"]
