@@ -14,7 +14,7 @@ import zarr
 from distributed import Client
 
 import coinpp_xr
-from coinpp_xr.archiving import archive
+from coinpp_xr.archiving import archive, plan_archive
 from coinpp_xr.archiving.manifest import GROUP, entry
 
 RATE = {"max_error": 0.5, "model": "none"}
@@ -226,3 +226,54 @@ def test_the_manifest_is_plain_zarr(weather, tmp_path) -> None:
         assert manifest.t.dims == ("block_of_t", "field")
         assert not bool(manifest.t.isnull().any())
     assert coinpp_xr.archive is archive
+
+
+def test_encoding_where_there_is_a_gpu(weather, tmp_path) -> None:
+    """A worker that says it has one; what is written is the same."""
+    archive(weather[["t"]], tmp_path / "a.zarr", **RATE, chunk_time=8)
+    report = archive(weather[["t"]], tmp_path / "b.zarr", **RATE, chunk_time=8, workers=1, gpu=True)
+    assert report.is_complete
+    assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr")
+    with pytest.raises(ValueError, match="no dask worker has a GPU"):
+        archive(weather, tmp_path / "c.zarr", **RATES, gpu=True)
+
+
+def test_a_dimension_without_coordinates_grows_too(weather, tmp_path) -> None:
+    plain = weather[["t"]].drop_vars("time").rename(time="step")
+    archive(plain.isel(step=slice(20)), tmp_path / "a.zarr", **RATE, chunk_time=8)
+    assert archive(plain, tmp_path / "a.zarr", **RATE, chunk_time=8).n_new == 3
+    with xr.open_zarr(tmp_path / "a.zarr") as ds:
+        assert abs(ds.t - plain.t).max() <= 0.5
+
+
+def test_a_single_field_and_a_single_time(weather, tmp_path) -> None:
+    ds = weather[["t"]].assign(height=weather.t[0] - 280)
+    report = archive(ds, tmp_path / "a.zarr", times=slice("2001-01-05", None), **RATE, chunk_time=8)
+    assert not report.is_complete
+    report = archive(ds, tmp_path / "a.zarr", **RATE, chunk_time=8)
+    assert report.is_complete
+    with xr.open_zarr(tmp_path / "a.zarr") as out:
+        assert abs(out.height - ds.height).max() <= 0.5
+    assert archive(weather[["t"]].isel(time=[3]), tmp_path / "b.zarr", **RATE).is_complete
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_model_that_was_never_saved_travels(weather, tiny_model, tmp_path, embed) -> None:
+    report = archive(
+        weather[["t"]], tmp_path / "a.zarr", model=tiny_model, bits=6, embed_model=embed,
+        workers=1, chunk_time=20,
+    )  # fmt: skip
+    assert report.is_complete
+    assert report.report["t"].model_embedded == embed
+
+
+def test_a_plan_tells_what_comes(weather, tmp_path) -> None:
+    plan = plan_archive(weather, tmp_path / "a.zarr", workers=3, **RATES)
+    assert not list(tmp_path.iterdir())
+    report = archive(weather, tmp_path / "a.zarr", **RATES)
+    assert sum(v.tasks for v in plan.variables) == report.n_blocks
+    assert plan.nbytes == pytest.approx(report.report.nbytes, rel=0.2)
+    assert plan.left_alone == {"mask": "integers: kept as they are"}
+    assert plan_archive(weather, tmp_path / "a.zarr", **RATES).variables[0].left == 0
+    json.dumps(plan.to_dict())
+    assert "10 tasks" in str(plan)

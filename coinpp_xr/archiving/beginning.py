@@ -352,6 +352,8 @@ def _offsets(group: zarr.Group, wanted: Wanted) -> dict[str, int]:
     growing = {str(_time_dim(wanted.dataset[name])) for name in wanted.chosen}
     for dim in {str(d) for name in wanted.chosen for d in wanted.dataset[name].dims}:
         if dim not in stored or dim not in wanted.dataset.coords:
+            if dim in growing:  # nothing tells where it begins but that values must be the same
+                offsets[dim] = 0
             continue
         before, own = stored[dim], wanted.dataset[dim]
         if dim not in growing:
@@ -397,8 +399,9 @@ def _span(coordinate: xr.DataArray) -> str:
 
 
 def _time_dim(array: xr.DataArray) -> Any:
+    """The dimension that can grow; None for a single field."""
     layout = Layout.of(array)
-    return layout.dims[layout.time_axis]
+    return layout.dims[layout.time_axis] if len(layout.dims) > 2 else None
 
 
 def _grow(group: zarr.Group, place: Place, wanted: Wanted, offsets: Mapping[str, int]) -> None:
@@ -418,13 +421,8 @@ def _grow(group: zarr.Group, place: Place, wanted: Wanted, offsets: Mapping[str,
                 "it cannot grow without"
             )
         group[GROUP].attrs[_GROWING] = {"dim": dim, "from": length}
-        added = wanted.dataset[plain].isel({dim: slice(length - offset, None)})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            added.drop_vars([n for n in added.variables if n not in plain]).to_zarr(
-                place.store, append_dim=dim, consolidated=False,
-                storage_options=place.storage_options,
-            )  # type: ignore[call-overload]  # fmt: skip
+        if plain:
+            _append_plain(place, wanted.dataset[plain], dim, length - offset)
         for name in names:
             array, manifest = entry(group, name)
             if dim not in dims_of(array):
@@ -436,6 +434,17 @@ def _grow(group: zarr.Group, place: Place, wanted: Wanted, offsets: Mapping[str,
             changed = [i for i in range(len(before)) if before.where(i) != after.where(i)]
             manifest.forget(changed)
         _forget_growth(group)
+
+
+def _append_plain(place: Place, dataset: xr.Dataset, dim: str, start: int) -> None:
+    """Append what is not compressed, coordinates above all."""
+    names = set(dataset.variables) - {n for n in dataset.coords if dim not in dataset[n].dims}
+    added = dataset.isel({dim: slice(start, None)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        added.drop_vars([name for name in added.variables if name not in names]).to_zarr(
+            place.store, append_dim=dim, consolidated=False, storage_options=place.storage_options
+        )  # type: ignore[call-overload]
 
 
 def _check_can_grow(group: zarr.Group, dim: str, length: int, offset: int, wanted: Wanted) -> None:
@@ -516,7 +525,7 @@ def part_of(
     dim = tiling.dims[tiling.time_axis]
     own, length = array.sizes[dim], tiling.shape[tiling.time_axis]
     steps = range(offset, offset + own)
-    if options.times is not None:
+    if options.times is not None and array.ndim > 2:
         if dim not in array.coords:
             raise ValueError(f"times cannot be chosen: {dim} of {array.name!r} has no coordinate")
         try:

@@ -12,7 +12,16 @@ from typing import Any
 
 import dask
 import zarr
-from distributed import Client, LocalCluster, WorkerPlugin, as_completed, get_client
+from distributed import (
+    Client,
+    LocalCluster,
+    Nanny,
+    Scheduler,
+    SpecCluster,
+    WorkerPlugin,
+    as_completed,
+    get_client,
+)
 
 from coinpp_xr.archiving.beginning import Part
 from coinpp_xr.archiving.work import (
@@ -107,23 +116,30 @@ def a_client(
         "dashboard_address": ":0" if find_spec("bokeh") is not None else None,
         "silence_logs": logging.CRITICAL,
     }
-    if workers is None and not gpu:
-        own |= {"processes": False, "n_workers": 1, "threads_per_worker": thread_count()}
+    if gpu:
+        cluster: Any = _with_a_gpu(workers or thread_count(), **own)
+    elif workers is None:
+        cluster = LocalCluster(
+            processes=False, n_workers=1, threads_per_worker=thread_count(), **own
+        )
     else:
-        count = workers or thread_count()
-        own |= {"processes": True, "n_workers": count, "threads_per_worker": 1}
-    with LocalCluster(**own) as cluster, Client(cluster) as new:
-        if gpu:
-            _add_gpu_worker(cluster)
+        cluster = LocalCluster(processes=True, n_workers=workers, threads_per_worker=1, **own)
+    with cluster, Client(cluster) as new:
         yield new
 
 
-def _add_gpu_worker(cluster: LocalCluster) -> None:
-    from distributed import Nanny
+def _with_a_gpu(workers: int, *, dashboard_address: str | None, silence_logs: int) -> SpecCluster:
+    """Processes for reading and verifying, and one more for all that is encoded."""
 
-    spec = {"cls": Nanny, "options": {"nthreads": 1, "resources": {"GPU": 1}}}
-    cluster.worker_spec["gpu"] = spec
-    cluster.sync(cluster._correct_state)
+    def nanny(resources: dict[str, int]) -> dict[str, Any]:
+        options = {"nthreads": 1, "resources": resources, "silence_logs": silence_logs}
+        return {"cls": Nanny, "options": options}
+
+    specs = {index: nanny({}) for index in range(workers)} | {"gpu": nanny({"GPU": 1})}
+    dashboard = {"dashboard": dashboard_address is not None, "dashboard_address": dashboard_address}
+    return SpecCluster(
+        workers=specs, scheduler={"cls": Scheduler, "options": dashboard}, silence_logs=silence_logs
+    )
 
 
 def check_workers(client: Client, *, gpu: bool) -> int:

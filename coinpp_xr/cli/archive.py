@@ -223,7 +223,7 @@ def _client(scheduler: str | None) -> Iterator[Client | None]:
 
     where = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
-        client = Client(**where, timeout="10s")
+        client = Client(**where, timeout="5s")
     except (OSError, TimeoutError, ValueError) as error:
         raise OSError(f"no dask scheduler answers at {scheduler}") from error
     with client:
