@@ -64,8 +64,9 @@ CORE = {
     "stepping", "training", "transform",
 }  # fmt: skip
 FRONT_ENDS = {
-    "accessor", "cli", "codecs", "comparison", "compressed_file", "curves", "model_choice",
-    "peers", "report", "roundtrip", "selection", "stores", "writing", "xarray_encoding",
+    "accessor", "archiving", "cli", "codecs", "comparison", "compressed_file", "curves",
+    "model_choice", "peers", "planning", "report", "roundtrip", "selection", "stores",
+    "verification", "writing", "xarray_encoding",
 }  # fmt: skip
 
 
@@ -82,6 +83,13 @@ def imports(module: Path) -> set[str]:
 @pytest.mark.parametrize("name", sorted(CORE))
 def test_the_core_never_imports_a_front_end(name) -> None:
     assert not imports(ROOT / f"coinpp_xr/{name}.py") & (FRONT_ENDS | {"chunk", "building", "data"})
+
+
+@pytest.mark.parametrize("name", sorted(FRONT_ENDS - {"archiving", "cli", "curves"}))
+def test_only_the_command_line_knows_archives(name) -> None:
+    path = ROOT / f"coinpp_xr/{name}"
+    for module in path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
+        assert "archiving" not in imports(module)
 
 
 @pytest.mark.parametrize("name", ["siren", "coordinates", "errors", "files"])
