@@ -23,6 +23,8 @@ from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
 if TYPE_CHECKING:
     from rich.console import Group
 
+# What a worker does with a block.
+PHASES = ("read", "encode", "verify", "record")
 _PREFIX = "lossy_compression"
 
 
@@ -41,14 +43,13 @@ class ArchiveReport:
         Of the variables that this run was about; done by now; done by this run.
     seconds : float
         From the first block to the last one of this run.
-    raw_nbytes : int
-        Values that this run archived, as they are in memory.
-    work_seconds : dict
-        Time of all workers together to ``read``, ``encode`` (and write), ``verify`` and
-        ``record``.
     workers : dict
         From a worker's name to its number of ``blocks``, busy ``seconds`` and ``peak_nbytes`` of
         memory.
+    variables : dict
+        From a variable to what this run did: ``blocks``, ``raw_nbytes`` (values as they are in
+        memory), and seconds of all workers together to ``read``, ``encode`` (and write),
+        ``verify`` and ``record``.
     """
 
     store: str
@@ -58,14 +59,23 @@ class ArchiveReport:
     n_done: int = 0
     n_new: int = 0
     seconds: float = 0.0
-    raw_nbytes: int = 0
-    work_seconds: dict[str, float] = field(default_factory=dict)
     workers: dict[str, dict[str, float]] = field(default_factory=dict)
+    variables: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
         """Whether every block of every variable is there."""
         return self.n_done == self.n_blocks
+
+    @property
+    def raw_nbytes(self) -> int:
+        """Values that this run archived, as they are in memory."""
+        return int(sum(one["raw_nbytes"] for one in self.variables.values()))
+
+    @property
+    def work_seconds(self) -> dict[str, float]:
+        """Time of all workers together, by what they did."""
+        return {p: sum(one[p] for one in self.variables.values()) for p in PHASES}
 
     @property
     def throughput(self) -> float | None:
@@ -86,6 +96,7 @@ class ArchiveReport:
             "bytes_per_second": self.throughput,
             "work_seconds": self.work_seconds,
             "workers": self.workers,
+            "variables_in_this_run": self.variables,
             **self.report.to_dict(),
         }
 
@@ -101,6 +112,11 @@ class ArchiveReport:
                 f"{'worker' if len(self.workers) == 1 else 'workers'}, at most "
                 f"{max(w['peak_nbytes'] for w in self.workers.values()) / 2**20:,.0f} MiB each"
             )
+        for name, own in self.variables.items():
+            busy = sum(own[phase] for phase in PHASES)
+            spent = ", ".join(f"{phase} {own[phase]:.1f}" for phase in PHASES)
+            rate = own["raw_nbytes"] / max(busy, 1e-9) / 1e6
+            lines.append(f"{name}: {rate:.2f} MB/s per worker; seconds of work: {spent}")
         lines += [f"failed: {failure}" for failure in self.failures]
         return lines
 

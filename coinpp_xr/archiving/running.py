@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ import zarr
 from coinpp_xr.archiving.beginning import Options, Part, Wanted, begin
 from coinpp_xr.archiving.cluster import Task, a_client, check_workers, prepared, work_off
 from coinpp_xr.archiving.manifest import column, entry
-from coinpp_xr.archiving.outcome import ArchiveReport, report_on, write_attributes
+from coinpp_xr.archiving.outcome import PHASES, ArchiveReport, report_on, write_attributes
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.progress import Progress
 from coinpp_xr.archiving.requests import Bound, request
@@ -249,17 +248,23 @@ class _Run:
             write_attributes(group, report)
             self._consolidate(place)
             states = [entry(group, part.name)[1].done() for part in self._parts]
-        work: dict[str, float] = defaultdict(float)
         workers: dict[str, dict[str, float]] = {}
+        variables: dict[str, dict[str, float]] = {}
         for outcome in self._outcomes:
-            for phase, took in outcome.seconds.items():
-                work[phase] += took
+            busy = sum(outcome.seconds.values())
             one = workers.setdefault(
                 outcome.worker, {"blocks": 0, "seconds": 0.0, "peak_nbytes": 0}
             )
             one["blocks"] += 1
-            one["seconds"] += sum(outcome.seconds.values())
+            one["seconds"] += busy
             one["peak_nbytes"] = max(one["peak_nbytes"], outcome.peak_nbytes)
+            own = variables.setdefault(
+                outcome.variable, {"blocks": 0, "raw_nbytes": 0, **dict.fromkeys(PHASES, 0.0)}
+            )
+            own["blocks"] += 1
+            own["raw_nbytes"] += outcome.raw_nbytes
+            for phase, took in outcome.seconds.items():
+                own[phase] += took
         return ArchiveReport(
             store=str(self._place),
             report=report,
@@ -268,9 +273,8 @@ class _Run:
             n_done=int(sum(state.sum() for state in states)),
             n_new=len(self._outcomes),
             seconds=self._seconds,
-            raw_nbytes=sum(outcome.raw_nbytes for outcome in self._outcomes),
-            work_seconds=dict(work),
             workers=workers,
+            variables=variables,
         )
 
     def _group(self) -> zarr.Group:

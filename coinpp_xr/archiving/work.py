@@ -74,6 +74,7 @@ class Outcome:
 
     Parameters
     ----------
+    variable : str
     index : int
     row : array
         For the manifest.
@@ -88,6 +89,7 @@ class Outcome:
         What a transaction is made of, where the store has transactions.
     """
 
+    variable: str
     index: int
     row: Rows
     raw_nbytes: int
@@ -189,7 +191,7 @@ def verify_block(values: Values, job: Job, index: int) -> Outcome:
     manifest.array[index] = row
     seconds = {"verify": verified - started, "record": time.perf_counter() - verified}
     session = getattr(job.store, "session", None)
-    return Outcome(index, row, values.nbytes, seconds, _worker(), peak_nbytes(), session)
+    return Outcome(job.name, index, row, values.nbytes, seconds, _worker(), peak_nbytes(), session)
 
 
 def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Rows:
