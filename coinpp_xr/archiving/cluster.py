@@ -23,7 +23,7 @@ from distributed import (
     get_client,
 )
 
-from coinpp_xr.archiving.beginning import Part
+from coinpp_xr.archiving.parts import Part
 from coinpp_xr.archiving.work import (
     Failure,
     Job,

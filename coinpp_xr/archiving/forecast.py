@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from coinpp_xr.archiving.beginning import Options, Part, Wanted, begin, designs_of, tiling_of
+from coinpp_xr.archiving.beginning import begin, designs_of
 from coinpp_xr.archiving.manifest import entry, is_archive, variables_of
+from coinpp_xr.archiving.parts import Options, Part, tiling_of
 from coinpp_xr.archiving.places import Place
-from coinpp_xr.archiving.requests import request
+from coinpp_xr.archiving.requests import Wanted, request
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.parallel import thread_count
 from coinpp_xr.settings import config

@@ -175,6 +175,22 @@ def entry(group: zarr.Group, name: str) -> tuple[zarr.Array[Any], Manifest]:
     return array, Manifest(manifest)
 
 
+def note(group: zarr.Group, key: str, value: Any) -> None:
+    """Write down what is about to happen to the archive's metadata."""
+    group[GROUP].attrs[key] = value
+
+
+def noted(group: zarr.Group, key: str) -> Any:
+    """What was written down and did not come to its end; None if there is nothing."""
+    return group[GROUP].attrs.get(key)
+
+
+def forget_note(group: zarr.Group, key: str) -> None:
+    state = dict(group[GROUP].attrs)
+    if state.pop(key, None) is not None:
+        group[GROUP].attrs.put(state)
+
+
 def _create(
     group: zarr.Group,
     path: str,

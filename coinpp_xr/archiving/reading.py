@@ -17,9 +17,10 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from coinpp_xr.archiving.beginning import Options, Part, offset_of, part_of
 from coinpp_xr.archiving.cluster import a_client, check_workers, in_windows
+from coinpp_xr.archiving.growing import offset_of
 from coinpp_xr.archiving.manifest import Rows, column, entry, variables_of
+from coinpp_xr.archiving.parts import Options, Part, part_of
 from coinpp_xr.archiving.places import Place, place_of
 from coinpp_xr.archiving.sources import open_source
 from coinpp_xr.archiving.tiling import Tiling, block_shape

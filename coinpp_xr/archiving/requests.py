@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from coinpp_xr.archiving.beginning import Options, Wanted
+import xarray as xr
+
+from coinpp_xr.archiving.parts import Options
 from coinpp_xr.archiving.places import Place, place_of
 from coinpp_xr.archiving.sources import Source, open_source
-from coinpp_xr.models import Model
-from coinpp_xr.planning import Settings
+from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.models import Model, load_model
+from coinpp_xr.planning import Settings, check_new, with_a_rate
+from coinpp_xr.selection import check_rates, choose_variables
 
 Bound = float | Mapping[str, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What was asked for, all arguments checked."""
+
+    dataset: xr.Dataset
+    chosen: list[Any]
+    reasons: dict[Any, str]
+    found: Model | None
+    settings: Settings
+
+    @classmethod
+    def of(cls, source: Source, settings: Settings) -> Wanted:
+        """Choose variables and check all arguments that need no values.
+
+        Raises
+        ------
+        ValueError
+        """
+        dataset = source.dataset
+        check_rates(settings.rates, dataset)
+        chosen, reasons = choose_variables(dataset, settings.variables)
+        if any(isinstance(rate, Mapping) for rate in settings.rates.values()):
+            chosen = with_a_rate(chosen, reasons, settings)
+        for name in chosen:
+            check_new(dataset[name], {})
+        if settings.variables is not None:
+            dataset = dataset.drop_vars(list(reasons))
+            reasons = {}
+        found = None if settings.model == NO_MODEL else load_model(settings.model)
+        return cls(dataset, chosen, reasons, found, settings)
+
+    def asked(self, name: Any, rate: Mapping[str, Any], options: Options) -> dict[str, Any]:
+        """What must stay the same when the archive is gone on with; plain JSON."""
+        shards = options.shards
+        return {
+            **rate,
+            "model": self.found.name if self.found else NO_MODEL,
+            "fingerprint": self.found.fingerprint if self.found else None,
+            "effort": self.settings.effort,
+            "chunk_time": int(self.settings.chunk_time),
+            "train_minutes": self.settings.train_minutes,
+            "embed_model": self.settings.embed_model,
+            "shards": dict(shards) if isinstance(shards, Mapping) else shards,
+        }
 
 
 def request(

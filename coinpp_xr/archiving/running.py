@@ -13,13 +13,14 @@ import dask
 import numpy as np
 import zarr
 
-from coinpp_xr.archiving.beginning import Options, Part, Wanted, begin
+from coinpp_xr.archiving.beginning import begin
 from coinpp_xr.archiving.cluster import Task, a_client, check_workers, prepared, work_off
 from coinpp_xr.archiving.manifest import column, entry
 from coinpp_xr.archiving.outcome import PHASES, ArchiveReport, report_on, write_attributes
+from coinpp_xr.archiving.parts import Options, Part
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.progress import Progress
-from coinpp_xr.archiving.requests import Bound, request
+from coinpp_xr.archiving.requests import Bound, Wanted, request
 from coinpp_xr.archiving.sources import Source
 from coinpp_xr.archiving.work import Failure, Outcome, source_checksum
 from coinpp_xr.stores import codec_of
@@ -163,8 +164,8 @@ class _Run:
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Metadata in place, others kept off and workers ready, as long as the block runs."""
+        self._parts = begin(self._source, self._place, self._wanted, self._options)
         with self._place.changing() as place:
-            self._parts = begin(self._source, place, self._wanted, self._options)
             self._consolidate(place)
         group = self._group()
         models = [part.choice.model for part in self._parts if part.choice.model is not None]

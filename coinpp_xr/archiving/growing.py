@@ -1,0 +1,168 @@
+"""Archives that get longer, and sources that hold a part of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from coinpp_xr.archiving.manifest import entry, forget_note, note, noted, variables_of
+from coinpp_xr.archiving.places import Place
+from coinpp_xr.archiving.requests import Wanted
+from coinpp_xr.archiving.sources import coordinates_differ
+from coinpp_xr.selection import Layout
+from coinpp_xr.stores import dims_of
+
+_GROWING = "growing"
+
+
+def offsets_in(group: zarr.Group, wanted: Wanted) -> dict[str, int]:
+    """Where the source begins along the dimensions that archives grow along.
+
+    Raises
+    ------
+    ValueError
+        If the source lies on other coordinates than the archive.
+    """
+    offsets: dict[str, int] = {}
+    stored = _coordinates(group)
+    growing = {str(_time_dim(wanted.dataset[name])) for name in wanted.chosen}
+    for dim in {str(d) for name in wanted.chosen for d in wanted.dataset[name].dims}:
+        if dim not in stored or dim not in wanted.dataset.coords:
+            if dim in growing:  # nothing tells where it begins but that values must be the same
+                offsets[dim] = 0
+            continue
+        before, own = stored[dim], wanted.dataset[dim]
+        if dim not in growing:
+            if coordinates_differ(before, own):
+                raise ValueError(
+                    f"{dim} of the source is not that of the archive ({_span(own)}; there "
+                    f"{_span(before)})"
+                )
+            continue
+        offset = offset_of(before.to_numpy(), own.to_numpy())
+        if offset is None:
+            raise ValueError(
+                f"{dim} of the source ({_span(own)}) neither matches nor continues that of the "
+                f"archive ({_span(before)})"
+            )
+        offsets[dim] = offset
+    return offsets
+
+
+def offset_of(before: Any, own: Any) -> int | None:
+    """Where ``own`` begins in ``before``, or right after it; None if they do not fit."""
+    at = np.flatnonzero(before == own[0])
+    if len(at) == 1:
+        common = before[at[0] :][: len(own)]
+        return int(at[0]) if np.array_equal(common, own[: len(common)]) else None
+    if len(at) == 0 and len(before):
+        step = before[-1] - before[0]
+        follows = own[0] > before[-1] if not step < step * 0 else own[0] < before[-1]
+        return len(before) if follows else None
+    return None
+
+
+def _coordinates(group: zarr.Group) -> xr.Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset: xr.Dataset = xr.open_zarr(group.store, consolidated=False, chunks=None)
+    return dataset.coords.to_dataset().load()
+
+
+def _span(coordinate: xr.DataArray) -> str:
+    values = coordinate.to_numpy()
+    return f"{values.size} values" + (f", {values[0]} … {values[-1]}" if values.size else "")
+
+
+def _time_dim(array: xr.DataArray) -> Any:
+    """The dimension that can grow; None for a single field."""
+    layout = Layout.of(array)
+    return layout.dims[layout.time_axis] if len(layout.dims) > 2 else None
+
+
+def grow(group: zarr.Group, place: Place, wanted: Wanted, offsets: Mapping[str, int]) -> None:
+    """Make room for new times in everything that has them."""
+    for dim, offset in offsets.items():
+        length, own = _length(group, dim), wanted.dataset.sizes[dim]
+        if offset + own <= length:
+            continue
+        _check_can_grow(group, dim, length, offset, wanted)
+        names = variables_of(group)
+        plain = [
+            name for name, array in group.arrays() if dim in dims_of(array) and name not in names
+        ]
+        if missing := [name for name in plain if name not in wanted.dataset.variables]:
+            raise ValueError(
+                f"the archive also holds {', '.join(missing)} along {dim}, the source does not: "
+                "it cannot grow without"
+            )
+        note(group, _GROWING, {"dim": dim, "from": length})
+        if plain:
+            _append_plain(place, wanted.dataset[plain], dim, length - offset)
+        for name in names:
+            array, manifest = entry(group, name)
+            if dim not in dims_of(array):
+                continue
+            before = manifest.tiling(array)
+            _resize(array, dim, offset + own)
+            after = manifest.tiling(array)
+            manifest.array.resize((len(after), manifest.array.shape[1]))
+            changed = [i for i in range(len(before)) if before.where(i) != after.where(i)]
+            manifest.forget(changed)
+        forget_note(group, _GROWING)
+
+
+def _append_plain(place: Place, dataset: xr.Dataset, dim: str, start: int) -> None:
+    """Append what is not compressed, coordinates above all."""
+    names = set(dataset.variables) - {n for n in dataset.coords if dim not in dataset[n].dims}
+    added = dataset.isel({dim: slice(start, None)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        added.drop_vars([name for name in added.variables if name not in names]).to_zarr(
+            place.store, append_dim=dim, consolidated=False, storage_options=place.storage_options
+        )  # type: ignore[call-overload]
+
+
+def _check_can_grow(group: zarr.Group, dim: str, length: int, offset: int, wanted: Wanted) -> None:
+    """The last block, if it is not full, is encoded again from the source, never from itself."""
+    for name in variables_of(group):
+        array, manifest = entry(group, name)
+        tiling = manifest.tiling(array)
+        if tiling.dims[tiling.time_axis] != dim:
+            continue
+        start = length - length % tiling.block[tiling.time_axis]
+        if start < length and offset > start:
+            first = _coordinates(group)[dim].to_numpy()[start]
+            raise ValueError(
+                f"the last block of {name!r} is not full: to fill it give the source from "
+                f"{dim}={first} on, too ({length - start} steps before the new ones)"
+            )
+
+
+def _length(group: zarr.Group, dim: str) -> int:
+    lengths = {a.shape[dims_of(a).index(dim)] for _, a in group.arrays() if dim in dims_of(a)}
+    return max(lengths)
+
+
+def _resize(array: zarr.Array[Any], dim: str, length: int) -> None:
+    axis = dims_of(array).index(dim)
+    array.resize(tuple(length if i == axis else n for i, n in enumerate(array.shape)))
+
+
+def undo_growth(group: zarr.Group) -> None:
+    """Take back what an interrupted growth left; it begins anew then."""
+    if (state := noted(group, _GROWING)) is None:
+        return
+    dim, length = state["dim"], state["from"]
+    for _, array in group.arrays():
+        if dim in dims_of(array):
+            _resize(array, dim, length)
+    for name in variables_of(group):
+        array, manifest = entry(group, name)
+        manifest.array.resize((len(manifest.tiling(array)), manifest.array.shape[1]))
+    forget_note(group, _GROWING)
