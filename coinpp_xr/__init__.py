@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from coinpp_xr.errors import CompressionWarning, CorruptPayloadError, ModelNotFoundError
 
 if TYPE_CHECKING:
-    from coinpp_xr.archiving import archive
+    from coinpp_xr.archiving import archive, plan_archive
     from coinpp_xr.building import train
     from coinpp_xr.codecs.patches import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
     from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
@@ -39,6 +39,7 @@ _LAZY = {
     "VolumePatchCodec": "coinpp_xr.codecs.patches",
     "config": "coinpp_xr.settings",
     "load_model": "coinpp_xr.models",
+    "plan_archive": "coinpp_xr.archiving",
     "train": "coinpp_xr.building",
 }
 
@@ -55,6 +56,7 @@ __all__ = [
     "archive",
     "config",
     "load_model",
+    "plan_archive",
     "train",
 ]
 
