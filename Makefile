@@ -45,6 +45,7 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/volumes.py
 	$(BIN)/python benchmarks/media_throughput.py
 	$(BIN)/python benchmarks/media_plots.py
+	$(BIN)/python benchmarks/archive_scale.py
 	$(BIN)/python benchmarks/tables.py
 
 clean:
