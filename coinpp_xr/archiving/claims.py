@@ -99,6 +99,15 @@ def changing_structure(group: zarr.Group) -> Iterator[None]:
             time.sleep(0.05 + 0.2 * uuid.uuid4().int / 2**128)
 
 
+def others_at_work(group: zarr.Group) -> bool:
+    """Whether any other process that is alive has a claim on something but the structure."""
+    folder = group.store_path / GROUP / CLAIMS
+    return any(
+        _is_alive(other) and set(other["parts"]) != {STRUCTURE}
+        for _, other in _others(folder, folder)
+    )
+
+
 class _Busy(RuntimeError):
     """Somebody else changes the metadata at the moment."""
 
@@ -120,7 +129,10 @@ def _others(folder: StorePath, own: StorePath) -> Iterator[tuple[StorePath, dict
 def _is_alive(claim: Mapping[str, Any]) -> bool:
     if claim["host"] == socket.gethostname():
         try:
-            started = psutil.Process(claim["pid"]).create_time()
+            process = psutil.Process(claim["pid"])
+            started = process.create_time()
+            if process.status() == psutil.STATUS_ZOMBIE:  # dead, and nobody has looked
+                return False
         except psutil.NoSuchProcess:
             return False
         return bool(abs(started - claim["process_started"]) < 2)

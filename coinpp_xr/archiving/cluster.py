@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import multiprocessing
+import os
+import platform
+import signal
+import threading
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -42,6 +50,10 @@ RETRIES = 2
 # Blocks that the scheduler knows of, per thread: enough to keep everyone busy.
 _PER_THREAD = 8
 _WAIT_SECONDS = 60.0
+_ATTEMPTS = 20
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,32 +69,90 @@ class Preparation(WorkerPlugin):  # type: ignore[misc]
     """Readies every worker, also those that come later: models loaded once, one thread per task.
 
     Parallel work is dask's: a task that took more threads than its own would also round its sums
-    in another order.
+    in another order. Several runs may share a worker.
     """
 
-    name = "coinpp_xr"
-
     def __init__(self, models: Sequence[Model], *, sharded: bool, gpu: bool) -> None:
+        self.name = f"coinpp_xr-{uuid.uuid4().hex[:8]}"
         self._models, self._sharded, self._gpu = list(models), sharded, gpu
-        self._before: dict[str, Any] = {}
 
     def setup(self, worker: Any) -> None:
+        _keep_freed_memory()
+        _leave_interrupts_to_the_client()
         for model in self._models:
             load_model(model)
-        self._before = {"threads": config.get("threads"), "device": config.get("device")}
-        own_gpu = not self._gpu or worker.state.total_resources.get("GPU", 0) > 0
-        config.set({"threads": 1} | ({} if own_gpu else {"device": "cpu"}))
-        if self._sharded:
-            # Zarr would encode ten chunks of a shard at once, each with all its memory.
-            self._before["zarr"] = zarr.config.get("async.concurrency")
-            zarr.config.set({"async.concurrency": 1})
+        settings: dict[str, Any] = {"threads": 1}
+        if self._gpu and not worker.state.total_resources.get("GPU"):
+            settings["device"] = "cpu"
+        # Zarr would encode ten chunks of a shard at once, each with all its memory.
+        _settings_of_runs.enter(self.name, settings, 1 if self._sharded else None)
 
     def teardown(self, worker: Any) -> None:
-        if "zarr" in self._before:
-            zarr.config.set({"async.concurrency": self._before.pop("zarr")})
-        if self._before:
-            config.set(self._before)
-            self._before = {}
+        _settings_of_runs.leave(self.name)
+
+
+class _SettingsOfRuns:
+    """Settings of a process that hold as long as any run needs them."""
+
+    def __init__(self) -> None:
+        self._runs: set[str] = set()
+        self._before: tuple[dict[str, Any], int] | None = None
+        self._lock = threading.Lock()
+
+    def enter(self, run: str, settings: dict[str, Any], concurrency: int | None) -> None:
+        with self._lock:
+            self._runs.add(run)
+            if self._before is None:
+                before = {"threads": config.get("threads"), "device": config.get("device")}
+                self._before = before, zarr.config.get("async.concurrency")
+            config.set(settings)
+            if concurrency is not None:
+                zarr.config.set({"async.concurrency": concurrency})
+
+    def leave(self, run: str) -> None:
+        with self._lock:
+            self._runs.discard(run)
+            if not self._runs and self._before is not None:
+                config.set(self._before[0])
+                zarr.config.set({"async.concurrency": self._before[1]})
+                self._before = None
+
+
+_settings_of_runs = _SettingsOfRuns()
+
+
+def _leave_interrupts_to_the_client() -> None:
+    """A terminal sends Ctrl-C to all processes; what workers do is for the client to say."""
+    is_worker = multiprocessing.parent_process() is not None
+    if is_worker and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Workers that are started in this block know no Ctrl-C, not even while they import."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what arrays leave behind, up to 256 MiB.
+
+    Dask starts workers with a trim threshold of 64 KiB, which also ends glibc's own growing of its
+    thresholds: every array of a chunk is then mapped, cleared and unmapped again by the kernel, at
+    two fifths of a worker's time.
+    """
+    if "MALLOC_TRIM_THRESHOLD_" not in os.environ or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+        libc.mallopt(parameter, _KEPT_BYTES)
 
 
 @contextmanager
@@ -116,16 +186,21 @@ def a_client(
         "dashboard_address": ":0" if find_spec("bokeh") is not None else None,
         "silence_logs": logging.CRITICAL,
     }
-    if gpu:
-        cluster: Any = _with_a_gpu(workers or thread_count(), **own)
-    elif workers is None:
-        cluster = LocalCluster(
-            processes=False, n_workers=1, threads_per_worker=thread_count(), **own
-        )
-    else:
-        cluster = LocalCluster(processes=True, n_workers=workers, threads_per_worker=1, **own)
-    with cluster, Client(cluster) as new:
-        yield new
+    if workers is None and not gpu:
+        own |= {"processes": False, "n_workers": 1, "threads_per_worker": thread_count()}
+        with LocalCluster(**own) as cluster, Client(cluster) as new:
+            yield new
+        return
+    # A worker that dies twice would be given up, and with the last one the run would never end.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}):
+        with _no_interrupts():
+            if gpu:
+                processes: Any = _with_a_gpu(workers or thread_count(), **own)
+            else:
+                own |= {"processes": True, "n_workers": workers, "threads_per_worker": 1}
+                processes = LocalCluster(**own)
+        with processes, Client(processes) as new:
+            yield new
 
 
 def _with_a_gpu(workers: int, *, dashboard_address: str | None, silence_logs: int) -> SpecCluster:
@@ -169,11 +244,25 @@ def prepared(
     client: Client, models: Sequence[Model], *, sharded: bool, gpu: bool
 ) -> Iterator[None]:
     """All workers ready, as long as the block runs."""
-    client.register_plugin(Preparation(models, sharded=sharded, gpu=gpu))
+    plugin = Preparation(models, sharded=sharded, gpu=gpu)
+    _while_workers_die(lambda: client.register_plugin(plugin))
     try:
         yield
     finally:
-        client.unregister_worker_plugin(Preparation.name)
+        with suppress(ValueError):  # an attempt got through before a worker died of it
+            _while_workers_die(lambda: client.unregister_worker_plugin(plugin.name))
+
+
+def _while_workers_die(call: Callable[[], Any]) -> None:
+    """Dask tells all workers at once, and gives up if one of them has just died."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            call()
+            return
+        except OSError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(0.5)
 
 
 def work_off(
@@ -197,8 +286,8 @@ def work_off(
     watch : callable, optional
         Gets dask's futures, of all tasks at once.
     """
-    listed = list(tasks)
-    lazy = (_lazy(task, gpu=gpu) for task in listed)
+    listed, run = list(tasks), uuid.uuid4().hex[:8]
+    lazy = (_lazy(task, run, gpu=gpu) for task in listed)
     for position, future in in_windows(client, lazy, threads, watch):
         yield _result(future, listed[position])
 
@@ -247,13 +336,13 @@ def in_windows(
         client.cancel(list(futures.futures), force=True)
 
 
-def _lazy(task: Task, *, gpu: bool) -> Any:
+def _lazy(task: Task, run: str, *, gpu: bool) -> Any:
     """A block's work, which reads the source only where it is done."""
     name = f"{task.part.name}-{task.index}"
     block = task.part.block(task.index)
     if not gpu:
         return dask.delayed(archive_block, pure=False)(
-            block, task.job, task.index, dask_key_name=f"archive-{name}-{id(task):x}"
+            block, task.job, task.index, dask_key_name=f"archive-{run}-{name}"
         )
     values = dask.delayed(read_block, pure=False)(block, task.job)
     with dask.annotate(resources={"GPU": 1}):

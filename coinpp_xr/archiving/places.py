@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar
 import zarr
 from zarr.storage import MemoryStore, ZipStore
 
-from coinpp_xr.archiving.claims import changing_structure, claimed
-from coinpp_xr.archiving.manifest import is_archive
-from coinpp_xr.stores import open_group
+from coinpp_xr.archiving.claims import changing_structure, claimed, others_at_work
+from coinpp_xr.archiving.manifest import GROUP, is_archive
+from coinpp_xr.stores import local_path, open_group
 
 Item = TypeVar("Item")
 # A commit takes about a second; what is lost between two of them is done again.
@@ -58,7 +58,17 @@ class Place:
             yield self
             return
         with changing_structure(group):
+            self._sweep(group)
             yield self
+
+    def _sweep(self, group: zarr.Group) -> None:
+        """Remove what killed processes left half-written: Zarr stumbles over it when it lists."""
+        folder = local_path(self.store)
+        if folder is None or others_at_work(group):
+            return
+        for place in (folder, folder / GROUP):
+            for left in place.glob("*.partial"):
+                left.unlink(missing_ok=True)
 
     def batches(self, blocks: Sequence[Item]) -> Iterator[Sequence[Item]]:
         """Blocks that are written in one transaction."""

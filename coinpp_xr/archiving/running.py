@@ -23,7 +23,11 @@ from coinpp_xr.archiving.progress import Progress
 from coinpp_xr.archiving.requests import Bound, Wanted, request
 from coinpp_xr.archiving.sources import Source
 from coinpp_xr.archiving.work import Failure, Outcome, source_checksum
+from coinpp_xr.data.sources import one_line
 from coinpp_xr.stores import codec_of
+
+# Failures that one line can name.
+_FEW = 5
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -137,7 +141,10 @@ def archive(
         with run.begun():
             run.check_source()
             run.work(progress)
-        return run.finish()
+        try:
+            return run.finish()
+        except OSError as error:
+            raise run.explained(error) from error
 
 
 class _Run:
@@ -276,6 +283,14 @@ class _Run:
             seconds=self._seconds,
             workers=workers,
             variables=variables,
+        )
+
+    def explained(self, error: OSError) -> OSError:
+        """What kept the last metadata from being written, and what else is missing."""
+        failed = "; ".join(map(str, self._failures[:_FEW])) or "none"
+        return OSError(
+            f"{self._place}: {len(self._outcomes):,} blocks were written, the final metadata was not "
+            f"({one_line(error)}); blocks that failed: {failed}; the same call goes on"
         )
 
     def _group(self) -> zarr.Group:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from coinpp_xr.data.netcdf3 import check_whole
 from coinpp_xr.data.sources import existing
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ def open_lazily(path: str | Path, engine: str, *, decode_times: bool = False) ->
 
         store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
         return [xr.open_dataset(store, engine="zarr", consolidated=False, **how)]  # type: ignore[arg-type]
+    if isinstance(path, Path) and engine == "netcdf4":
+        with path.open("rb") as file:
+            is_classic = file.read(3) == b"CDF"
+        if is_classic:
+            check_whole(path)
     return [xr.open_dataset(path, engine=engine, **how)]
 
 
