@@ -289,7 +289,7 @@ class _Run:
         """What kept the last metadata from being written, and what else is missing."""
         failed = "; ".join(map(str, self._failures[:_FEW])) or "none"
         return OSError(
-            f"{self._place}: {len(self._outcomes):,} blocks were written, the final metadata was not "
+            f"{self._place}: {len(self._outcomes):,} blocks were written, but no last metadata "
             f"({one_line(error)}); blocks that failed: {failed}; the same call goes on"
         )
 
