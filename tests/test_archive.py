@@ -122,6 +122,39 @@ def test_growing_needs_what_fills_the_last_block(weather, tmp_path) -> None:
         archive(later, tmp_path / "a.zarr", **RATES)
 
 
+def test_only_the_new_times_are_needed(weather, tmp_path) -> None:
+    archive(weather.isel(time=slice(24)), tmp_path / "a.zarr", **RATES)
+    new = weather.isel(time=slice(24, None))
+    plan = plan_archive(new, tmp_path / "a.zarr", **RATES)
+    assert [(v.tasks, v.left) for v in plan.variables] == [(5, 2), (5, 2)]
+    assert archive(new, tmp_path / "a.zarr", **RATES).n_new == 4
+    with xr.open_zarr(tmp_path / "a.zarr") as ds:
+        assert abs(ds.t - weather.t).max() <= 0.5
+        assert ds.time.equals(weather.time)
+
+
+def test_other_variables_grow_along(weather, tmp_path) -> None:
+    """Nobody is left with another number of times; what they miss is written later."""
+    archive(weather.isel(time=slice(24)), tmp_path / "a.zarr", **RATES)
+    only_t = {**RATES, "max_error": 0.5, "variables": "t"}
+    assert archive(weather, tmp_path / "a.zarr", **only_t).is_complete
+    with xr.open_zarr(tmp_path / "a.zarr") as ds:
+        assert ds.sizes["time"] == 40
+        assert abs(ds.t - weather.t).max() <= 0.5
+        assert bool(ds.z.isel(time=slice(24, None)).isnull().all())
+    assert archive(weather, tmp_path / "a.zarr", **RATES).n_new == 2
+
+
+def test_a_variable_is_added_in_all_its_length(weather, tmp_path) -> None:
+    only_t = {**RATES, "max_error": 0.5, "variables": "t"}
+    archive(weather, tmp_path / "a.zarr", **only_t)
+    only_z = {**RATES, "max_error": 20.0, "variables": "z"}
+    with pytest.raises(ValueError, match="a source that holds all 40 steps along time"):
+        archive(weather.isel(time=slice(16)), tmp_path / "a.zarr", **only_z)
+    archive(weather, tmp_path / "a.zarr", times=slice(None, "2001-01-03"), **only_z)
+    assert archive(weather.isel(time=slice(8, 40)), tmp_path / "a.zarr", **only_z).is_complete
+
+
 def test_only_what_is_missing_is_done_again(weather, tmp_path) -> None:
     store = tmp_path / "a.zarr"
     archive(weather, store, **RATES)

@@ -150,6 +150,8 @@ def test_the_same_blocks_are_refused_to_a_second_process(tmp_path) -> None:
         # Other variables and other times are nobody's.
         archive(weather(), store, variables="u", **RATES)
         archive(weather(), store, times=slice("2001-01-05", None), **RATES)
+        with pytest.raises(RuntimeError, match="cannot grow while others write"):
+            archive(weather(32), store, **RATES)
     assert archive(weather(), store, **RATES).is_complete
 
 

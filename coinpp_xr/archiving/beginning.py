@@ -144,11 +144,11 @@ def _add(
     if not names:
         return []
     dataset = wanted.dataset
+    _check_whole(group, dataset, names)
     designed = designs_of(wanted, names, options)
     tilings = {n: tiling_of(dataset[n], new, options) for n, (new, _) in designed.items()}
     missing = [n for n in dataset.variables if str(n) not in group]
     coordinates = dataset.coords.to_dataset()
-    _check_whole(group, dataset, names)
     # What this note names is taken away should this end half-way.
     note(group, _ADDING, [str(name) for name in missing])
     written = (

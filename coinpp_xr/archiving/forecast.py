@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import xarray as xr
+import zarr
 
 from coinpp_xr.archiving.beginning import begin, designs_of
+from coinpp_xr.archiving.growing import offsets_in
 from coinpp_xr.archiving.manifest import entry, is_archive, variables_of
-from coinpp_xr.archiving.parts import Options, Part, tiling_of
+from coinpp_xr.archiving.parts import Options, Part, part_of, tiling_of
 from coinpp_xr.archiving.places import Place
-from coinpp_xr.archiving.requests import Wanted, request
-from coinpp_xr.archiving.tiling import Tiling
+from coinpp_xr.archiving.requests import request
+from coinpp_xr.model_choice import Choice
 from coinpp_xr.parallel import thread_count
 from coinpp_xr.settings import config
 from coinpp_xr.stores import codec_of
@@ -167,62 +171,54 @@ def plan_archive(
         As :func:`coinpp_xr.archive`.
     """
     place, opened, wanted, options = request(source, store, **settings)
-    group = place.open()
-    if group is not None:
-        return _plan_of_rest(place, opened, wanted, options, workers)
-    untrained = replace(wanted, settings=replace(wanted.settings, train_minutes=None))
-    variables = []
-    for name, (new, _) in designs_of(untrained, wanted.chosen, options).items():
-        tiling, _ = tiling_of(wanted.dataset[name], new, options)
-        part = Part(wanted.dataset[name], tiling, 0, range(tiling.shape[tiling.time_axis]))
-        remarks = [new.choice.reason] if new.choice.reason else []
-        if minutes := wanted.settings.train_minutes:
-            remarks.append(f"{minutes:g} minutes of training come first, and may make it smaller")
-        variables.append(_forecast(part, new.codec, len(tiling), "; ".join(remarks)))
-    return _plan(place, variables, wanted, workers)
-
-
-def _plan_of_rest(
-    place: Place, opened: Any, wanted: Wanted, options: Options, workers: int | None
-) -> ArchivePlan:
-    """Of an archive that was begun."""
-    group = place.open()
-    assert group is not None
-    if not is_archive(group) or not options.resume:
+    group = place.open(read_only=True)
+    if group is not None and not (is_archive(group) and options.resume):
         begin(opened, place, wanted, options)  # says why not
-    there = variables_of(group)
+    there = [] if group is None else variables_of(group)
+    old = [name for name in wanted.chosen if str(name) in there]
+    offsets = {} if group is None or not old else offsets_in(group, wanted)
+    untrained = replace(wanted, settings=replace(wanted.settings, train_minutes=None))
     variables = []
     for name in wanted.chosen:
         array = wanted.dataset[name]
-        if str(name) not in there:
-            new, _ = designs_of(wanted, [name], options)[name]
-            tiling, _ = tiling_of(array, new, options)
-            codec, left = new.codec, len(tiling)
+        remarks = []
+        if name in old:
+            assert group is not None
+            part, codec, left = _rest(group, array, offsets, options)
         else:
-            stored, manifest = entry(group, str(name))
-            grown = dict(zip(manifest.attributes["dims"], stored.shape, strict=True))
-            old = manifest.tiling(stored)
-            dim = old.dims[old.time_axis]
-            shape = tuple(max(n, array.sizes[d]) if d == dim else n for d, n in grown.items())
-            tiling = Tiling(old.dims, shape, old.chunks, old.block, old.time_axis)
-            codec = codec_of(stored)
-            left = len(tiling) - int(manifest.done().sum())
-        steps = range(array.sizes[tiling.dims[tiling.time_axis]])
-        variables.append(_forecast(Part(array, tiling, 0, steps), codec, left, ""))
-    return _plan(place, variables, wanted, workers)
-
-
-def _plan(
-    place: Place, variables: list[VariableForecast], wanted: Wanted, workers: int | None
-) -> ArchivePlan:
+            new, _ = designs_of(untrained, [name], options)[name]
+            tiling, _ = tiling_of(array, new, options)
+            part, codec = part_of(array, tiling, 0, options, new.choice), new.codec
+            left = len(part.blocks())
+            remarks = [new.choice.reason] if new.choice.reason else []
+            if minutes := wanted.settings.train_minutes:
+                remarks.append(f"{minutes:g} minutes of training come first and may save bytes")
+        variables.append(_forecast(part, codec, left, "; ".join(remarks)))
     left_alone = {str(name): reason for name, reason in wanted.reasons.items()}
     return ArchivePlan(str(place), tuple(variables), left_alone, workers or thread_count())
+
+
+def _rest(
+    group: zarr.Group, array: xr.DataArray, offsets: Mapping[str, int], options: Options
+) -> tuple[Part, Any, int]:
+    """A variable that was begun: its blocks when it has grown, its codec, and what is left."""
+    stored, manifest = entry(group, str(array.name))
+    now = manifest.tiling(stored)
+    dim = now.dims[now.time_axis]
+    offset = offsets.get(dim, 0)
+    length = max(now.shape[now.time_axis], offset + array.sizes[dim])
+    shape = tuple(length if axis == now.time_axis else n for axis, n in enumerate(now.shape))
+    grown = replace(now, shape=shape)
+    part = part_of(array, grown, offset, options, Choice(None))
+    done = manifest.done()
+    full = {i for i in range(len(now)) if done[i] and now.where(i) == grown.where(i)}
+    return part, codec_of(stored), sum(index not in full for index in part.blocks())
 
 
 def _forecast(part: Part, codec: Any, left: int, remarks: str) -> VariableForecast:
     """Encode and decode some blocks in the middle of equal parts, as a worker would."""
     tiling, array = part.tiling, part.array
-    whole = [i for i in range(len(tiling)) if _is_covered(part, i)]
+    whole = part.blocks()
     count = min(_SAMPLE_BLOCKS, len(whole))
     sample = [whole[(2 * i + 1) * len(whole) // (2 * count)] for i in range(count)]
     raw = nbytes = 0
@@ -244,12 +240,6 @@ def _forecast(part: Part, codec: Any, left: int, remarks: str) -> VariableForeca
         raw_nbytes=total, nbytes=round(nbytes * total / raw) if raw else 0,
         seconds=seconds / count if count else 0.0, memory_nbytes=memory, remarks=remarks,
     )  # fmt: skip
-
-
-def _is_covered(part: Part, index: int) -> bool:
-    steps = part.tiling.where(index)[part.tiling.time_axis]
-    dim = part.tiling.dims[part.tiling.time_axis]
-    return bool(steps.stop <= part.offset + part.array.sizes[dim])
 
 
 class _MemoryWatch:

@@ -10,10 +10,12 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from coinpp_xr.archiving.claims import others_at_work
 from coinpp_xr.archiving.manifest import entry, forget_note, note, noted, variables_of
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import Wanted
 from coinpp_xr.archiving.sources import coordinates_differ
+from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.selection import Layout
 from coinpp_xr.stores import dims_of
 
@@ -56,15 +58,15 @@ def offsets_in(group: zarr.Group, wanted: Wanted) -> dict[str, int]:
 
 def offset_of(before: Any, own: Any) -> int | None:
     """Where ``own`` begins in ``before``, or right after it; None if they do not fit."""
+    if not len(before) or not len(own):
+        return None
     at = np.flatnonzero(before == own[0])
     if len(at) == 1:
         common = before[at[0] :][: len(own)]
         return int(at[0]) if np.array_equal(common, own[: len(common)]) else None
-    if len(at) == 0 and len(before):
-        step = before[-1] - before[0]
-        follows = own[0] > before[-1] if not step < step * 0 else own[0] < before[-1]
-        return len(before) if follows else None
-    return None
+    falling = before[-1] < before[0]
+    follows = own[0] < before[-1] if falling else own[0] > before[-1]
+    return len(before) if follows and not len(at) else None
 
 
 def _coordinates(group: zarr.Group) -> xr.Dataset:
@@ -86,12 +88,22 @@ def _time_dim(array: xr.DataArray) -> Any:
 
 
 def grow(group: zarr.Group, place: Place, wanted: Wanted, offsets: Mapping[str, int]) -> None:
-    """Make room for new times in everything that has them."""
+    """Make room for new times in everything that has them.
+
+    Raises
+    ------
+    RuntimeError
+        If others are writing, whose last blocks would change under their hands.
+    ValueError
+        If the source does not hold what is needed for that.
+    """
     for dim, offset in offsets.items():
         length, own = _length(group, dim), wanted.dataset.sizes[dim]
         if offset + own <= length:
             continue
-        _check_can_grow(group, dim, length, offset, wanted)
+        if others_at_work(group):
+            raise RuntimeError(f"{place} cannot grow while others write; wait for them")
+        _check_can_grow(group, dim, length, offset)
         names = variables_of(group)
         plain = [
             name for name, array in group.arrays() if dim in dims_of(array) and name not in names
@@ -108,12 +120,11 @@ def grow(group: zarr.Group, place: Place, wanted: Wanted, offsets: Mapping[str, 
             array, manifest = entry(group, name)
             if dim not in dims_of(array):
                 continue
-            before = manifest.tiling(array)
+            tiling = manifest.tiling(array)
+            # The last block, if it is not full.
+            manifest.forget(tiling.beginning_in(range(_full(tiling, length), length)))
             _resize(array, dim, offset + own)
-            after = manifest.tiling(array)
-            manifest.array.resize((len(after), manifest.array.shape[1]))
-            changed = [i for i in range(len(before)) if before.where(i) != after.where(i)]
-            manifest.forget(changed)
+            manifest.array.resize((len(manifest.tiling(array)), manifest.array.shape[1]))
         forget_note(group, _GROWING)
 
 
@@ -128,14 +139,19 @@ def _append_plain(place: Place, dataset: xr.Dataset, dim: str, start: int) -> No
         )  # type: ignore[call-overload]
 
 
-def _check_can_grow(group: zarr.Group, dim: str, length: int, offset: int, wanted: Wanted) -> None:
+def _full(tiling: Tiling, length: int) -> int:
+    """Steps along time in blocks that are full."""
+    return length - length % tiling.block[tiling.time_axis]
+
+
+def _check_can_grow(group: zarr.Group, dim: str, length: int, offset: int) -> None:
     """The last block, if it is not full, is encoded again from the source, never from itself."""
     for name in variables_of(group):
         array, manifest = entry(group, name)
         tiling = manifest.tiling(array)
         if tiling.dims[tiling.time_axis] != dim:
             continue
-        start = length - length % tiling.block[tiling.time_axis]
+        start = _full(tiling, length)
         if start < length and offset > start:
             first = _coordinates(group)[dim].to_numpy()[start]
             raise ValueError(

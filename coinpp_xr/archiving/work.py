@@ -172,7 +172,7 @@ def read_block(variable: xr.Variable, job: Job) -> Values:
 @in_plain_errors
 def write_block(values: Values, job: Job, index: int) -> None:
     """Encode and write, chunk by chunk, so that memory is that of a chunk."""
-    array, _ = entry(job.group(), job.name)
+    array = _unchanged(entry(job.group(), job.name)[0], job)
     where = job.tiling.where(index)
     if array.shards is not None:
         array[where] = values
@@ -186,12 +186,24 @@ def verify_block(values: Values, job: Job, index: int) -> Outcome:
     """Read back what the store holds, and note it in the manifest if that is right."""
     started = time.perf_counter()
     array, manifest = entry(job.group(), job.name)
-    row = examine(values, array, job, index)
+    row = examine(values, _unchanged(array, job), job, index)
     verified = time.perf_counter()
     manifest.array[index] = row
     seconds = {"verify": verified - started, "record": time.perf_counter() - verified}
     session = getattr(job.store, "session", None)
     return Outcome(job.name, index, row, values.nbytes, seconds, _worker(), peak_nbytes(), session)
+
+
+def _unchanged(array: zarr.Array[Any], job: Job) -> zarr.Array[Any]:
+    """The array, unless the archive has grown since this work was given out by a client now dead.
+
+    Raises
+    ------
+    RuntimeError
+    """
+    if array.shape != job.tiling.shape:
+        raise RuntimeError(f"{job.name!r} has another shape by now; this block is left alone")
+    return array
 
 
 def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Rows:
