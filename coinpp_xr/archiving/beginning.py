@@ -172,11 +172,10 @@ def _add(
     if plain.data_vars:
         plain.drop_vars(list(plain.coords)).to_zarr(place.store, **arguments)
     for name, (_, rate) in designed.items():
-        manifest = Manifest.create(
+        Manifest.create(
             group, str(name), tilings[name][0], wanted.asked(name, rate, options),
-            dataset[name].dtype.itemsize,
+            dataset[name].dtype.itemsize, source.files,
         )  # fmt: skip
-        manifest.array.attrs["source_files"] = source.files
     forget_note(group, _ADDING)
     return [
         part_of(dataset[name], tilings[name][0], 0, options, new.choice)

@@ -193,7 +193,7 @@ def plan_archive(
             remarks = [new.choice.reason] if new.choice.reason else []
             if minutes := wanted.settings.train_minutes:
                 remarks.append(f"{minutes:g} minutes of training come first and may save bytes")
-        variables.append(_forecast(part, codec, left, "; ".join(remarks)))
+        variables.append(_forecast(part, codec, left, "; ".join(remarks), options))
     left_alone = {str(name): reason for name, reason in wanted.reasons.items()}
     return ArchivePlan(str(place), tuple(variables), left_alone, workers or thread_count())
 
@@ -215,7 +215,9 @@ def _rest(
     return part, codec_of(stored), sum(index not in full for index in part.blocks())
 
 
-def _forecast(part: Part, codec: Any, left: int, remarks: str) -> VariableForecast:
+def _forecast(
+    part: Part, codec: Any, left: int, remarks: str, options: Options
+) -> VariableForecast:
     """Encode and decode some blocks in the middle of equal parts, as a worker would."""
     tiling, array = part.tiling, part.array
     whole = part.blocks()
@@ -224,7 +226,7 @@ def _forecast(part: Part, codec: Any, left: int, remarks: str) -> VariableForeca
     raw = nbytes = 0
     seconds, memory = 0.0, 0
     for index in sample:
-        values = part.job(Place(None), verify=True).values(part.block(index))
+        values = part.job(Place(None), options).values(part.block(index))
         with config.set(threads=1), _MemoryWatch() as watch:
             started = time.perf_counter()
             for chunk in tiling.chunks_of(tuple(slice(0, n) for n in values.shape)):

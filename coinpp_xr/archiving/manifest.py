@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,13 @@ class Manifest:
 
     @classmethod
     def create(
-        cls, group: zarr.Group, name: str, tiling: Tiling, asked: Mapping[str, Any], itemsize: int
+        cls,
+        group: zarr.Group,
+        name: str,
+        tiling: Tiling,
+        asked: Mapping[str, Any],
+        itemsize: int,
+        files: Mapping[str, str],
     ) -> Manifest:
         """Begin the manifest of a variable.
 
@@ -64,6 +71,8 @@ class Manifest:
             Plain JSON: how it is to be written; whoever goes on must ask for the same.
         itemsize : int
             Bytes of a value.
+        files : mapping
+            Of the source, by name.
         """
         attributes: dict[str, Any] = {
             "description": f"blocks of {name} that are done; columns: see fields",
@@ -73,15 +82,12 @@ class Manifest:
             "time_axis": tiling.time_axis,
             "itemsize": itemsize,
             "asked": dict(asked),
-            "source_files": {},
+            "source_files": dict(files),
             "implementation": f"coinpp-xr {__version__}",
         }
-        array = _create(
-            group, f"{GROUP}/{name}", (len(tiling), len(FIELDS)), (1, len(FIELDS)),
-            (f"block_of_{name}", "field"),
-        )  # fmt: skip
-        array.attrs.update(attributes)
-        return cls(array)
+        shape, chunks = (len(tiling), len(FIELDS)), (1, len(FIELDS))
+        dims = f"block_of_{name}", "field"
+        return cls(_create(group, f"{GROUP}/{name}", shape, chunks, dims, attributes))
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -95,9 +101,9 @@ class Manifest:
             tuple(own["dims"]), array.shape, array.chunks, tuple(own["block"]), own["time_axis"]
         )
 
-    @property
+    @cached_property
     def rows(self) -> Rows:
-        """All rows, shape (blocks, fields)."""
+        """All rows as they are when first asked for, shape (blocks, fields)."""
         try:
             return np.asarray(self.array[:], np.float64)
         except Exception:  # a row was cut off: find out which, and take its block for not done
@@ -142,11 +148,9 @@ def kinds_of(rows: Rows) -> dict[str, int]:
 
 def create_group(group: zarr.Group) -> None:
     """Begin the manifest of an archive."""
-    group.require_group(GROUP).attrs.update(
-        {"description": "state of an archive written by coinpp-xr", "format": 1}
-    )
-    if f"{GROUP}/{CLAIMS}" not in group:
-        _create(group, f"{GROUP}/{CLAIMS}", (0,), (1,), ("claim",))
+    description = "state of an archive written by coinpp-xr"
+    group.create_group(GROUP, attributes={"description": description, "format": 1})
+    _create(group, f"{GROUP}/{CLAIMS}", (0,), (1,), ("claim",), {})
 
 
 def is_archive(group: zarr.Group) -> bool:
@@ -159,6 +163,11 @@ def variables_of(group: zarr.Group) -> list[str]:
     if not isinstance(found, zarr.Group):
         return []
     return sorted(name for name, _ in found.arrays() if name != CLAIMS)
+
+
+def entries_of(group: zarr.Group) -> dict[str, tuple[zarr.Array[Any], Manifest]]:
+    """All compressed variables of an archive and their manifests."""
+    return {name: entry(group, name) for name in variables_of(group)}
 
 
 def entry(group: zarr.Group, name: str) -> tuple[zarr.Array[Any], Manifest]:
@@ -197,12 +206,11 @@ def _create(
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
     dims: tuple[str, ...],
+    attributes: dict[str, Any],
 ) -> zarr.Array[Any]:
     is_v3 = group.metadata.zarr_format == 3
-    array = group.create_array(
+    return group.create_array(
         path, shape=shape, chunks=chunks, dtype="float64", fill_value=np.nan, compressors=None,
         dimension_names=dims if is_v3 else None,
+        attributes=attributes if is_v3 else attributes | {"_ARRAY_DIMENSIONS": list(dims)},
     )  # fmt: skip
-    if not is_v3:
-        array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
-    return array

@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 
 from coinpp_xr import __version__
-from coinpp_xr.archiving.manifest import Manifest, Rows, column, entry, kinds_of, variables_of
+from coinpp_xr.archiving.manifest import Manifest, Rows, column, entries_of, kinds_of
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.archiving.work import Failure
 from coinpp_xr.codecs.base import NO_MODEL
@@ -140,7 +140,11 @@ class ArchiveReport:
         return f"{self.report._repr_html_()}<ul>{notes}</ul>"
 
 
-def report_on(group: zarr.Group, reasons: Mapping[Any, str] | None = None) -> Report:
+def report_on(
+    group: zarr.Group,
+    reasons: Mapping[Any, str] | None = None,
+    entries: Mapping[str, tuple[zarr.Array[Any], Manifest]] | None = None,
+) -> Report:
     """What an archive holds, by its manifest alone.
 
     Parameters
@@ -149,34 +153,34 @@ def report_on(group: zarr.Group, reasons: Mapping[Any, str] | None = None) -> Re
         Its root.
     reasons : mapping, optional
         Why variables were not compressed, or which model was chosen, by name.
+    entries : mapping, optional
+        Where they were read already.
     """
     reasons = reasons or {}
+    entries = entries_of(group) if entries is None else entries
     dataset = xr.open_zarr(group.store, consolidated=False, chunks=None)
     documents = metadata_documents(group)
+    texts = [codec_of(array).embed_model for array, _ in entries.values()]
     variables, embedded = [], 0
-    names = variables_of(group)
-    for name in names:
-        array, manifest = entry(group, name)
+    for name, (array, manifest) in entries.items():
         text = codec_of(array).embed_model
         nbytes = len(text) * sum(d.count(text.encode()) for d in documents) if text else 0
         # The same text stands in the metadata of several variables.
-        nbytes //= sum(
-            codec_of(entry(group, n)[0]).embed_model == text for n in variables_of(group)
-        )
+        nbytes //= texts.count(text)
         embedded += nbytes
         variables.append(
             _variable(dataset[name], array, manifest, nbytes, str(reasons.get(name, "")))
         )
-    named = {variable.name for variable in variables}
     variables += [
         VariableReport(name=str(name), outcome=reason)
         for name, reason in reasons.items()
-        if name not in named
+        if name not in entries
     ]
+    others = (array for name, array in group.arrays() if name not in entries)
     return Report(
         tuple(variables),
         metadata_nbytes=sum(map(len, documents)) - embedded,
-        other_nbytes=chunk_nbytes(array for name, array in group.arrays() if name not in names),
+        other_nbytes=chunk_nbytes(others),
     )
 
 
@@ -277,18 +281,20 @@ def _model_of(codec: Any, needed: bool) -> tuple[str, int]:
         return codec.model, 0
 
 
-def write_attributes(group: zarr.Group, report: Report) -> None:
+def write_attributes(
+    entries: Mapping[str, tuple[zarr.Array[Any], Manifest]], report: Report
+) -> None:
     """Say in the variables' attributes what was lost, in the spirit of CF's section 8.4.
 
     Only of variables that are complete, in their own units, and the same for the same data.
     """
     for variable in report.encoded:
-        array, manifest = entry(group, variable.name)
+        array, manifest = entries[variable.name]
         if not manifest.done().all():
             continue
         codec = codec_of(array)
         scale = display_unit(dict(array.attrs)).scale
-        said = {
+        said: dict[str, Any] = {
             _PREFIX: "COIN++",
             f"{_PREFIX}_implementation": f"coinpp-xr {__version__}, codec {codec.codec_id}",
             f"{_PREFIX}_rate": ", ".join(f"{k}={v:g}" for k, v in codec.rate.controls.items()),
@@ -303,4 +309,4 @@ def write_attributes(group: zarr.Group, report: Report) -> None:
             if value is not None
         }
         if any(array.attrs.get(key) != value for key, value in said.items()):
-            array.attrs.update(said)
+            array.update_attributes(said)

@@ -74,9 +74,13 @@ class Part:
         """Blocks that are to be written, done or not; the source holds all of them whole."""
         return self.tiling.beginning_in(self.steps)
 
-    def job(self, place: Place, *, verify: bool) -> Job:
+    def job(self, place: Place, options: Options) -> Job:
+        """What workers must know of it."""
         latitude = Layout.of(self.array).latitude
-        return Job(place.store, place.storage_options, self.name, self.tiling, latitude, verify)
+        return Job(
+            place.store, place.storage_options, self.name, self.tiling, latitude, options.verify,
+            options.zarr_format,
+        )  # fmt: skip
 
     def label(self, index: int) -> str:
         """The coordinates of a block."""

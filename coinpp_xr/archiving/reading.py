@@ -138,7 +138,10 @@ def verify(
                 tiling = _tiling(array)
             part = None if opened is None else _part(dataset[name], opened, name, tiling)
             latitude = Layout.of(dataset[name]).latitude
-            job = Job(place.store, place.storage_options, name, tiling, latitude, verify=True)
+            job = Job(
+                place.store, place.storage_options, name, tiling, latitude, verify=True,
+                zarr_format=group.metadata.zarr_format,
+            )  # fmt: skip
             todo = [i for i in range(len(tiling)) if rows is None or np.isfinite(rows[i, 0])]
             if len(todo) < len(tiling):
                 missing[name] = len(tiling) - len(todo)
@@ -172,8 +175,7 @@ def check_block(original: xr.Variable | None, job: Job, index: int, row: Rows | 
     Exception
         That says what is wrong.
     """
-    array = job.group(read_only=True)[job.name]
-    assert isinstance(array, zarr.Array)
+    array = job.open(job.name, read_only=True)
     where = job.tiling.where(index)
     nbytes, checksum, _ = stored(array, where)
     if row is not None:

@@ -15,7 +15,7 @@ import zarr
 
 from coinpp_xr.archiving.beginning import begin
 from coinpp_xr.archiving.cluster import Task, a_client, check_workers, prepared, work_off
-from coinpp_xr.archiving.manifest import column, entry
+from coinpp_xr.archiving.manifest import column, entries_of, entry
 from coinpp_xr.archiving.outcome import PHASES, ArchiveReport, report_on, write_attributes
 from coinpp_xr.archiving.parts import Options, Part
 from coinpp_xr.archiving.places import Place
@@ -202,7 +202,7 @@ class _Run:
             now = self._source.files
             if all(known.get(name, sign) == sign for name, sign in now.items()):
                 done = sorted({*done[:1], *done[-1:]})
-            job = part.job(self._place, verify=True)
+            job = part.job(self._place, self._options)
             lazy = [
                 dask.delayed(source_checksum, pure=False)(part.block(index), job) for index in done
             ]
@@ -237,7 +237,9 @@ class _Run:
     def _results(
         self, batch: Sequence[tuple[Part, int]], place: Place, progress: Progress
     ) -> Iterator[Outcome | Failure]:
-        jobs = {part.name: part.job(place, verify=self._options.verify) for part, _ in batch}
+        # The format is that of the archive, whatever was asked for.
+        options = replace(self._options, zarr_format=self._group().metadata.zarr_format)
+        jobs = {part.name: part.job(place, options) for part, _ in batch}
         tasks = [Task(part, jobs[part.name], index) for part, index in batch]
         return work_off(self._client, tasks, self._threads, gpu=self._gpu, watch=progress.watch)
 
@@ -247,15 +249,16 @@ class _Run:
         with self._place.changing() as place:
             group = place.open()
             assert group is not None
+            entries = entries_of(group)
             for part in self._parts:
-                manifest = entry(group, part.name)[1].array
+                manifest = entries[part.name][1].array
                 known: Any = manifest.attrs["source_files"]
                 if known != (now := known | self._source.files):
                     manifest.attrs["source_files"] = now
-            report = report_on(group, reasons)
-            write_attributes(group, report)
+            report = report_on(group, reasons, entries)
+            write_attributes(entries, report)
             self._consolidate(place)
-            states = [entry(group, part.name)[1].done() for part in self._parts]
+            states = [entries[part.name][1].done() for part in self._parts]
         workers: dict[str, dict[str, float]] = {}
         variables: dict[str, dict[str, float]] = {}
         for outcome in self._outcomes:

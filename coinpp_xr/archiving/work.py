@@ -17,7 +17,7 @@ import psutil
 import xarray as xr
 import zarr
 
-from coinpp_xr.archiving.manifest import Rows, entry, new_row
+from coinpp_xr.archiving.manifest import GROUP, Rows, new_row
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.data.sources import one_line
@@ -44,6 +44,7 @@ class Job:
         Degrees.
     verify : bool
         Whether to decode what was written and hold it against the original.
+    zarr_format : {2, 3}
     """
 
     store: Any
@@ -52,16 +53,14 @@ class Job:
     tiling: Tiling
     latitude: Values
     verify: bool
+    zarr_format: Any
 
-    def group(self, *, read_only: bool = False) -> zarr.Group:
-        """The root of the archive."""
-        options = dict(self.storage_options) if self.storage_options else None
-        return zarr.open_group(
-            self.store,
-            mode="r" if read_only else "r+",
-            storage_options=options,
-            use_consolidated=False,
-        )
+    def open(self, path: str, *, read_only: bool = False) -> zarr.Array[Any]:
+        """An array of the archive, without a look at anything else."""
+        return zarr.open_array(
+            self.store, path=path, mode="r" if read_only else "r+", zarr_format=self.zarr_format,
+            storage_options=dict(self.storage_options) if self.storage_options else None,
+        )  # fmt: skip
 
     def values(self, variable: xr.Variable) -> Values:
         """A block of the source, in the order of the store."""
@@ -172,7 +171,7 @@ def read_block(variable: xr.Variable, job: Job) -> Values:
 @in_plain_errors
 def write_block(values: Values, job: Job, index: int) -> None:
     """Encode and write, chunk by chunk, so that memory is that of a chunk."""
-    array = _unchanged(entry(job.group(), job.name)[0], job)
+    array = _unchanged(job.open(job.name), job)
     where = job.tiling.where(index)
     if array.shards is not None:
         array[where] = values
@@ -185,10 +184,9 @@ def write_block(values: Values, job: Job, index: int) -> None:
 def verify_block(values: Values, job: Job, index: int) -> Outcome:
     """Read back what the store holds, and note it in the manifest if that is right."""
     started = time.perf_counter()
-    array, manifest = entry(job.group(), job.name)
-    row = examine(values, _unchanged(array, job), job, index)
+    row = examine(values, _unchanged(job.open(job.name), job), job, index)
     verified = time.perf_counter()
-    manifest.array[index] = row
+    job.open(f"{GROUP}/{job.name}")[index] = row
     seconds = {"verify": verified - started, "record": time.perf_counter() - verified}
     session = getattr(job.store, "session", None)
     return Outcome(job.name, index, row, values.nbytes, seconds, _worker(), peak_nbytes(), session)
