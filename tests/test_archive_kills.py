@@ -351,7 +351,7 @@ def test_clients_that_are_killed_can_be_gone_on_with(
     duration = undisturbed.child_seconds if where == "threads" else undisturbed.seconds
     at_work = 0
     left: list[str] = []
-    for seed in range(10 if where == "threads" else 6):
+    for seed in range(10 if where == "threads" else 3):
         store = tmp_path / f"{seed}.zarr"
         rng = np.random.default_rng(seed)
         # Every other one at any time, which is mostly before there are blocks.
@@ -539,7 +539,7 @@ def test_a_disk_that_is_full_from_some_moment_on(
         return len(written)
 
     total = disturbed(tmp_path / "all.zarr", np.inf)
-    for seed in range(4):
+    for seed in range(2):
         store = tmp_path / f"{seed}.zarr"
         allowed = int(np.random.default_rng(seed).integers(total))
         disturbed(store, allowed)
@@ -624,7 +624,7 @@ def group_members(group: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_ctrl_c(source, processes, undisturbed, tmp_path, seed) -> None:
     """As a terminal does it, to all processes at once: workers have nothing to say about it."""
     store = tmp_path / "a.zarr"

@@ -126,8 +126,8 @@ def test_every_help_has_an_example(coinpp: Coinpp, command: list[str]) -> None:
 def test_help_documents_the_exit_codes(coinpp: Coinpp) -> None:
     lines = coinpp("--help").out.splitlines()
 
-    codes = lines[lines.index("  Exit codes:") + 1 :][:4]
-    assert [line.split()[0] for line in codes] == ["0", "1", "2", "130"]
+    codes = lines[lines.index("  Exit codes:") + 1 :][:5]
+    assert [line.split()[0] for line in codes] == ["0", "1", "2", "3", "130"]
 
 
 def test_help_imports_nothing_heavy() -> None:

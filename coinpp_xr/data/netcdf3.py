@@ -16,17 +16,17 @@ def check_whole(path: Path) -> None:
 
     Raises
     ------
-    ValueError
+    EOFError
     """
     with path.open("rb") as file:
         header = _Header(file)
         try:
             expected = header.end_of_data()
         except (EOFError, KeyError, IndexError) as error:
-            raise ValueError("its header is damaged or cut off") from error
+            raise EOFError("its header is damaged or cut off") from error
         found = file.seek(0, io.SEEK_END)
     if found < expected:
-        raise ValueError(f"it was cut off: {found:,} of {expected:,} bytes are there")
+        raise EOFError(f"it was cut off: {found:,} of {expected:,} bytes are there")
 
 
 class _Header:
