@@ -1,6 +1,6 @@
 """Archives of 1,000, 10,000 and 100,000 globes with one and with two workers, and what follows.
 
-    COINPP_DATA=... python benchmarks/archive_scale.py [--sizes 1000 ...] [--quick] [--plot]
+    COINPP_DATA=... python benchmarks/archive_scale.py [--sizes 1000 ...] [--rates] [--quick] [--plot]
 
 How time grows with the number of globes, how long workers are not busy, what a block costs the
 process that schedules it, and, on paper, how many workers that process could keep busy and how
@@ -69,6 +69,10 @@ BLOCKS = (
 )  # fmt: skip
 PETABYTE, MANY_WORKERS = 1e15, (100, 1000)
 
+# What a worker may be asked for, on so many globes.
+RATES: tuple[dict[str, float], ...] = ({"target_rmse": TARGET}, {"max_error": 0.5}, {"bits": 8})
+RATE_GLOBES = 1_024
+
 Maker = Callable[..., npt.NDArray[np.float32]]
 Case = dict[str, Any]
 
@@ -127,15 +131,15 @@ def measure(globes: int, workers: int) -> Case:
         }
 
 
-def written(client: Client, globes: int, workers: int) -> Case:
-    source = source_of(globes, noisy)
+def written(
+    client: Client, globes: int, workers: int, rate: dict[str, float] | None = None
+) -> Case:
+    source, rate = source_of(globes, noisy), rate or {"target_rmse": TARGET}
     with TemporaryDirectory() as folder:
         store = Path(folder) / "archive.zarr"
         with get_task_stream(client) as stream:
             started = time.perf_counter()
-            report = archive(
-                source, store, client=client, target_rmse=TARGET, chunk_time=DEPTH
-            )  # fmt: skip
+            report = archive(source, store, client=client, chunk_time=DEPTH, **rate)
             total = time.perf_counter() - started
         files = [path.stat().st_size for path in store.rglob("*") if path.is_file()]
         reading = seconds_for_the_manifest(store)
@@ -260,6 +264,19 @@ def run(sizes: list[int], *, save: bool) -> list[Case]:
     return sorted(cases, key=order)
 
 
+def rates() -> list[Case]:
+    """What one worker does when it is asked for other things, one after the other."""
+    found = []
+    for rate in RATES:
+        with a_client(None, 1) as client:
+            client.wait_for_workers(1)
+            case = written(client, RATE_GLOBES, 1, rate)
+        kept = ("mb_per_s", "ratio", "peak_nbytes_per_worker")
+        found.append({"rate": rate, "globes": RATE_GLOBES} | {key: case[key] for key in kept})
+        print(found[-1], flush=True)
+    return found
+
+
 def order(case: Case) -> tuple[int, int]:
     return case["globes"], case["workers"]
 
@@ -290,11 +307,13 @@ def known_cases(sizes: list[int]) -> list[Case]:
     return [case for case in old["cases"] if case["globes"] not in sizes]
 
 
-def write(cases: list[Case]) -> None:
+def write(cases: list[Case], measured: list[Case] | None = None) -> None:
+    if measured is None:
+        measured = json.loads(RESULT.read_text()).get("rates", []) if RESULT.exists() else []
     result = {
         "machine": machine(), "data": DATA, "settings": SETTINGS, "cases": cases,
         "linear": {str(workers): linear(of(cases, workers)) for workers in WORKERS},
-        "plan": plan(cases),
+        "plan": plan(cases), "rates": measured,
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
@@ -475,13 +494,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of globes")
     parser.add_argument("--quick", action="store_true", help="two small sizes, nothing written")
+    parser.add_argument("--rates", action="store_true", help="only what other rates cost")
     parser.add_argument("--plot", action="store_true", help="draw what was measured before, only")
     arguments = parser.parse_args()
     if arguments.quick:
         print(json.dumps(plan(run(list(QUICK_SIZES), save=False)), indent=1))
         return
-    if not arguments.plot:
+    if arguments.rates:
+        write(known_cases([]), rates())
+    elif not arguments.plot:
         run(list(arguments.sizes), save=True)
+        write(known_cases([]), rates())
     draw()
 
 

@@ -610,9 +610,23 @@ def archive_scale() -> str:
             "([results](../benchmarks/results/archive_scale.json)):\n",
             table(header, rows),
             growth(result),
+            rates_of_a_worker(result),
             clusters_on_paper(plan),
             petabyte(plan),
         ]
+    )
+
+
+def rates_of_a_worker(result: dict[str, Any]) -> str:
+    """In words, what other rate controls cost."""
+    said = [
+        ", ".join(f"`{name}={value:g}`" for name, value in case["rate"].items())
+        + f" {case['mb_per_s']:.2f} MB/s at {case['ratio']:,.0f} ×"
+        for case in result["rates"]
+    ]
+    return (
+        f"What is asked for decides how fast it is: one worker, {result['rates'][0]['globes']:,} "
+        f"globes in one run: {'; '.join(said)}.\n"
     )
 
 
