@@ -1,6 +1,6 @@
 """Archives of 1,000, 10,000 and 100,000 globes with one and with two workers, and what follows.
 
-    COINPP_DATA=... python benchmarks/archive_scale.py [--sizes 1000 ...] [--rates] [--quick] [--plot]
+    COINPP_DATA=... python benchmarks/archive_scale.py [--sizes 1000 ...] [--rates|--quick|--plot]
 
 How time grows with the number of globes, how long workers are not busy, what a block costs the
 process that schedules it, and, on paper, how many workers that process could keep busy and how
