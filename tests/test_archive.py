@@ -14,7 +14,7 @@ import zarr
 from distributed import Client
 
 import coinpp_xr
-from coinpp_xr.archiving import archive, plan_archive
+from coinpp_xr.archiving import archive, decompress, plan_archive, verify
 from coinpp_xr.archiving.manifest import GROUP, entry
 
 RATE = {"max_error": 0.5, "model": "none"}
@@ -310,3 +310,64 @@ def test_a_plan_tells_what_comes(weather, tmp_path) -> None:
     assert plan_archive(weather, tmp_path / "a.zarr", **RATES).variables[0].left == 0
     json.dumps(plan.to_dict())
     assert "10 tasks" in str(plan)
+
+
+def test_growing_along_with_what_is_not_compressed(weather, tmp_path) -> None:
+    """Of several files, whose borders are none of the store's chunks."""
+    bounds = np.stack([weather.time.values, weather.time.values], axis=1)
+    ds = weather[["t"]].assign(time_bnds=(("time", "bnds"), bounds))
+    for i, part in enumerate([slice(0, 24), slice(24, 35), slice(35, 40)]):
+        ds.isel(time=part).to_netcdf(tmp_path / f"{i}.nc", engine="netcdf4")
+    files = [str(tmp_path / f"{i}.nc") for i in range(3)]
+    archive(files[0], tmp_path / "a.zarr", **RATE, chunk_time=8)
+    assert archive(files, tmp_path / "a.zarr", **RATE, chunk_time=8).is_complete
+    with xr.open_zarr(tmp_path / "a.zarr") as out:
+        assert out.time_bnds.equals(ds.time_bnds)
+        assert abs(out.t - ds.t).max() <= 0.5
+
+
+def test_another_source_is_noticed_before_the_archive_gets_longer(weather, tmp_path) -> None:
+    ds = weather[["t"]].assign(height=weather.t[0] - 280)
+    archive(ds.isel(time=slice(24)), tmp_path / "a.zarr", **RATE, chunk_time=8)
+    before = tree(tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match="height as a whole: the source holds other values"):
+        archive(ds.assign(height=ds.height + 5), tmp_path / "a.zarr", **RATE, chunk_time=8)
+    celsius = ds.assign(t=ds.t.assign_attrs(units="degC"))
+    with pytest.raises(ValueError, match="'t' is in 'degC', in the archive in 'K'"):
+        archive(celsius, tmp_path / "a.zarr", **RATE, chunk_time=8)
+    noleap = ds.convert_calendar("noleap", use_cftime=True)
+    with pytest.raises(ValueError, match="neither matches nor continues"):
+        archive(noleap, tmp_path / "a.zarr", **RATE, chunk_time=8)
+    assert tree(tmp_path / "a.zarr") == before
+
+
+def test_damaged_blocks_are_found_forgotten_and_written_again(weather, tmp_path) -> None:
+    store = tmp_path / "a.zarr"
+    archive(weather[["t"]], store, **RATE, chunk_time=8)
+    before = tree(store)
+    # Sound by itself, but not where it belongs.
+    (store / "t/c/1/0/0").write_bytes((store / "t/c/3/0/0").read_bytes())
+    found = verify(store)
+    assert [problem.index for problem in found.problems] == [1]
+    assert archive(weather[["t"]], store, **RATE, chunk_time=8).n_new == 0
+    assert not verify(store, forget=True).is_sound
+    assert archive(weather[["t"]], store, **RATE, chunk_time=8).n_new == 1
+    assert tree(store) == before
+
+
+def test_a_source_that_holds_no_block_proves_nothing(weather, tmp_path) -> None:
+    archive(weather[["t"]], tmp_path / "a.zarr", **RATE, chunk_time=8)
+    found = verify(tmp_path / "a.zarr", weather[["t"]].isel(time=slice(9, 12)))
+    assert not found.is_sound
+    assert "0 of them held against the source" in str(found)
+
+
+def test_what_is_missing_is_not_unpacked_in_silence(weather, tmp_path) -> None:
+    store = tmp_path / "a.zarr"
+    archive(weather[["t"]], store, times=slice(None, "2001-01-03"), **RATE, chunk_time=8)
+    with pytest.raises(ValueError, match="3 blocks of 't' are missing"):
+        decompress(store, tmp_path / "a.nc")
+    decompress(store, tmp_path / "a.nc", partial=True)
+    with pytest.raises(ValueError, match="is the store itself"):
+        decompress(store, store, overwrite=True, partial=True)
+    assert archive(weather[["t"]], f"file://{store}", **RATE, chunk_time=8).is_complete

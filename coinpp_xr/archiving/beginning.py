@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,7 @@ from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import load_model
 from coinpp_xr.planning import Design, check_codec, design
-from coinpp_xr.selection import rates_of
+from coinpp_xr.selection import Layout, rates_of
 from coinpp_xr.stores import codec_of, put_whole
 
 # How values lie in a file, where a variable is kept as it is.
@@ -46,6 +47,13 @@ def designs_of(
         raise ValueError(
             f"{', '.join(without)}: give max_error or target_rmse in the variable's unit, or bits"
         )
+    if isinstance(options.shards, Mapping):
+        dims = {str(dim) for name in names for dim in Layout.of(wanted.dataset[name]).dims[:-2]}
+        if names and (unknown := set(options.shards) - dims):
+            raise ValueError(
+                f"shards along {', '.join(sorted(map(str, unknown)))} cannot be; there are: "
+                f"{', '.join(sorted(dims)) or 'none'}"
+            )
     if options.shards is not None and options.zarr_format == 2 and names:
         raise ValueError("shards need Zarr format 3; give zarr_format=3 or leave them out")
     for name in names:
@@ -62,8 +70,16 @@ def designs_of(
     }  # fmt: skip
 
 
-def begin(source: Source, place: Place, wanted: Wanted, options: Options) -> list[Part]:
+def begin(
+    source: Source,
+    place: Place,
+    wanted: Wanted,
+    options: Options,
+    check: Callable[[Sequence[Part]], None],
+) -> list[Part]:
     """Bring the archive's metadata to where this run can write its blocks.
+
+    ``check`` looks at parts of the archive that are to be gone on with, before anything changes.
 
     Returns
     -------
@@ -89,11 +105,13 @@ def begin(source: Source, place: Place, wanted: Wanted, options: Options) -> lis
                 )  # fmt: skip
                 create_group(_root(new))
                 return _add(_root(new), new, wanted, wanted.chosen, source, options)
-        except FileExistsError:  # another process was faster: go on with what it began
+        except FileExistsError as error:  # another process was faster: go on with what it began
             if place.open() is None:
-                raise
+                raise FileExistsError(
+                    f"{place} exists and is no archive; give another name"
+                ) from error
     with place.changing() as current:
-        return _go_on(_root(current), current, wanted, source, options)
+        return _go_on(_root(current), current, wanted, source, options, check)
 
 
 def _root(place: Place) -> zarr.Group:
@@ -103,7 +121,12 @@ def _root(place: Place) -> zarr.Group:
 
 
 def _go_on(
-    group: zarr.Group, place: Place, wanted: Wanted, source: Source, options: Options
+    group: zarr.Group,
+    place: Place,
+    wanted: Wanted,
+    source: Source,
+    options: Options,
+    check: Callable[[Sequence[Part]], None],
 ) -> list[Part]:
     """With an archive that is there."""
     if not is_archive(group):
@@ -121,8 +144,9 @@ def _go_on(
         if str(name) in group:
             raise ValueError(f"{name!r} is in {place} without compression; leave it out")
     for name in old:
-        _check_same(group, name, wanted, options)
+        check_same(group, name, wanted, options)
     offsets = offsets_in(group, wanted)
+    check([_continued(group, wanted.dataset[name], offsets, options) for name in old])
     grow(group, place, wanted, offsets)
     parts = _add(group, place, wanted, added, source, options)
     parts += [_continued(group, wanted.dataset[name], offsets, options) for name in old]
@@ -166,11 +190,14 @@ def _add(
         "mode": "a", "consolidated": False, "zarr_format": options.zarr_format,
         "storage_options": place.storage_options,
     }  # fmt: skip
-    # The placeholders' values are never computed.
-    written.to_zarr(place.store, compute=False, encoding=encoding, **arguments)
     plain = _plain(dataset[[n for n in dataset.data_vars if n in missing and n not in names]])
-    if plain.data_vars:
-        plain.drop_vars(list(plain.coords)).to_zarr(place.store, **arguments)
+    with warnings.catch_warnings():
+        # Of text, for every variable again and again.
+        warnings.filterwarnings("ignore", message=".*Zarr V3 specification")
+        # The placeholders' values are never computed.
+        written.to_zarr(place.store, compute=False, encoding=encoding, **arguments)
+        if plain.data_vars:
+            plain.drop_vars(list(plain.coords)).to_zarr(place.store, **arguments)
     for name, (_, rate) in designed.items():
         Manifest.create(
             group, str(name), tilings[name][0], wanted.asked(name, rate, options),
@@ -229,7 +256,7 @@ def _plain(dataset: xr.Dataset) -> xr.Dataset:
 # ---- variables that are there -------------------------------------------------------------------
 
 
-def _check_same(group: zarr.Group, name: Any, wanted: Wanted, options: Options) -> None:
+def check_same(group: zarr.Group, name: Any, wanted: Wanted, options: Options) -> None:
     """Refuse to go on with other settings than those that a variable was begun with."""
     was = entry(group, str(name))[1].attributes["asked"]
     controls = {key: was[key] for key in was if key not in wanted.asked(name, {}, options)}
@@ -251,6 +278,9 @@ def _continued(
     tiling = manifest.tiling(stored)
     if set(tiling.dims) != set(map(str, array.dims)):
         raise ValueError(f"{name!r} has dimensions {array.dims}, in the archive {tiling.dims}")
+    units = str(stored.attrs.get("units", "")), str(array.attrs.get("units", ""))
+    if units[0] != units[1]:
+        raise ValueError(f"{name!r} is in {units[1]!r}, in the archive in {units[0]!r}; convert it")
     if array.dtype != stored.dtype:
         raise ValueError(f"{name!r} is {array.dtype}, in the archive {stored.dtype}")
     offset = offsets.get(tiling.dims[tiling.time_axis], 0)

@@ -13,7 +13,7 @@ import psutil
 import xarray as xr
 import zarr
 
-from coinpp_xr.archiving.beginning import begin, designs_of
+from coinpp_xr.archiving.beginning import begin, check_same, designs_of
 from coinpp_xr.archiving.growing import offsets_in
 from coinpp_xr.archiving.manifest import entry, is_archive, variables_of
 from coinpp_xr.archiving.parts import Options, Part, part_of, tiling_of
@@ -173,7 +173,7 @@ def plan_archive(
     place, opened, wanted, options = request(source, store, **settings)
     group = place.open(read_only=True)
     if group is not None and not (is_archive(group) and options.resume):
-        begin(opened, place, wanted, options)  # says why not
+        begin(opened, place, wanted, options, lambda parts: None)  # says why not
     there = [] if group is None else variables_of(group)
     old = [name for name in wanted.chosen if str(name) in there]
     offsets = {} if group is None or not old else offsets_in(group, wanted)
@@ -184,6 +184,7 @@ def plan_archive(
         remarks = []
         if name in old:
             assert group is not None
+            check_same(group, name, wanted, options)
             part, codec, left = _rest(group, array, offsets, options)
         else:
             new, _ = designs_of(untrained, [name], options)[name]

@@ -11,7 +11,7 @@ import xarray as xr
 import zarr
 
 from coinpp_xr.archiving.claims import others_at_work
-from coinpp_xr.archiving.manifest import entry, forget_note, note, noted, variables_of
+from coinpp_xr.archiving.manifest import entries_of, entry, forget_note, note, noted, variables_of
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import Wanted
 from coinpp_xr.archiving.sources import coordinates_differ
@@ -64,8 +64,11 @@ def offset_of(before: Any, own: Any) -> int | None:
     if len(at) == 1:
         common = before[at[0] :][: len(own)]
         return int(at[0]) if np.array_equal(common, own[: len(common)]) else None
-    falling = before[-1] < before[0]
-    follows = own[0] < before[-1] if falling else own[0] > before[-1]
+    try:
+        falling = before[-1] < before[0]
+        follows = own[0] < before[-1] if falling else own[0] > before[-1]
+    except TypeError:  # dates of another calendar
+        return None
     return len(before) if follows and not len(at) else None
 
 
@@ -114,24 +117,32 @@ def grow(group: zarr.Group, place: Place, wanted: Wanted, offsets: Mapping[str, 
                 "it cannot grow without"
             )
         note(group, _GROWING, {"dim": dim, "from": length})
-        if plain:
-            _append_plain(place, wanted.dataset[plain], dim, length - offset)
-        for name in names:
-            array, manifest = entry(group, name)
-            if dim not in dims_of(array):
-                continue
-            tiling = manifest.tiling(array)
-            # The last block, if it is not full.
-            manifest.forget(tiling.beginning_in(range(_full(tiling, length), length)))
-            _resize(array, dim, offset + own)
-            manifest.array.resize((len(manifest.tiling(array)), manifest.array.shape[1]))
+        try:
+            if plain:
+                _append_plain(place, wanted.dataset[plain], dim, length - offset)
+            _lengthen(group, dim, length, offset + own)
+        except Exception:
+            undo_growth(group)
+            raise
         forget_note(group, _GROWING)
+
+
+def _lengthen(group: zarr.Group, dim: str, before: int, now: int) -> None:
+    """What is compressed; blocks that were not full are no longer done."""
+    for array, manifest in entries_of(group).values():
+        if dim not in dims_of(array):
+            continue
+        tiling = manifest.tiling(array)
+        manifest.forget(tiling.beginning_in(range(_full(tiling, before), before)))
+        _resize(array, dim, now)
+        manifest.array.resize((len(manifest.tiling(array)), manifest.array.shape[1]))
 
 
 def _append_plain(place: Place, dataset: xr.Dataset, dim: str, start: int) -> None:
     """Append what is not compressed, coordinates above all."""
     names = set(dataset.variables) - {n for n in dataset.coords if dim not in dataset[n].dims}
-    added = dataset.isel({dim: slice(start, None)})
+    # In memory, because chunks of a store may be cut where those of files end.
+    added = dataset.isel({dim: slice(start, None)}).load()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         added.drop_vars([name for name in added.variables if name not in names]).to_zarr(

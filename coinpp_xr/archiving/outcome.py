@@ -308,5 +308,6 @@ def write_attributes(
             for name, value in measured.items()
             if value is not None
         }
+        said = {key: value for key, value in said.items() if value is not None}
         if any(array.attrs.get(key) != value for key, value in said.items()):
             array.update_attributes(said)

@@ -85,6 +85,8 @@ class Part:
     def label(self, index: int) -> str:
         """The coordinates of a block."""
         where = list(self.tiling.where(index)[:-2])
+        if not where:
+            return "as a whole"
         steps = where[self.tiling.time_axis]
         where[self.tiling.time_axis] = slice(steps.start - self.offset, steps.stop - self.offset)
         return place_label(self.array, self.tiling.dims[:-2], where)

@@ -163,7 +163,7 @@ def place_of(store: Any, storage_options: Mapping[str, Any] | None) -> Place:
         if not hasattr(store, "writable_session"):
             raise ValueError("give the icechunk.Repository; sessions are opened and committed here")
         return IcechunkPlace(store)
-    if isinstance(store, MemoryStore | dict):
+    if isinstance(store, MemoryStore | dict) or str(store).startswith("memory://"):
         raise ValueError(
             "a store in memory cannot be shared with workers; give a folder or a URL, or use "
             "ds.coinpp.to_zarr"
@@ -172,4 +172,7 @@ def place_of(store: Any, storage_options: Mapping[str, Any] | None) -> Place:
         raise ValueError("a zip file cannot be written in parts; zip a folder later")
     if isinstance(store, os.PathLike):
         store = os.fspath(store)
+    if isinstance(store, str):
+        # Zarr makes folders where it knows that they are folders.
+        store = store.removeprefix("file://")
     return Place(store, options)

@@ -19,7 +19,7 @@ import zarr
 
 from coinpp_xr.archiving.cluster import a_client, check_workers, in_windows
 from coinpp_xr.archiving.growing import offset_of
-from coinpp_xr.archiving.manifest import Rows, column, entry, variables_of
+from coinpp_xr.archiving.manifest import Rows, column, entries_of, entry, variables_of
 from coinpp_xr.archiving.parts import Options, Part, part_of
 from coinpp_xr.archiving.places import Place, place_of
 from coinpp_xr.archiving.sources import open_source
@@ -30,7 +30,7 @@ from coinpp_xr.data.sources import one_line
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.report import place_label
 from coinpp_xr.selection import Layout
-from coinpp_xr.stores import codec_of, dims_of, stored_payloads
+from coinpp_xr.stores import codec_of, dims_of, local_path, stored_payloads
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -54,6 +54,8 @@ class Verification:
     missing : dict
         Blocks by variable that the manifest does not know as done.
     seconds : float
+    has_source : bool
+        Whether there was one to compare with; it must hold a block whole to be of use.
     """
 
     store: str
@@ -63,13 +65,16 @@ class Verification:
     missing: dict[str, int]
     seconds: float
 
+    has_source: bool = False
+
     @property
     def is_sound(self) -> bool:
-        """Whether everything is there and as it should be."""
-        return not self.problems and not self.missing
+        """Whether everything is there and as it should be; with a source, compared with it."""
+        compared = self.n_compared > 0 or not self.has_source
+        return not self.problems and not self.missing and compared
 
     def __str__(self) -> str:
-        compared = f", {self.n_compared:,} of them held against the source" * bool(self.n_compared)
+        compared = f", {self.n_compared:,} of them held against the source" * self.has_source
         lines = [
             f"{self.store}: {self.n_blocks:,} blocks read and decoded{compared}, "
             f"{len(self.problems)} problems ({self.seconds:.1f} s)"
@@ -87,6 +92,7 @@ def verify(
     client: Client | None = None,
     workers: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    forget: bool = False,
 ) -> Verification:
     """Read everything that is compressed in a store, and hold it against what it should be.
 
@@ -101,6 +107,9 @@ def verify(
         What it was made from, or a part of that along time.
     client, workers, storage_options
         As for :func:`coinpp_xr.archive`.
+    forget : bool
+        Take blocks with problems out of the archive's manifest, so that :func:`coinpp_xr.archive`
+        writes them again.
 
     Returns
     -------
@@ -163,7 +172,16 @@ def verify(
                     problems.append(Failure(name, index, where, reason))
     seconds = time.perf_counter() - started
     problems.sort(key=lambda problem: (problem.variable, problem.index))
-    return Verification(str(place), n_blocks, n_compared, tuple(problems), missing, seconds)
+    if forget and problems:
+        with place.changing() as current:
+            root = current.open()
+            assert root is not None
+            for problem in problems:
+                if problem.variable in known:
+                    entry(root, problem.variable)[1].forget([problem.index])
+    return Verification(
+        str(place), n_blocks, n_compared, tuple(problems), missing, seconds, opened is not None
+    )
 
 
 @in_plain_errors
@@ -231,6 +249,7 @@ def decompress(
     target: str | Path,
     *,
     overwrite: bool = False,
+    partial: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what is in a store as plain data, for readers that do not have this package.
@@ -244,6 +263,8 @@ def decompress(
         ``.nc`` (NetCDF-4, deflated) or ``.zarr`` (Zarr's default codecs).
     overwrite : bool
         Whether an existing target makes way.
+    partial : bool
+        Whether an archive may have blocks that are not written yet; they become NaN.
     storage_options : mapping, optional
         For fsspec.
 
@@ -256,6 +277,14 @@ def decompress(
         raise ValueError(f"{target}: give a name that ends with .nc or .zarr")
     place = place_of(store, storage_options)
     group = open_store(place)
+    if (local := local_path(place.store)) is not None and local == target.resolve():
+        raise ValueError(f"{target} is the store itself; give another name")
+    for name, (_, manifest) in entries_of(group).items():
+        if (left := int((~manifest.done()).sum())) and not partial:
+            raise ValueError(
+                f"{place}: {left:,} blocks of {name!r} are missing; finish the archive first, or "
+                "take them as NaN (partial)"
+            )
     with _appearing(target, overwrite=overwrite) as unfinished:
         dataset = xr.open_zarr(group.store, consolidated=False, chunks={})
         ours = compressed_in(group)
@@ -279,7 +308,9 @@ def decompress(
 def _appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A place beside the target, which becomes the target when the block ends well."""
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists; replace it with overwrite, or give another name")
+        raise FileExistsError(
+            f"{target} exists; say overwrite (--force) to replace it, or give another name"
+        )
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {target.parent}; make it first")
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:

@@ -139,7 +139,6 @@ def archive(
         threads = check_workers(connected, gpu=gpu)
         run = _Run(connected, place, opened, wanted, options, threads, gpu)
         with run.begun():
-            run.check_source()
             run.work(progress)
         try:
             return run.finish()
@@ -171,7 +170,9 @@ class _Run:
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Metadata in place, others kept off and workers ready, as long as the block runs."""
-        self._parts = begin(self._source, self._place, self._wanted, self._options)
+        self._parts = begin(
+            self._source, self._place, self._wanted, self._options, self._check_source
+        )
         with self._place.changing() as place:
             self._consolidate(place)
         group = self._group()
@@ -183,7 +184,7 @@ class _Run:
         ):
             yield
 
-    def check_source(self) -> None:
+    def _check_source(self, parts: Sequence[Part]) -> None:
         """Refuse a source that is not the one that the archive was begun from.
 
         If its files look as before, a few blocks are read again; if not, all that are done and
@@ -195,7 +196,7 @@ class _Run:
         ValueError
         """
         group = self._group()
-        for part in self._parts:
+        for part in parts:
             manifest = entry(group, part.name)[1]
             rows, known = manifest.rows, manifest.attributes["source_files"]
             done = [index for index in part.blocks() if np.isfinite(rows[index, 0])]

@@ -153,6 +153,14 @@ def _merged(parts: Sequence[xr.Dataset]) -> xr.Dataset:
 def _combined(datasets: Sequence[xr.Dataset], depth: int) -> xr.Dataset:
     """Files of other times, levels, members or variables as one dataset."""
     lazy = []
+    units: dict[Any, str] = {}
+    for dataset in datasets:
+        for name, array in dataset.data_vars.items():
+            unit = str(array.attrs.get("units", ""))
+            if units.setdefault(name, unit) != unit:
+                raise ValueError(
+                    f"the files do not fit together: {name} is in {units[name]!r} and in {unit!r}"
+                )
     for dataset in datasets:
         if "time" in dataset.coords and dataset["time"].ndim == 0:
             dataset = dataset.expand_dims("time")

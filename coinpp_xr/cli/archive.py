@@ -124,6 +124,8 @@ def archive(
         raise typer.BadParameter("give at least one source and the store to write")
     if scheduler is not None and workers is not None:
         raise typer.BadParameter("give --scheduler or --workers, not both")
+    if report is not None and not report.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {report.parent}; make it first")
     from coinpp_xr.archiving import archive as write_archive
     from coinpp_xr.archiving import plan_archive
 
@@ -182,6 +184,10 @@ def verify(
     storage_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="For fsspec.")
     ] = None,
+    forget: Annotated[
+        bool,
+        typer.Option("--forget", help="Let coinpp archive write blocks with problems again."),
+    ] = False,
 ) -> None:  # fmt: skip
     """Read and decode everything in a store, and hold it against manifest and source.
 
@@ -200,7 +206,7 @@ def verify(
         if client is None and workers is None:
             workers = _cores()
         found = verify_store(
-            store, source or None, client=client, workers=workers,
+            store, source or None, client=client, workers=workers, forget=forget,
             storage_options=_storage_options(storage_option),
         )  # fmt: skip
     typer.echo(str(found))

@@ -146,6 +146,9 @@ def decompress(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Blocks of an archive may be missing; they are NaN.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Write a compressed file as what it was, or a store as plain data.
 
@@ -163,7 +166,7 @@ def decompress(
     if is_store(file):
         if output is None:
             raise typer.BadParameter("say where to: coinpp decompress STORE OUT.nc, or OUT.zarr")
-        decompress_store(file, output, force)
+        decompress_store(file, output, force, partial)
         return
     compressed, _ = _open(file)
     if output is None or output.is_dir():

@@ -80,12 +80,12 @@ def _about(group: zarr.Group, name: str) -> list[tuple[str, str]]:
     return rows
 
 
-def decompress_store(source: str, target: Path, force: bool) -> None:
+def decompress_store(source: str, target: Path, force: bool, partial: bool) -> None:
     """Write a store as plain data."""
     from coinpp_xr.archiving import decompress
 
     if target.is_dir() and not is_store(str(target)):
         target = target / f"{Path(source).stem}.nc"
-    decompress(source, target, overwrite=force)
+    decompress(source, target, overwrite=force, partial=partial)
     files = [p for p in target.rglob("*") if p.is_file()] if target.is_dir() else [target]
     typer.echo(f"{source} -> {target} ({sum(p.stat().st_size for p in files):,} bytes)")
