@@ -459,6 +459,23 @@ def _coordinate(array: xr.DataArray, dim: Any, position: int) -> Any:
     return np.datetime_as_string(value, unit="m") if isinstance(value, np.datetime64) else value
 
 
+def plain_text(shown: Any) -> str:
+    """What rich shows of a thing, as text without colours, whatever it would be shown in."""
+    from rich.console import Console
+
+    # Told not to, rich neither looks for a notebook to write into nor adds colours.
+    console = Console(
+        file=io.StringIO(),
+        width=_TEXT_WIDTH,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+    )
+    with console.capture() as capture:
+        console.print(shown)
+    return "\n".join(map(str.rstrip, capture.get().splitlines())).strip("\n")
+
+
 # ---- report -----------------------------------------------------------------------------------
 
 
@@ -583,19 +600,7 @@ class Report:
         return Group(*([table] if self.encoded else []), *notes)
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        # Told not to, rich neither looks for a notebook to write into nor adds colours.
-        console = Console(
-            file=io.StringIO(),
-            width=_TEXT_WIDTH,
-            color_system=None,
-            force_terminal=False,
-            force_jupyter=False,
-        )
-        with console.capture() as capture:
-            console.print(self)
-        return "\n".join(map(str.rstrip, capture.get().splitlines())).strip("\n")
+        return plain_text(self)
 
     __repr__ = __str__
 

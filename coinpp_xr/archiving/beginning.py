@@ -103,21 +103,15 @@ def begin(
                     target, zarr_format=options.zarr_format,  # type: ignore[arg-type]
                     storage_options=place.storage_options,
                 )  # fmt: skip
-                create_group(_root(new))
-                return _add(_root(new), new, wanted, wanted.chosen, source, options)
+                create_group(new.root())
+                return _add(new.root(), new, wanted, wanted.chosen, source, options)
         except FileExistsError as error:  # another process was faster: go on with what it began
             if place.open() is None:
                 raise FileExistsError(
                     f"{place} exists and is no archive; give another name"
                 ) from error
     with place.changing() as current:
-        return _go_on(_root(current), current, wanted, source, options, check)
-
-
-def _root(place: Place) -> zarr.Group:
-    group = place.open()
-    assert group is not None
-    return group
+        return _go_on(current.root(), current, wanted, source, options, check)
 
 
 def _go_on(
@@ -138,7 +132,8 @@ def _go_on(
     undo_growth(group)
     _undo_adding(group)
     options = replace(options, zarr_format=int(group.metadata.zarr_format))
-    old = [name for name in wanted.chosen if str(name) in variables_of(group)]
+    there = variables_of(group)
+    old = [name for name in wanted.chosen if str(name) in there]
     added = [name for name in wanted.chosen if name not in old]
     for name in added:
         if str(name) in group:

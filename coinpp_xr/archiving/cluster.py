@@ -41,6 +41,7 @@ from coinpp_xr.archiving.work import (
     verify_block,
     write_block,
 )
+from coinpp_xr.data.sources import one_line
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.parallel import thread_count
 from coinpp_xr.settings import config
@@ -358,7 +359,7 @@ def _result(future: Any, task: Task) -> Outcome | Failure:
     try:
         outcome = future.result()
     except Exception as error:  # whatever happened on a worker
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Failure(task.part.name, task.index, task.part.label(task.index), reason)
+        label = task.part.label(task.index)
+        return Failure(task.part.name, task.index, label, one_line(error))
     assert isinstance(outcome, Outcome)
     return outcome

@@ -21,6 +21,7 @@ from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import request
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.parallel import thread_count
+from coinpp_xr.report import plain_text
 from coinpp_xr.settings import config
 from coinpp_xr.stores import codec_of
 
@@ -132,17 +133,7 @@ class ArchivePlan:
         return Group(table, *(Text(f" {note}") for note in self.notes))
 
     def __str__(self) -> str:
-        import io
-
-        from rich.console import Console
-
-        console = Console(
-            file=io.StringIO(), width=100, color_system=None, force_terminal=False,
-            force_jupyter=False,
-        )  # fmt: skip
-        with console.capture() as capture:
-            console.print(self)
-        return "\n".join(map(str.rstrip, capture.get().splitlines())).strip("\n")
+        return plain_text(self)
 
     __repr__ = __str__
 

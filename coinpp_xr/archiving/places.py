@@ -42,12 +42,22 @@ class Place:
         mode: Literal["r", "r+"] = "r" if read_only else "r+"
         return open_group(self.store, None, self.storage_options, mode=mode)
 
+    def root(self, *, read_only: bool = False) -> zarr.Group:
+        """The root of a store that must be there.
+
+        Raises
+        ------
+        FileNotFoundError
+        """
+        group = self.open(read_only=read_only)
+        if group is None:
+            raise FileNotFoundError(f"no Zarr store: {self}")
+        return group
+
     @contextmanager
     def claimed(self, what: Mapping[str, range]) -> Iterator[None]:
         """Keep others off some steps along time of some variables while this block runs."""
-        group = self.open()
-        assert group is not None
-        with claimed(group, what):
+        with claimed(self.root(), what):
             yield
 
     @contextmanager

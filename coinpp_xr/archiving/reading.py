@@ -21,7 +21,7 @@ from coinpp_xr.archiving.cluster import a_client, check_workers, in_windows
 from coinpp_xr.archiving.growing import offset_of
 from coinpp_xr.archiving.manifest import Rows, column, entries_of, entry, variables_of
 from coinpp_xr.archiving.parts import Options, Part, part_of
-from coinpp_xr.archiving.places import Place, place_of
+from coinpp_xr.archiving.places import place_of
 from coinpp_xr.archiving.sources import open_source
 from coinpp_xr.archiving.tiling import Tiling, block_shape
 from coinpp_xr.archiving.work import Failure, Job, examine, in_plain_errors, stored
@@ -121,7 +121,7 @@ def verify(
         If there is no such store, or nothing compressed in it.
     """
     place = place_of(store, storage_options)
-    group = open_store(place)
+    group = place.root(read_only=True)
     names = compressed_in(group)
     if not names:
         raise ValueError(f"{place}: no variable is compressed by coinpp-xr")
@@ -174,8 +174,7 @@ def verify(
     problems.sort(key=lambda problem: (problem.variable, problem.index))
     if forget and problems:
         with place.changing() as current:
-            root = current.open()
-            assert root is not None
+            root = current.root()
             for problem in problems:
                 if problem.variable in known:
                     entry(root, problem.variable)[1].forget([problem.index])
@@ -276,7 +275,7 @@ def decompress(
     if target.suffix not in (".nc", ".zarr"):
         raise ValueError(f"{target}: give a name that ends with .nc or .zarr")
     place = place_of(store, storage_options)
-    group = open_store(place)
+    group = place.root(read_only=True)
     if (local := local_path(place.store)) is not None and local == target.resolve():
         raise ValueError(f"{target} is the store itself; give another name")
     for name, (_, manifest) in entries_of(group).items():
@@ -322,19 +321,6 @@ def _appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 # ---- look into ----------------------------------------------------------------------------------
-
-
-def open_store(place: Place) -> zarr.Group:
-    """The root of a store that must be there.
-
-    Raises
-    ------
-    FileNotFoundError
-    """
-    group = place.open(read_only=True)
-    if group is None:
-        raise FileNotFoundError(f"no Zarr store: {place}")
-    return group
 
 
 def compressed_in(group: zarr.Group) -> list[str]:

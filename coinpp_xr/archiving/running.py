@@ -14,7 +14,14 @@ import numpy as np
 import zarr
 
 from coinpp_xr.archiving.beginning import begin
-from coinpp_xr.archiving.cluster import Task, a_client, check_workers, prepared, work_off
+from coinpp_xr.archiving.cluster import (
+    Task,
+    a_client,
+    check_workers,
+    in_windows,
+    prepared,
+    work_off,
+)
 from coinpp_xr.archiving.manifest import column, entries_of, entry
 from coinpp_xr.archiving.outcome import PHASES, ArchiveReport, report_on, write_attributes
 from coinpp_xr.archiving.parts import Options, Part
@@ -175,7 +182,7 @@ class _Run:
         )
         with self._place.changing() as place:
             self._consolidate(place)
-        group = self._group()
+        group = self._place.root()
         models = [part.choice.model for part in self._parts if part.choice.model is not None]
         sharded = any(entry(group, part.name)[0].shards is not None for part in self._parts)
         with (
@@ -195,7 +202,7 @@ class _Run:
         ------
         ValueError
         """
-        group = self._group()
+        group = self._place.root()
         for part in parts:
             manifest = entry(group, part.name)[1]
             rows, known = manifest.rows, manifest.attributes["source_files"]
@@ -204,20 +211,25 @@ class _Run:
             if all(known.get(name, sign) == sign for name, sign in now.items()):
                 done = sorted({*done[:1], *done[-1:]})
             job = part.job(self._place, self._options)
-            lazy = [
+            lazy = (
                 dask.delayed(source_checksum, pure=False)(part.block(index), job) for index in done
+            )
+            known_sums = column(rows, "source_crc32")
+            changed = [
+                done[position]
+                for position, future in in_windows(self._client, lazy, self._threads)
+                if future.result() != int(known_sums[done[position]])
             ]
-            for index, future in zip(done, self._client.compute(lazy), strict=True):
-                if future.result() != int(column(rows, "source_crc32")[index]):
-                    raise ValueError(
-                        f"{part.name} {part.label(index)}: the source holds other values than when "
-                        "this was archived; write another archive, or delete this one and begin "
-                        "anew"
-                    )
+            if changed:
+                raise ValueError(
+                    f"{part.name} {part.label(min(changed))}: the source holds other values than "
+                    "when this was archived; write another archive, or delete this one and begin "
+                    "anew"
+                )
 
     def work(self, show: bool | None) -> None:
         """Write the blocks that are missing."""
-        group = self._group()
+        group = self._place.root()
         todo = []
         for part in self._parts:
             done = entry(group, part.name)[1].done()
@@ -239,7 +251,7 @@ class _Run:
         self, batch: Sequence[tuple[Part, int]], place: Place, progress: Progress
     ) -> Iterator[Outcome | Failure]:
         # The format is that of the archive, whatever was asked for.
-        options = replace(self._options, zarr_format=self._group().metadata.zarr_format)
+        options = replace(self._options, zarr_format=self._place.root().metadata.zarr_format)
         jobs = {part.name: part.job(place, options) for part, _ in batch}
         tasks = [Task(part, jobs[part.name], index) for part, index in batch]
         return work_off(self._client, tasks, self._threads, gpu=self._gpu, watch=progress.watch)
@@ -248,8 +260,7 @@ class _Run:
         """Write what can only be known at the end."""
         reasons = self._wanted.reasons | {part.name: part.choice.reason for part in self._parts}
         with self._place.changing() as place:
-            group = place.open()
-            assert group is not None
+            group = place.root()
             entries = entries_of(group)
             for part in self._parts:
                 manifest = entries[part.name][1].array
@@ -297,15 +308,9 @@ class _Run:
             f"({one_line(error)}); blocks that failed: {failed}; the same call goes on"
         )
 
-    def _group(self) -> zarr.Group:
-        group = self._place.open()
-        assert group is not None
-        return group
-
     def _consolidate(self, place: Place) -> None:
         """Copy all metadata to the root, unless that would hold every model a second time."""
-        group, asked = place.open(), self._options.consolidated
-        assert group is not None
+        group, asked = place.root(), self._options.consolidated
         if asked is None:
             is_v3 = group.metadata.zarr_format == 3
             embedded = any(codec_of(entry(group, p.name)[0]).embed_model for p in self._parts)

@@ -75,10 +75,6 @@ class Tiling:
                 for i, n, w in zip(corner, self.chunks, where, strict=True)
             )
 
-    @property
-    def globes_per_block(self) -> int:
-        return prod(self.block[:-2])
-
 
 def block_shape(
     shape: Sequence[int], chunks: Sequence[int], itemsize: int, shards: Sequence[int] | None

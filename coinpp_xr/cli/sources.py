@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from coinpp_xr.data.media import Media
 
 _FIELDS = (b"CDF", b"\x89HDF", b"GRIB")
-_ZARR_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
 
 
 def read_fields(source: str, variable: str | None) -> xr.DataArray:
@@ -33,11 +32,11 @@ def read_one_media(source: str) -> Media:
     """An image, a volume, sound or an array; what else a user may try is told what to do."""
     from coinpp_xr.compressed_file import MAGIC
     from coinpp_xr.data.media import read_media
-    from coinpp_xr.data.sources import existing
+    from coinpp_xr.data.sources import existing, is_zarr_folder
 
     path = existing(source)
     if path.is_dir():
-        gridded, start = any((path / root).exists() for root in _ZARR_ROOTS), b""
+        gridded, start = is_zarr_folder(path), b""
     else:
         with path.open("rb") as file:
             start = file.read(4)

@@ -12,21 +12,21 @@ from coinpp_xr.cli.text import print_columns
 if TYPE_CHECKING:
     import zarr
 
-_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
-
 
 def is_store(source: str) -> bool:
     """Whether a name is that of a Zarr store: a folder with its metadata, or a URL."""
-    return "://" in source or any((Path(source) / root).exists() for root in _ROOTS)
+    from coinpp_xr.data.sources import is_zarr_folder
+
+    return "://" in source or is_zarr_folder(Path(source))
 
 
 def inspect_store(source: str, chunk: str | None) -> None:
     """Print what a store holds, or what one of its chunks is."""
     from coinpp_xr.archiving.outcome import report_on
     from coinpp_xr.archiving.places import place_of
-    from coinpp_xr.archiving.reading import compressed_in, look_at_chunk, open_store
+    from coinpp_xr.archiving.reading import compressed_in, look_at_chunk
 
-    group = open_store(place_of(source, None))
+    group = place_of(source, None).root(read_only=True)
     if chunk is not None:
         view = look_at_chunk(group, chunk)
         sections = ", ".join(f"{size:,} {name}" for name, size in view.sections.items())

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coinpp_xr.data.netcdf3 import check_whole
-from coinpp_xr.data.sources import existing
+from coinpp_xr.data.sources import existing, is_zarr_folder
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _GRIB_SUFFIXES = (".grib", ".grb", ".grib2", ".grb2")
 _FIRST_BYTES = {b"CDF": "netcdf4", b"\x89HDF": "netcdf4", b"GRIB": "cfgrib", b"PK": "zarr"}
-_ZARR_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
 
 
 def locate(source: str | Path, split: str = "train") -> tuple[str | Path, str]:
@@ -37,7 +36,7 @@ def locate(source: str | Path, split: str = "train") -> tuple[str | Path, str]:
     if path.is_dir():
         if any(path.glob("*.npz")):
             return path, "npz"
-        if any((path / root).exists() for root in _ZARR_ROOTS):
+        if is_zarr_folder(path):
             return path, "zarr"
         raise ValueError(f"{path} holds neither a Zarr store nor *.npz files")
     if path.suffix == ".npz":

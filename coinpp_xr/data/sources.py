@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_ZARR_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
+
 
 def existing(source: str | Path) -> Path:
     """The path of a file or folder that exists and, if a file, is not empty.
@@ -29,6 +31,11 @@ def existing(source: str | Path) -> Path:
     if path.is_file() and path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
     return path
+
+
+def is_zarr_folder(path: Path) -> bool:
+    """Whether a folder is a Zarr store, by the metadata of its root."""
+    return any((path / name).exists() for name in _ZARR_ROOTS)
 
 
 def optional(module: str, what: str) -> Any:
