@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from media import OURS, Coder, Points, ffmpeg_audio, folder, measure, points
+from media import OURS, Coder, Points, folder, measure, points
 
 from coinpp_xr import AudioPatchCodec
+from coinpp_xr.reproduction.ffmpeg import ffmpeg_audio
 
 # In kilobits per second; the first three are the paper's.
 RATES = (5.631, 13.807, 27.482, 64.0)

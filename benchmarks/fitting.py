@@ -13,7 +13,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def best_rate(siren: ModulatedSiren, globes: Globes, steps: int, rates: tuple[fl
 
 def whitened(siren: ModulatedSiren, std: npt.NDArray[np.float64]) -> ModulatedSiren:
     """The same network with training latents of unit variance, as training starts from."""
-    return replace(siren, shift_map=(siren.shift_map * std).astype(np.float32))
+    return siren.with_shift_map((siren.shift_map * std).astype(np.float32))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -22,21 +22,17 @@ from __future__ import annotations
 
 import imagecodecs
 import numpy as np
-from media import (
-    Coder,
-    Points,
-    avif_stream_size,
-    folder,
-    hevc,
-    jpeg2000_sizes,
-    measure,
-    photograph,
-    points,
-    svt_av1,
-)
+from media import Coder, Points, folder, measure, points
 from PIL import Image
 
 from coinpp_xr import ImagePatchCodec
+from coinpp_xr.reproduction.ffmpeg import (
+    avif_stream_size,
+    hevc,
+    jpeg2000_sizes,
+    photograph,
+    svt_av1,
+)
 
 # Of the paper's curve.
 RATES = (0.067, 0.132, 0.266, 0.4, 0.537)

@@ -32,10 +32,11 @@ from typing import Any
 import imagecodecs
 import nibabel
 import numpy as np
-from media import Points, folder, hevc, jpeg2000_sizes, mean_square_error, measure, points
+from media import Points, folder, mean_square_error, measure, points
 from PIL import Image
 
 from coinpp_xr import VolumePatchCodec
+from coinpp_xr.reproduction.ffmpeg import hevc, jpeg2000_sizes
 
 # Bits per voxel.
 RATES = (0.05, 0.1, 0.2, 0.4)

@@ -21,7 +21,7 @@ from coinpp_xr.entropy import fit_histogram
 from coinpp_xr.models import Model, load_model, parse_name
 from coinpp_xr.network import BaseNetwork, QuantizedTail
 from coinpp_xr.patch_candidates import choose_patch_network
-from coinpp_xr.siren import ModulatedSiren
+from coinpp_xr.siren import ModulatedSiren, check_for_models
 from coinpp_xr.transform import fit_spectrum
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def train(
         raise ValueError(f"no preset {preset!r}; there are: {', '.join(PRESETS)}")
     config = PRESETS[preset] if preset else TrainingConfig(latent_dim=latent_dim)
     config = replace(config, **(settings or {}))
+    check_for_models(config.modulation, config.latent_map)
     sources = source if isinstance(source, list | tuple) else [source]
     fields = [load_fields(s, variable) for s in sources]
     data, normalisation = to_training_data(fields, validation_items=validation_items)
@@ -281,9 +282,7 @@ def standard_form(
     shift = siren.shift_map.astype(np.float64)
     offsets = (shift @ mean).reshape(siren.depth, siren.width)
     biases = (*(b + o for b, o in zip(siren.biases, offsets, strict=False)), siren.biases[-1])
-    centred = ModulatedSiren(
-        siren.weights, tuple(b.astype(np.float32) for b in biases), siren.shift_map, siren.omega0
-    )
+    centred = replace(siren, biases=tuple(b.astype(np.float32) for b in biases))
     _, jacobian = centred.linearise(points, np.zeros((1, siren.latent_dim), np.float32))
     rows = jacobian[0].astype(np.float64)
     per_point = (weights / np.sum(weights))[:, None, None] / siren.dim_out
@@ -296,9 +295,7 @@ def standard_form(
     spread = np.atleast_2d(np.cov(latents.T)) + 1e-12 * np.eye(len(metric))
     axes = np.linalg.eigh(root @ spread @ root)[1][:, ::-1]
     back = np.linalg.solve(root, axes)
-    return ModulatedSiren(
-        centred.weights, centred.biases, (shift @ back).astype(np.float32), siren.omega0
-    )
+    return centred.with_shift_map((shift @ back).astype(np.float32))
 
 
 def _validation_scores(

@@ -186,11 +186,10 @@ class _Maker:
         of the tail could take away.
         """
         identity = np.eye(siren.width, dtype=np.float32)
-        hidden = ModulatedSiren(
-            (*siren.weights[:-1], identity),
-            (*siren.biases[:-1], np.full(siren.width, -0.5, np.float32)),
-            siren.shift_map,
-            siren.omega0,
+        hidden = replace(
+            siren,
+            weights=(*siren.weights[:-1], identity),
+            biases=(*siren.biases[:-1], np.full(siren.width, -0.5, np.float32)),
         )
         points = self.data.points
         features = hidden(points, siren.zeros(1))[0]
@@ -203,9 +202,7 @@ class _Maker:
         damping = 1e-3 * np.trace(normal) / siren.width * np.eye(siren.width)
         change = np.linalg.solve(normal + damping, rest[:-1] @ rest[-1])
         output = siren.weights[-1] + change[None].astype(np.float32)
-        return ModulatedSiren(
-            (*siren.weights[:-1], output), siren.biases, siren.shift_map, siren.omega0
-        )
+        return replace(siren, weights=(*siren.weights[:-1], output))
 
     def _tangent_and_mean(self, siren: ModulatedSiren) -> tuple[Float64, Float64]:
         """Directions that the SIREN's latents describe, and what it misses of the mean field.

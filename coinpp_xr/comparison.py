@@ -304,7 +304,7 @@ def compare(
     max_error, target_rmse : float
         One of the two, in the array's unit.
     names : sequence of str, optional
-        Of ``coinpp_xr.peers.PEERS``; default: all.
+        Of ``coinpp_xr.peers.PEERS``, by default all, or of ``SLOW_PEERS``, which take minutes.
     model : str or Model
         For this package.
     chunk : int
@@ -319,7 +319,7 @@ def compare(
     """
     if (max_error is None) == (target_rmse is None):
         raise ValueError("give max_error or target_rmse, one of the two")
-    known = {name.lower(): name for name in peers.PEERS}
+    known = {name.lower(): name for name in (*peers.PEERS, *peers.SLOW_PEERS)}
     wanted = list(peers.PEERS) if names is None else [_known(name, known) for name in names]
     layout = Layout.of(array)
     ordered = array.transpose(*layout.dims)
@@ -329,7 +329,7 @@ def compare(
     if time_dim is not None:
         ordered = ordered.isel({time_dim: slice(0, chunk)})
     values = np.asarray(ordered.to_numpy())
-    data = Chunk.of(values, layout.latitude)
+    data = Chunk.of(values, layout.latitude, layout.longitude)
     goal = Goal(max_error, target_rmse)
     unit = display_unit(array.attrs)
     place = {"latitude": layout.latitude, "longitude": layout.longitude}
@@ -375,7 +375,8 @@ def _known(name: str, known: dict[str, str]) -> str:
     simple = {key.replace(" ", "").replace("-", ""): value for key, value in known.items()}
     found = simple.get(name.lower().replace(" ", "").replace("-", ""))
     if found is None:
-        raise ValueError(f"no codec {name!r} to compare with; there are: {', '.join(peers.PEERS)}")
+        there = ", ".join(known.values())
+        raise ValueError(f"no codec {name!r} to compare with; there are: {there}")
     return found
 
 

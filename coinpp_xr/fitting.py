@@ -45,9 +45,9 @@ def sgd_step(
     Written without autograd, from the per-point derivatives; in torch it stays differentiable,
     so the outer loop gets exact second-order gradients through it.
     """
-    output, shift_cotangents = siren.pullback(coordinates, latents)
+    output, modulation_cotangents = siren.pullback(coordinates, latents)
     slope = 2.0 * weights[..., None] * (output - targets) / siren.dim_out
-    gradient = shift_cotangents(slope).sum(-2) @ siren.shift_map
+    gradient = siren.latent_cotangents(modulation_cotangents(slope).sum(-2), latents)
     return latents - learning_rate * gradient
 
 

@@ -32,7 +32,7 @@ from coinpp_xr.priors import Prior
 from coinpp_xr.quantization import UniformQuantizer
 from coinpp_xr.reference import Reference
 from coinpp_xr.settings import config
-from coinpp_xr.siren import ModulatedSiren
+from coinpp_xr.siren import LatentMap, ModulatedSiren, check_for_models
 
 if TYPE_CHECKING:
     from coinpp_xr.deblocking import Deblocking
@@ -109,6 +109,7 @@ class Model:
 
     def __post_init__(self) -> None:
         parse_name(self.name)
+        check_for_models(self.siren.modulation, self.siren.latent_map.kind)
 
     def __repr__(self) -> str:
         return (
@@ -239,7 +240,7 @@ class Model:
         siren = ModulatedSiren(
             tuple(tensors[f"weight.{i}"] for i in layers),
             tuple(tensors[f"bias.{i}"] for i in layers),
-            tensors["shift_map"],
+            LatentMap("linear", (tensors["shift_map"],)),
             float(definition["omega0"]),
         )
         box = None

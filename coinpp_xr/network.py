@@ -193,9 +193,7 @@ class BaseNetwork:
         if latent_dim >= self.latent_dim:
             return self
         own = min(latent_dim, self.siren.latent_dim)
-        siren = ModulatedSiren(
-            self.siren.weights, self.siren.biases, self.siren.shift_map[:, :own], self.siren.omega0
-        )
+        siren = self.siren.with_shift_map(self.siren.shift_map[:, :own])
         if self.tail is None:
             return BaseNetwork(siren)
         return BaseNetwork(siren, self.tail.truncated(latent_dim - own))

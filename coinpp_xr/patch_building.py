@@ -20,6 +20,7 @@ from coinpp_xr.models import Model, load_model, parse_name
 from coinpp_xr.patch_candidates import check_latent_dim
 from coinpp_xr.patch_learning import learn_prior
 from coinpp_xr.patches import DEFAULT_SIZES, Layout, Patching, check_patch_size
+from coinpp_xr.siren import check_for_models
 
 if TYPE_CHECKING:
     from coinpp_xr.training import Record, TrainingConfig, TrainingData
@@ -165,6 +166,7 @@ def train_patches(
 
     parse_name(name)  # now, not after the training
     config, box = _choose(items.spatial, latent_dim, patch_size, preset, settings)
+    check_for_models(config.modulation, config.latent_map)
     if validation is None:
         items, validation = split_by_source(items, max(1, len(items.values) // 10))
     data = to_patches(items, validation, box, seed=config.seed)
@@ -273,7 +275,7 @@ def to_patches(items: Items, validation: Items, box: BoxGrid, seed: int = 0) -> 
     def draw(rng: np.random.Generator, count: int) -> Float32:
         return _random_patches(items, box.shape, rng, count)
 
-    side_by_side = np.concatenate([_all_patches(v, box.shape) for v in validation.values])
+    side_by_side = np.concatenate([all_patches(v, box.shape) for v in validation.values])
     chosen = np.linspace(0, len(side_by_side) - 1, min(_MOST_VALIDATION, len(side_by_side)))
     return TrainingData(
         box.points, box.area_weights, draw(rng, count), side_by_side[chosen.round().astype(int)],
@@ -322,7 +324,7 @@ def _random_patches(
     return np.stack(patches)
 
 
-def _all_patches(values: Float32, size: tuple[int, ...]) -> Float32:
+def all_patches(values: Float32, size: tuple[int, ...]) -> Float32:
     """Whole patches side by side, shape (patches, points, channels)."""
     values = _at_least(values, size)
     n = [a // m for a, m in zip(values.shape[:-1], size, strict=True)]

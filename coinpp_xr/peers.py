@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import permutations
 from typing import Any
@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coordinates import area_weights
+from coinpp_xr import coin
+from coinpp_xr.coordinates import SphereGrid, area_weights
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -36,6 +37,8 @@ _AXES = ("time", "lat", "lon")
 # Bisections end when two settings differ by this share.
 _CLOSE = 5e-4
 _LEAST_WEIGHT = 0.05
+# Enough to give fields without any value a network.
+_MISSING_WEIGHT = 1e-6
 # x265 refuses smaller frames.
 _SMALLEST_FRAME = 32
 # Wavelets and wasm take the process down far from ordinary numbers.
@@ -80,16 +83,27 @@ class Chunk:
         Area weights that sum to one.
     exact : float64 array of the same shape as values
         What errors are measured against: the values before they became float32.
+    latitude, longitude : float64 arrays, shapes (lat,) and (lon,)
+        Degrees.
     """
 
     values: Float32
     valid: npt.NDArray[np.bool_]
     weights: Float64
     exact: Float64
+    latitude: Float64
+    longitude: Float64
 
     @classmethod
-    def of(cls, values: npt.ArrayLike, latitude: npt.ArrayLike) -> Chunk:
+    def of(
+        cls,
+        values: npt.ArrayLike,
+        latitude: npt.ArrayLike,
+        longitude: npt.ArrayLike | None = None,
+    ) -> Chunk:
         """From any float array (..., lat, lon); what float32 cannot hold counts as missing.
+
+        Without ``longitude``, columns go once around the globe.
 
         Raises
         ------
@@ -106,7 +120,12 @@ class Chunk:
         mean = globes[valid].mean(dtype=np.float64)
         filled = np.where(valid, globes, np.float32(mean))
         exact = np.where(valid, given, mean).astype(np.float64)
-        return cls(filled, valid, area_weights(latitude, globes.shape[2]), exact)
+        n_lon = globes.shape[2]
+        around = np.arange(n_lon) * 360 / n_lon if longitude is None else longitude
+        return cls(
+            filled, valid, area_weights(latitude, n_lon), exact,
+            np.asarray(latitude, np.float64), np.asarray(around, np.float64),
+        )  # fmt: skip
 
     def errors(self, decoded: npt.NDArray[Any]) -> dict[str, float]:
         """max_error, rmse and bias of what came back, in the unit of the values."""
@@ -852,6 +871,53 @@ def eof_truncation(search: Search) -> None:
         _search_qualities(search, [whole], method(kept), steps)
 
 
+def coin_networks(search: Search) -> None:
+    """COIN: a small SIREN for every globe, of the width and the bits that make it smallest.
+
+    Steps are capped (``coin.Fields``), which is some two minutes for twelve globes of 46 × 90.
+    """
+    chunk, values = search.chunk, search.chunk.values
+    low, span = float(values.min()), max(float(np.ptp(values)), 1e-30)
+    # Rows at the poles weigh nothing in an RMSE, but a bound holds for them, too.
+    floor = _LEAST_WEIGHT if search.goal.max_error is not None else 0.0
+    areas = np.maximum(chunk.weights, floor * chunk.weights.max())
+    weights = np.where(chunk.valid, areas, _MISSING_WEIGHT * areas)
+    fields = coin.Fields(
+        ((values.astype(np.float64) - low) / span).reshape(len(values), -1, 1),
+        SphereGrid(chunk.latitude, chunk.longitude).points,
+        weights.reshape(len(values), -1),
+    )
+    width_of = [0]
+
+    def method(bits: int) -> Method:
+        def encode(array: Float32, width: float) -> bytes:
+            width_of[0] = int(width)
+            return fields.encode(int(width), bits)
+
+        def decode(stream: bytes, like: Float32) -> npt.NDArray[Any]:
+            features = fields.decode(stream, width_of[0], bits).reshape(like.shape)
+            return np.asarray(features * span + low).astype(np.float32)
+
+        return Method(f"{bits} bits, width", encode, decode, whole=True)
+
+    whole = Layout("", [values], lambda arrays: arrays[0])
+    widths = np.array(fields.widths(), np.float64)
+    _search_qualities(search, [whole], method(coin.HALF), widths)
+    if search.best is None:
+        return
+    width = search.best.parameter
+    for bits in (14, 12, 10, 8):
+        if search.goal.max_error is not None:
+            _with_residual(search, whole, method(bits), np.array([width]))
+            continue
+        # Coarser weights want a slightly wider network.
+        for wider in (0, 1, 2):
+            search.attempt(whole, method(bits), width + wider)
+    # Fits are kept from one trial to the next.
+    seconds = max(fields.seconds[int(search.best.parameter)], search.best.encode_seconds)
+    search.best = replace(search.best, encode_seconds=seconds)
+
+
 def _need(module: str, package: str | None = None) -> Any:
     try:
         return importlib.import_module(module)
@@ -875,15 +941,17 @@ PEERS: dict[str, Callable[[Search], None]] = {
     "PCodec": pcodec,
     "Blosc": blosc,
 }
+# These take minutes: only when they are named.
+SLOW_PEERS: dict[str, Callable[[Search], None]] = {"COIN": coin_networks}
 WITHOUT_BOUND = frozenset(
-    {"JPEG 2000", "JPEG XL", "JPEG", "AVIF", "HEVC-intra", "EOF truncation"}
-)  # fmt: skip
+    {"JPEG 2000", "JPEG XL", "JPEG", "AVIF", "HEVC-intra", "EOF truncation", "COIN"}
+)
 
 
 def smallest(
     name: str, chunk: Chunk, goal: Goal
 ) -> tuple[Result, npt.NDArray[np.floating[Any]]] | None:
-    """The smallest stream of a peer that meets the goal, and what it decodes to.
+    """The smallest stream of a peer (of both lists) that meets the goal, and what it decodes to.
 
     None where no setting meets it.
 
@@ -895,7 +963,7 @@ def smallest(
     if goal.max_error is not None and name in WITHOUT_BOUND:
         title = f"{name} + residual"
     search = Search(title, chunk, goal)
-    PEERS[name](search)
+    {**PEERS, **SLOW_PEERS}[name](search)
     if search.best is None or search.decoded is None:
         return None
     return search.best, search.decoded

@@ -22,7 +22,7 @@ from coinpp_xr.entropy import CELLS
 from coinpp_xr.eofs import HarmonicBasis, Localisation, LocalisedEofs
 from coinpp_xr.models import Model, parse_name
 from coinpp_xr.network import LinearTail, QuantizedTail
-from coinpp_xr.siren import ModulatedSiren
+from coinpp_xr.siren import LatentMap, ModulatedSiren
 from coinpp_xr.transform import fit_spectrum
 
 Float64 = npt.NDArray[np.float64]
@@ -166,7 +166,7 @@ def _no_siren() -> ModulatedSiren:
     return ModulatedSiren(
         (np.zeros((1, 3), np.float32), zero),
         (zero[0], np.full(1, -0.5, np.float32)),
-        np.zeros((1, 0), np.float32),
+        LatentMap("linear", (np.zeros((1, 0), np.float32),)),
         1.0,
     )
 

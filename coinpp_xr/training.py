@@ -2,8 +2,10 @@
 
 Needs numpy, torch and safetensors only, so that it runs on a bare GPU machine.
 
-Two objectives. ``paper`` is COIN++ as published: a few gradient steps from zero latents, Adam on
-the base network through those steps with second-order gradients (eqs. 9, 10). ``warm-start``
+Three objectives. ``paper`` is COIN++ as published: a few gradient steps from zero latents, Adam on
+the base network through those steps with second-order gradients (eqs. 9, 10). ``matrix-step`` puts
+one Gauss-Newton step in their place: its matrix is the same for the whole batch, so that exact
+gradients through it cost little, and there is no inner learning rate. ``warm-start``
 takes every training item's EOF scores as its latents, jitters them, and regresses the
 base network on what the EOFs make of them: targets without noise, as many as one likes, also
 where the archive has none. A last part of the steps (``warm_fraction``) may then learn from the
@@ -35,7 +37,7 @@ from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from coinpp_xr.files import write_atomically
 from coinpp_xr.fitting import gauss_newton, sgd_step
-from coinpp_xr.siren import ModulatedSiren
+from coinpp_xr.siren import ModulatedSiren, check_parameterization
 
 Record = dict[str, Any]
 
@@ -48,6 +50,9 @@ _LONG_GRADIENT = 2.0
 _WARM_UP_STEPS = 200
 _LARGEST_SCORE = 3.0
 _PRECONDITIONER_STEPS = 25
+# Of the mean diagonal. More than an encoder needs: directions that the network hardly has yet
+# would otherwise be filled with very large latents.
+_MATRIX_DAMPING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class TrainingConfig:
         Latents per item; width and number of sine layers of the base network.
     omega0 : float
         Frequency of the sines.
-    objective : {"warm-start", "paper"}
+    objective : {"warm-start", "paper", "matrix-step"}
     steps : int or None
         Outer steps. None: as many as fit into ``max_minutes``, measured at the start.
     batch_size : int
@@ -73,7 +78,14 @@ class TrainingConfig:
     inner_lr, inner_steps :
         Of the paper's inner loop.
     shift_scale : float
-        Bound of the uniform initial latent → shift map.
+        Bound of the uniform initial latent → shift map, or of what takes its place.
+    modulation : {"shifts", "scales", "both", "amplitudes"}
+        What latents modulate; see :class:`coinpp_xr.siren.ModulatedSiren`.
+    latent_map : {"linear", "relu", "siren", "network"}
+        How; see :class:`coinpp_xr.latent_maps.LatentMap`. Models can only be built from
+        networks of shifts by a linear map.
+    map_width : int
+        Width of the hidden layer of ``relu`` and ``siren``.
     warm_fraction : float
         Part of the steps with EOF scores for latents.
     jitter : float
@@ -100,6 +112,9 @@ class TrainingConfig:
     inner_lr: float = 1e-2
     inner_steps: int = 3
     shift_scale: float = 0.004
+    modulation: str = "shifts"
+    latent_map: str = "linear"
+    map_width: int = 64
     warm_fraction: float = 1.0
     jitter: float = 0.5
     relaxation: float = 0.2
@@ -109,7 +124,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("latent_dim", "width", "depth", "batch_size", "inner_steps"):
+        for name in ("latent_dim", "width", "depth", "batch_size", "inner_steps", "map_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name, choices in _CHOICES.items():
@@ -117,10 +132,11 @@ class TrainingConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
+        check_parameterization(self.modulation, self.latent_map)
 
 
 _CHOICES = {
-    "objective": ("warm-start", "paper"),
+    "objective": ("warm-start", "paper", "matrix-step"),
     "schedule": ("cosine", "constant"),
     "weighting": ("area", "equal"),
     "precision": ("float32", "tf32", "bf16"),
@@ -439,6 +455,8 @@ class _Training:
         targets: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
+        if self.config.objective == "matrix-step":
+            return matrix_step(siren, points, targets, weights=weights)
         return inner_loop(
             siren, points, targets, weights=weights, steps=self.config.inner_steps,
             learning_rate=self.config.inner_lr,
@@ -474,7 +492,8 @@ class _Training:
         siren = ModulatedSiren.initialise(
             dim_in=self.points.shape[1], dim_out=self.train.shape[2], width=config.width,
             depth=config.depth, latent_dim=config.latent_dim, omega0=config.omega0,
-            shift_scale=config.shift_scale, rng=rng,
+            shift_scale=config.shift_scale, rng=rng, modulation=config.modulation,
+            latent_map=config.latent_map, map_width=config.map_width,
         )  # fmt: skip
         latents = None
         if config.objective == "warm-start":
@@ -497,7 +516,7 @@ class _Training:
 
     def _validate(self, state: _State, loss: float) -> None:
         with torch.no_grad():
-            if self.config.objective == "paper":
+            if self.config.objective != "warm-start":
                 latents = self._inner_loop(
                     state.siren, self.points, self.validation, self.weights[None]
                 )
@@ -700,6 +719,32 @@ def inner_loop(
     return latents
 
 
+def matrix_step(
+    siren: ModulatedSiren, points: torch.Tensor, targets: torch.Tensor, *, weights: torch.Tensor
+) -> torch.Tensor:
+    """Latents after one Gauss-Newton step from zero, differentiable in the network.
+
+    Parameters
+    ----------
+    points : tensor, shape (points, dim_in)
+    targets : tensor, shape (batch, points, dim_out)
+    weights : tensor, shape (1, points)
+        Error weights that sum to one.
+
+    Returns
+    -------
+    tensor, shape (batch, latent_dim)
+    """
+    output, jacobian = siren.linearise(points, targets.new_zeros(1, siren.latent_dim))
+    # In single precision the solution needs numbers of ordinary size, whatever the map's are.
+    rows = (jacobian[0] * weights[0, :, None, None].sqrt()).flatten(0, 1).float()
+    residuals = ((targets - output) * weights[:, :, None].sqrt()).flatten(1).float()
+    size = rows.square().sum(0).mean().detach().sqrt().clamp_min(1e-20)
+    rows = rows / size
+    matrix = rows.T @ rows + _MATRIX_DAMPING * torch.eye(rows.shape[1]).to(rows)
+    return torch.linalg.solve(matrix, rows.T @ residuals.T).T / size
+
+
 def eof_scores(
     fields: torch.Tensor, weights: torch.Tensor, count: int, rng: np.random.Generator
 ) -> torch.Tensor:
@@ -762,11 +807,11 @@ def siren_from_checkpoint(path: str | Path) -> ModulatedSiren:
     """The base network in a checkpoint, with numpy parameters."""
     tensors, metadata = read_checkpoint(path)
     config = TrainingConfig(**json.loads(metadata["config"]))
-    parameters = [tensors[f"parameter.{i}"].numpy() for i in range(2 * config.depth + 3)]
-    layers = config.depth + 1
-    return ModulatedSiren(
-        tuple(parameters[:layers]), tuple(parameters[layers:-1]), parameters[-1], config.omega0
-    )
+    count = sum(name.startswith("parameter.") for name in tensors)
+    return ModulatedSiren.of(
+        tuple(tensors[f"parameter.{i}"].numpy() for i in range(count)), depth=config.depth,
+        omega0=config.omega0, modulation=config.modulation, latent_map=config.latent_map,
+    )  # fmt: skip
 
 
 def log_path(checkpoint: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -48,7 +48,7 @@ def make_model(spatial: int, channels: int) -> Model:
         shift_scale=0.5, rng=rng,
     )  # fmt: skip
     grey = (*siren.weights[:-1], np.repeat(siren.weights[-1][:1], channels, axis=0))
-    siren = ModulatedSiren(grey, siren.biases, siren.shift_map, siren.omega0)
+    siren = replace(siren, weights=grey)
     box = BoxGrid({1: (40,), 2: (12, 8), 3: (6, 5, 4)}[spatial])
     # Of the SIREN's field nothing is left at zero latents: 0.5 is what it adds.
     field = siren(box.points, siren.zeros(1))[0]

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from coinpp_xr import __version__
-from coinpp_xr.cli import archive, compare, files, models, train
+from coinpp_xr.cli import archive, compare, files, models, reproduce, train
 from coinpp_xr.errors import ModelNotFoundError
 
 # NotImplementedError and what torch raises (no such device, out of memory) are RuntimeErrors.
@@ -38,6 +38,7 @@ app.command()(compare.compare)
 app.command()(files.compress)
 app.command()(files.decompress)
 app.command()(files.inspect)
+app.command()(reproduce.reproduce)
 app.add_typer(models.app, name="models")
 
 

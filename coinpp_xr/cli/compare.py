@@ -22,7 +22,11 @@ def compare(
         str | None, typer.Option(help="Default: the first that can be compressed.")
     ] = None,
     peers: Annotated[
-        str | None, typer.Option(help="Codecs to compare with, such as sz3,zfp. Default: all.")
+        str | None,
+        typer.Option(
+            help="Codecs to compare with, such as sz3,zfp. Default: all but coin, which fits a "
+            "network to every globe and takes minutes."
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="A model, or none.")] = "t2m-46x90",
     chunk: Annotated[int, typer.Option(min=1, help="How many globes, at most.")] = 64,

@@ -1,0 +1,54 @@
+"""``coinpp reproduce``: the figures and tables of the COIN++ paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def reproduce(
+    item: Annotated[
+        str, typer.Argument(help="fig5-left, fig5-right, fig6, fig7a ... fig15, table1, or all.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="The paper's data as it is distributed: a folder with cifar10, vimeo90k, kodak, "
+            "fastmri, librispeech, era5_temp2m_16x_train, ... Default: what COINPP_DATA holds."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small networks, minutes on two CPU cores per item.")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for figures, numbers and networks.")
+    ] = Path("reproduction"),
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, ...: where networks are trained.")
+    ] = "cpu",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Networks trained at a time. Default: one per core.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Redo items whose results are there; networks stay.")
+    ] = False,
+) -> None:
+    """Redo a figure or table of the COIN++ paper, or all of them.
+
+    What is done is not done again: an interrupted run goes on where it was.
+
+    \b
+    Examples:
+      coinpp reproduce fig8 --quick
+      coinpp reproduce all --data coinpp-data --device cuda -o paper
+    """
+    from coinpp_xr.reproduction import ITEMS
+    from coinpp_xr.reproduction import reproduce as reproduce_item
+
+    for name in ITEMS if item == "all" else [item]:
+        reproduce_item(
+            name, output, data=data, quick=quick, device=device, processes=processes, again=again,
+            tell=typer.echo,
+        )  # fmt: skip

@@ -1,0 +1,108 @@
+"""Figure 5: what latents modulate, and how.
+
+Every way is trained alike on the same data, with as many latents: as many numbers are stored. Only
+the inner learning rate is its own, chosen by the validation PSNR of the first seed, since the
+gradients of scales, shifts and amplitudes differ in size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from coinpp_xr.reproduction.datasets import STUDIES, material
+from coinpp_xr.reproduction.measures import Coder, gradient_steps
+from coinpp_xr.reproduction.results import Panel, Result, Series
+from coinpp_xr.reproduction.training_runs import Bench, Task
+
+# Label → settings of the network.
+OURS = "shifts, linear (COIN++)"
+OTHERS: dict[str, dict[str, str]] = {
+    OURS: {},
+    "scales and shifts, ReLU (Chan et al.)": {"modulation": "both", "latent_map": "relu"},
+    "amplitudes, network (Mehta et al.)": {"modulation": "amplitudes", "latent_map": "network"},
+}
+PLACES: dict[str, dict[str, str]] = {
+    OURS: {},
+    "scales": {"modulation": "scales"},
+    "scales and shifts": {"modulation": "both"},
+}
+# Latents of the compared networks, at quick sizes and in full.
+_LATENTS = {"cifar10": (64, 384), "weather": (8, 8)}
+_INNER_RATES = {"quick": (1.0, 3.0, 10.0), "full": (1e-2,)}
+SEEDS = (0, 1, 2)
+
+
+def left(bench: Bench) -> Result:
+    """Other parameterizations of families of SIRENs."""
+    return _compared(bench, OTHERS)
+
+
+def right(bench: Bench) -> Result:
+    """Shifts, scales, and both."""
+    return _compared(bench, PLACES)
+
+
+def _compared(bench: Bench, ways: dict[str, dict[str, str]]) -> Result:
+    panels, notes = [], {}
+    findings: dict[str, Any] = {}
+    for study, latents in _LATENTS.items():
+        if study == "weather" and bench.data is not None and not bench.quick:
+            study = "era5"
+        latent_dim = latents[0] if bench.quick else latents[1]
+        chosen = _tasks(bench, study, latent_dim, ways)
+        data = material(study, bench.data, bench.quick)
+        notes[study] = data.note
+        curves, findings[study] = [], {}
+        for label, tasks in chosen.items():
+            networks = bench.networks(tasks)
+            fits = [gradient_steps(task.config, task.config.inner_steps) for task in tasks]
+            scores = [
+                Coder(siren, data, fit).psnr() for siren, fit in zip(networks, fits, strict=True)
+            ]
+            curves.append(_curve(label, [bench.curve(task) for task in tasks]))
+            findings[study][label] = {
+                "test_psnr": scores,
+                "mean": float(np.mean(scores)),
+                "spread": float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0,
+                "inner_learning_rate": tasks[0].config.inner_lr,
+                "parameters": networks[0].parameter_count,
+            }
+        panels.append(
+            Panel(
+                f"{STUDIES[study].title}: {latent_dim} latents", "training step",
+                "PSNR on validation data, dB", curves,
+            )
+        )  # fmt: skip
+    return Result(notes, panels, findings, list(SEEDS))
+
+
+def _tasks(
+    bench: Bench, study: str, latent_dim: int, ways: dict[str, dict[str, str]]
+) -> dict[str, list[Task]]:
+    """Tasks of all seeds for every way, each with its best inner learning rate."""
+    rates = _INNER_RATES["quick" if bench.quick else "full"]
+
+    def task(label: str, rate: float, seed: int) -> Task:
+        config = STUDIES[study].config(
+            latent_dim, quick=bench.quick, seed=seed, inner_lr=rate, **ways[label]
+        )
+        return Task(study, config)
+
+    tried = {label: [task(label, rate, SEEDS[0]) for rate in rates] for label in ways}
+    bench.networks([t for tasks in tried.values() for t in tasks])
+    best = {
+        label: max(tasks, key=lambda t: bench.curve(t)[-1]["validation_psnr"]).config.inner_lr
+        for label, tasks in tried.items()
+    }
+    chosen = {label: [task(label, best[label], seed) for seed in SEEDS] for label in ways}
+    bench.networks([t for tasks in chosen.values() for t in tasks])
+    return chosen
+
+
+def _curve(label: str, logs: list[list[dict[str, Any]]]) -> Series:
+    steps = [record["step"] for record in logs[0]]
+    scores = np.array([[record["validation_psnr"] for record in log] for log in logs])
+    spread = scores.std(0, ddof=1).tolist() if len(scores) > 1 else None
+    return Series(label, steps, scores.mean(0).tolist(), spread)

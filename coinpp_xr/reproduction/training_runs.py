@@ -1,0 +1,146 @@
+"""Trained networks, kept in a folder: an experiment asks for them, and what is there is not redone.
+
+Networks are trained side by side, one thread each. A run that was stopped goes on from its last
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from coinpp_xr.reproduction.datasets import STUDIES, material
+from coinpp_xr.siren import ModulatedSiren
+from coinpp_xr.training import TrainingConfig, log_path, meta_learn, siren_from_checkpoint
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network to train.
+
+    Parameters
+    ----------
+    study : str
+        Of :data:`coinpp_xr.reproduction.datasets.STUDIES`.
+    config : TrainingConfig
+    """
+
+    study: str
+    config: TrainingConfig
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where networks are kept, and how they are trained.
+
+    Parameters
+    ----------
+    folder : Path
+        For checkpoints and logs.
+    data : Path or None
+        The paper's data; None for what is at hand.
+    quick : bool
+    device : str
+    processes : int
+        Networks trained at a time.
+    tell : callable
+        Gets a line of progress now and then.
+    """
+
+    folder: Path
+    data: Path | None
+    quick: bool
+    device: str = "cpu"
+    processes: int = 2
+    tell: Callable[[str], None] = print
+
+    def path(self, task: Task) -> Path:
+        """Of the checkpoint: another configuration or other data is another file."""
+        words = json.dumps([asdict(task.config), str(self.data), self.quick], sort_keys=True)
+        digest = sha256(words.encode()).hexdigest()[:12]
+        return self.folder / f"{task.study}-{task.config.latent_dim}-{digest}.safetensors"
+
+    def networks(self, tasks: Sequence[Task]) -> list[ModulatedSiren]:
+        """The trained networks of all tasks, in their order."""
+        missing = [task for task in dict.fromkeys(tasks) if not self._done(task).exists()]
+        if missing:
+            self.tell(f"{len(missing)} of {len(tasks)} networks to train")
+            self._train(missing)
+        return [siren_from_checkpoint(self.path(task)) for task in tasks]
+
+    def curve(self, task: Task) -> list[Record]:
+        """Validation records of a trained network."""
+        lines = log_path(self.path(task)).read_text().splitlines()
+        by_step = {r["step"]: r for r in map(json.loads, lines) if r["event"] == "validation"}
+        return [by_step[step] for step in sorted(by_step)]
+
+    def _done(self, task: Task) -> Path:
+        return self.path(task).with_suffix(".done")
+
+    def _train(self, tasks: Sequence[Task]) -> None:
+        processes = max(1, min(self.processes, len(tasks)))
+        if processes == 1 or multiprocessing.current_process().daemon:
+            for task in tasks:
+                self._finish(_run(self.data, self.quick, self.device, task, self.path(task)))
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+            jobs = [
+                pool.submit(_run, self.data, self.quick, self.device, task, self.path(task))
+                for task in tasks
+            ]
+            try:
+                for job in as_completed(jobs):
+                    self._finish(job.result())
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _finish(self, record: Record) -> None:
+        Path(record["path"]).with_suffix(".done").touch()
+        self.tell(
+            f"{record['name']}: {record['psnr']:.1f} dB on validation data after "
+            f"{record['steps']} steps, {record['seconds']:.0f} s"
+        )
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _run(data: Path | None, quick: bool, device: str, task: Task, path: Path) -> Record:
+    """Train one network in this process."""
+    training = material(task.study, data, quick).training
+    meta_learn(training, task.config, checkpoint=path, resume=True, device=device)
+    last = json.loads(log_path(path).read_text().splitlines()[-1])
+    config = task.config
+    parts = [task.study, str(config.latent_dim), config.modulation, config.latent_map]
+    return {
+        "path": str(path),
+        "name": f"{' '.join(parts)}, seed {config.seed}",
+        "psnr": last.get("validation_psnr", float("nan")),
+        "steps": last.get("step", 0),
+        "seconds": last.get("seconds", 0.0),
+    }
+
+
+def tasks_of(study: str, latents: Sequence[int], seeds: Sequence[int], *, quick: bool,
+             **changes: Any) -> list[Task]:  # fmt: skip
+    """All combinations of latents and seeds, latents first."""
+    return [
+        Task(study, STUDIES[study].config(k, quick=quick, seed=seed, **changes))
+        for k in latents
+        for seed in seeds
+    ]

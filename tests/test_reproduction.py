@@ -1,0 +1,109 @@
+"""The paper's figures and tables: every item runs, on networks that hardly learn anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from coinpp_xr import coin, reproduction
+from coinpp_xr.coordinates import BoxGrid, SphereGrid
+from coinpp_xr.reproduction import (
+    ITEMS,
+    coin_runs,
+    datasets,
+    parameterizations,
+    quantization,
+    timing,
+)
+from coinpp_xr.reproduction.datasets import Material
+from coinpp_xr.training import TrainingConfig, TrainingData
+
+TINY = TrainingConfig(
+    latent_dim=4, width=8, depth=2, objective="paper", steps=2, batch_size=2, points_per_item=16,
+    outer_lr=1e-4, inner_lr=1.0, shift_scale=0.02, weighting="equal",
+)  # fmt: skip
+
+
+def made_up(shape: tuple[int, ...], channels: int, unit: str, scale: float = 0.0) -> Material:
+    """Smooth items, one patch each."""
+    rng = np.random.default_rng(len(shape))
+    if unit == "bits per cell":
+        latitude, longitude = np.linspace(90, -90, shape[0]), np.arange(shape[1]) * 360 / shape[1]
+        points = SphereGrid(latitude, longitude).points
+    else:
+        points = BoxGrid(shape, -1.0, 1.0).points
+    waves = rng.normal(size=(12, points.shape[1], channels))
+    values = 0.5 + 0.3 * np.sin(points @ waves).astype(np.float32)
+    weights = np.full(len(points), 1 / len(points))
+    data = TrainingData(points, weights, values[:6], values[6:9], scale)
+    items = [v.reshape(*shape, channels) for v in values[9:]]
+    return Material(data, items, shape, "made up", unit, scale)
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> None:
+    """All studies on made-up data of few points, all networks of few units."""
+
+    def study(name, shape, channels, unit, scale=0.0):
+        old = datasets.STUDIES[name]
+        return replace(
+            old, load=lambda folder, quick: made_up(shape, channels, unit, scale), quick=TINY,
+            latents=(2, 3), bits=(5,),
+        )  # fmt: skip
+
+    speech = {
+        f"librispeech-{n}": study(f"librispeech-{n}", (n,), 1, "kilobits per second")
+        for n in datasets.SPEECH_SAMPLES
+    }
+    monkeypatch.setattr(
+        datasets, "STUDIES",
+        {
+            "cifar10": study("cifar10", (32, 32), 3, "bits per pixel"),
+            "kodak": study("kodak", (32, 32), 3, "bits per pixel"),
+            "fastmri": study("fastmri", (16, 16, 16), 1, "bits per voxel"),
+            "era5": study("era5", (10, 20), 1, "bits per cell", 118.27),
+            "weather": study("weather", (10, 20), 1, "bits per cell", 118.27),
+            **speech,
+        },
+    )  # fmt: skip
+    for name in ("parameterizations", "rate_distortion", "quantization", "encoding", "timing",
+                 "training_runs"):  # fmt: skip
+        module = __import__(f"coinpp_xr.reproduction.{name}", fromlist=["STUDIES"])
+        monkeypatch.setattr(module, "STUDIES", datasets.STUDIES)
+    monkeypatch.setattr(parameterizations, "_LATENTS", {"cifar10": (3, 3), "weather": (3, 3)})
+    monkeypatch.setattr(quantization, "_LATENTS", {"cifar10": (2, 3), "weather": (2, 3)})
+    monkeypatch.setattr(timing, "_LATENTS", {True: 4, False: 4})
+    monkeypatch.setattr(timing, "_WIDE", {"width": 8, "steps": 2})
+    monkeypatch.setattr(coin_runs, "PAPER_WIDTHS", (4, 6))
+    monkeypatch.setattr(timing, "PAPER_WIDTHS", (4, 6))
+    monkeypatch.setattr(quantization, "_COIN_WIDTH", 4)
+    monkeypatch.setattr(coin, "DEFAULT", coin.Schedule(20, 1e-2))
+    monkeypatch.setattr(coin, "PAPER", coin.Schedule(30, 2e-4))
+    datasets.material.cache_clear()
+    yield
+    datasets.material.cache_clear()
+
+
+def test_every_item_writes_its_figure_and_its_numbers_and_is_not_done_twice(tiny, tmp_path) -> None:
+    told: list[str] = []
+    for name in ITEMS:
+        record = reproduction.reproduce(name, tmp_path, quick=True, processes=1, tell=told.append)
+        assert json.loads((tmp_path / f"{name}.json").read_text()) == record
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+        assert set(record["data"].values()) == {"made up"}
+        assert record["findings"]
+        assert record["seeds"]
+        assert record["versions"]["torch"]
+    told.clear()
+    before = (tmp_path / "fig7a.json").read_bytes()
+    again = reproduction.reproduce("fig7a", tmp_path, quick=True, processes=1, tell=told.append)
+    assert len(told) == 1
+    assert "done already" in told[0]
+    redone = reproduction.reproduce(
+        "fig7a", tmp_path, quick=True, processes=1, again=True, tell=told.append
+    )
+    assert again["findings"] == redone["findings"]  # networks are kept: the same numbers
+    assert json.loads(before)["findings"] == redone["findings"]
