@@ -46,6 +46,7 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/media_throughput.py
 	$(BIN)/python benchmarks/media_plots.py
 	$(BIN)/python benchmarks/archive_scale.py
+	$(BIN)/python benchmarks/reproduction.py
 	$(BIN)/python benchmarks/tables.py
 
 clean:

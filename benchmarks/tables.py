@@ -17,6 +17,7 @@ README = HERE.parent / "README.md"
 COMPARISON = HERE.parent / "docs" / "comparison.md"
 MEDIA_PAGE = HERE.parent / "docs" / "media.md"
 ARCHIVES = HERE.parent / "docs" / "archives.md"
+REPRODUCE = HERE.parent / "docs" / "reproduce.md"
 START, END = "<!-- results -->\n", "<!-- /results -->"
 
 
@@ -709,6 +710,65 @@ def petabyte(plan: dict[str, Any]) -> str:
     )
 
 
+def reproduction() -> str:
+    """The paper's claims, its table, and its figures."""
+    from coinpp_xr.reproduction import ITEMS
+    from coinpp_xr.reproduction.claims import table as claims
+
+    records = {
+        name: json.loads(path.read_text())
+        for name in ITEMS
+        if (path := HERE / "results" / "reproduction" / f"{name}.json").exists()
+    }
+    if not records:
+        return ""
+    machine = next(iter(records.values()))["machine"]
+    hours = sum(record["seconds"] for record in records.values()) / 3600
+    parts = [
+        "## The paper's claims\n\nSeen in one run of `coinpp reproduce all --quick` "
+        f"({machine['processor']}, {machine['cores']} cores, {hours:.1f} hours; "
+        "[results](../benchmarks/results/reproduction)). Differences are of means over three seeds "
+        "with their standard errors. The rules behind the verdicts are in "
+        "`coinpp_xr/reproduction/claims.py`.\n",
+        claims(records),
+        "## Data\n",
+        data_of(records),
+        "## Table 1\n",
+        encoding_times(records["table1"]["findings"]) if "table1" in records else "",
+        "## Figures\n",
+        *(
+            f"**{record['title']}** ({record['seconds'] / 60:.0f} min)\n\n"
+            f"![{record['title']}](images/reproduction/{name}.png)\n"
+            for name, record in records.items()
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def data_of(records: dict[str, Any]) -> str:
+    notes = {study: note for record in records.values() for study, note in record["data"].items()}
+    return table(["for", "quick runs take"], [[study, note] for study, note in notes.items()])
+
+
+def encoding_times(findings: dict[str, Any]) -> str:
+    """Table 1."""
+    rows = [
+        [
+            label,
+            f"{1e3 * row['encode']:,.3g}",
+            "–" if row["decode"] is None else f"{1e3 * row['decode']:,.3g}",
+            f"{row['rate']:.2f}",
+            f"{row['psnr']:.1f}",
+        ]
+        for label, row in findings["rows"].items()
+    ]
+    header = ["32 × 32 images, one thread", "encoding, ms", "decoding, ms", "bits per pixel", "dB"]
+    return (
+        f"COIN++ with {findings['latents']} latents of {findings['bits']} bits, entropy coded; "
+        "times per image, all measured in one run:\n\n" + table(header, rows)
+    )
+
+
 def block_name(row: dict[str, Any]) -> str:
     chunk = f"{row['globes'] // row['chunks']:,} globes"
     name = chunk if row["chunks"] == 1 else f"{row['chunks']} × {chunk} in a shard"
@@ -745,6 +805,7 @@ def main() -> None:
         COMPARISON: comparison_page(),
         MEDIA_PAGE: media_page(),
         ARCHIVES: with_results(ARCHIVES, archive_scale()),
+        REPRODUCE: with_results(REPRODUCE, reproduction()),
     }
     if "--check" in sys.argv:
         old = [page.name for page, content in pages.items() if page.read_text() != content]

@@ -12,9 +12,11 @@ from coinpp_xr import coin, reproduction
 from coinpp_xr.coordinates import BoxGrid, SphereGrid
 from coinpp_xr.reproduction import (
     ITEMS,
+    claims,
     coin_runs,
     datasets,
     parameterizations,
+    published,
     quantization,
     timing,
 )
@@ -76,9 +78,9 @@ def tiny(monkeypatch) -> None:
     monkeypatch.setattr(parameterizations, "_LATENTS", {"cifar10": (3, 3), "weather": (3, 3)})
     monkeypatch.setattr(quantization, "_LATENTS", {"cifar10": (2, 3), "weather": (2, 3)})
     monkeypatch.setattr(timing, "_LATENTS", {True: 4, False: 4})
-    monkeypatch.setattr(timing, "_WIDE", {"width": 8, "steps": 2})
+    monkeypatch.setattr(timing, "_WIDE", {"width": 8, "depth": 2, "steps": 2})
     monkeypatch.setattr(coin_runs, "PAPER_WIDTHS", (4, 6))
-    monkeypatch.setattr(timing, "PAPER_WIDTHS", (4, 6))
+    monkeypatch.setattr(timing, "_COIN_WIDTHS", (3, 4))
     monkeypatch.setattr(quantization, "_COIN_WIDTH", 4)
     monkeypatch.setattr(coin, "DEFAULT", coin.Schedule(20, 1e-2))
     monkeypatch.setattr(coin, "PAPER", coin.Schedule(30, 2e-4))
@@ -107,3 +109,55 @@ def test_every_item_writes_its_figure_and_its_numbers_and_is_not_done_twice(tiny
     )
     assert again["findings"] == redone["findings"]  # networks are kept: the same numbers
     assert json.loads(before)["findings"] == redone["findings"]
+    records = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ITEMS}
+    table = claims.table(records)
+    assert len(table.splitlines()) == 2 + len(claims.CLAIMS)
+    assert "no result of" not in table
+
+
+def test_a_claim_without_its_result_is_not_tested() -> None:
+    verdicts = {claim.verdict({}).holds for claim in claims.CLAIMS}
+    assert verdicts == {claims.UNTESTED}
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "verdict"),
+    [
+        ([30.0, 30.1, 29.9], [27.0, 27.1, 26.9], "holds here"),
+        ([27.0, 27.1, 26.9], [30.0, 30.1, 29.9], "differs here"),
+        ([28.0, 30.0, 26.0], [27.9, 29.9, 25.9], "undecided on images"),
+    ],
+)
+def test_seeds_decide_whether_a_difference_counts(ours, other, verdict) -> None:
+    ways = {parameterizations.OURS: {"test_psnr": ours}, "another": {"test_psnr": other}}
+    claim = claims.CLAIMS[0]
+    assert claim.item == "fig5-left"
+    records = {"fig5-left": {"findings": {"images": ways}}}
+    assert claim.verdict(records).holds == verdict
+
+
+def test_curves_are_compared_at_rates_they_have_in_common() -> None:
+    low = {"rate": [0.1, 1.0], "psnr": [20.0, 30.0]}
+    high = {"rate": [0.2, 2.0], "psnr": [25.0, 35.0]}
+    judge = claims._leads("low", ("high",), ahead=False)
+    assert judge({"low": low, "high": high}).holds == claims.HOLDS
+    far = {"rate": [5.0, 6.0], "psnr": [25.0, 35.0]}
+    assert judge({"low": low, "high": far}).holds == claims.UNTESTED
+
+
+def test_unknown_items_and_missing_data_are_said_in_one_line(tmp_path, monkeypatch) -> None:
+    with pytest.raises(ValueError, match="take one of fig7a, fig7b, fig7c, fig7d$"):
+        reproduction.reproduce("fig7", tmp_path)
+    monkeypatch.delenv("COINPP_DATA", raising=False)
+    datasets.material.cache_clear()
+    with pytest.raises(FileNotFoundError, match=r"set COINPP_DATA .* or give .* --data"):
+        reproduction.reproduce("table1", tmp_path, quick=True, processes=1)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_published_points_are_those_of_the_paper() -> None:
+    curves = {s.label: s for s in published.rate_distortion("era5")}
+    ours = curves["COIN++ (published)"]
+    assert (round(ours.x[0], 4), round(ours.y[0], 2)) == (0.0042, 38.66)
+    assert all(series.published for series in curves.values())
+    assert published.encoding_times()["COIN"] == 29.7647

@@ -118,8 +118,9 @@ def reproduce(
     if item not in ITEMS:
         from difflib import get_close_matches
 
-        near = get_close_matches(item, ITEMS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: all, {', '.join(ITEMS)}"
+        near = [name for name in ITEMS if item and name.startswith(item)]
+        near = near or get_close_matches(item, ITEMS, n=1) or ["all", *ITEMS]
+        hint = f"take one of {', '.join(near)}"
         raise ValueError(f"no item {item!r}; {hint}")
     bench, results = _imported()
     folder = Path(output)

@@ -110,7 +110,7 @@ class Coder:
         return float(learned.mean()), float(learned.std()), learned
 
     def psnr(self, latents: Latents | None = None) -> float:
-        """Mean over the test items, dB; not finite values give minus infinity."""
+        """Mean over the test items, dB."""
         scores = []
         for patches, z in zip(self.material.patches(), latents or self.latents, strict=True):
             scores.append(decibels(self.values_of(z), patches))
@@ -147,6 +147,6 @@ class Coder:
 
 
 def decibels(decoded: npt.NDArray[Any], original: npt.NDArray[Any]) -> float:
-    """PSNR of values in [0, 1]."""
+    """PSNR of values in [0, 1]; what ran away counts as −99 dB."""
     error = np.square(decoded.astype(np.float64) - original).mean()
-    return float(-10 * np.log10(max(error, 1e-30))) if np.isfinite(error) else -np.inf
+    return float(np.clip(-10 * np.log10(max(error, 1e-30)), -99, None)) if error < np.inf else -99.0
