@@ -217,8 +217,8 @@ class DatasetAccessor:
         variable : str, optional
             Default: the first that can be compressed.
         peers : sequence of str, optional
-            Codecs to compare with; default: all that are known. What is not installed is a row
-            that says so.
+            Codecs to compare with; default: all that are known but COIN, which takes minutes. What
+            is not installed is a row that says so.
         model : str or Model
         chunk : int
             How many globes, at most: the first ones along time.

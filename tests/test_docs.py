@@ -57,16 +57,17 @@ def test_figures_in_the_readme_come_from_the_result_files() -> None:
 CORE = {
     "bands", "binary", "bitstream", "blocks", "candidates", "causal", "choice", "coefficients",
     "compact", "compiled", "coordinates", "cosines", "deblocking", "devices", "entropy", "eofs",
-    "errors", "files", "fitting", "harmonics", "mixing", "models", "network", "parallel",
-    "patch_candidates", "patch_chunk", "patch_header", "patch_latents", "patch_learning",
+    "errors", "files", "fitting", "harmonics", "latent_maps", "mixing", "models", "network",
+    "parallel", "patch_candidates", "patch_chunk", "patch_header", "patch_latents",
+    "patch_learning",
     "patch_reading", "patch_subject", "patches", "patterns", "priors", "quantization",
     "recognition", "reference", "residual", "schemes", "settings", "siren", "splitting",
     "stepping", "training", "transform",
 }  # fmt: skip
 FRONT_ENDS = {
     "accessor", "archiving", "cli", "codecs", "comparison", "compressed_file", "curves",
-    "model_choice", "peers", "planning", "report", "roundtrip", "selection", "stores",
-    "verification", "writing", "xarray_encoding",
+    "model_choice", "peers", "planning", "report", "reproduction", "roundtrip", "selection",
+    "stores",    "verification", "writing", "xarray_encoding",
 }  # fmt: skip
 
 
@@ -92,15 +93,20 @@ def test_only_the_command_line_knows_archives(name) -> None:
         assert "archiving" not in imports(module)
 
 
-@pytest.mark.parametrize("name", ["siren", "coordinates", "errors", "files"])
+@pytest.mark.parametrize("name", ["latent_maps", "coordinates", "errors", "files"])
 def test_the_ground_floor_imports_nothing_of_ours(name) -> None:
     assert not imports(ROOT / f"coinpp_xr/{name}.py")
+
+
+def test_the_network_stands_on_its_latent_map_alone() -> None:
+    assert imports(ROOT / "coinpp_xr/siren.py") == {"latent_maps"}
 
 
 @pytest.mark.parametrize("name", ["training", "fitting"])
 def test_training_stands_on_the_ground_floor(name) -> None:
     allowed = {
-        "cosines", "fitting", "network", "harmonics", "siren", "coordinates", "errors", "files"
+        "cosines", "fitting", "network", "harmonics", "siren", "latent_maps", "coordinates",
+        "errors", "files",
     }  # fmt: skip
     assert imports(ROOT / f"coinpp_xr/{name}.py") <= allowed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,9 @@ def reproduce(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Networks trained at a time. Default: one per core.")
     ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop training after this time; the next run goes on.")
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Redo items whose results are there; networks stay.")
     ] = False,
@@ -47,8 +51,10 @@ def reproduce(
     from coinpp_xr.reproduction import ITEMS
     from coinpp_xr.reproduction import reproduce as reproduce_item
 
+    start = time.monotonic()
     for name in ITEMS if item == "all" else [item]:
+        left = None if max_minutes is None else max_minutes - (time.monotonic() - start) / 60
         reproduce_item(
             name, output, data=data, quick=quick, device=device, processes=processes, again=again,
-            tell=typer.echo,
+            max_minutes=left, tell=typer.echo,
         )  # fmt: skip

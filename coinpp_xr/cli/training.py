@@ -31,9 +31,6 @@ def progress(units: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         """Take in a record; returns what to show."""
         if record["event"] == "deblocking":
             gains = ", ".join(f"{gain:+.2f}" for gain in record["gain_db"])
-            return f"against blocking: step {record['step']}, {gains} dB"
-        if record["event"] == "deblocking":
-            gains = ", ".join(f"{gain:+.2f}" for gain in record["gain_db"])
             return f"layers against blocking: step {record['step']}, {gains} dB"
         if record["event"] == "spike":
             known.update(step=record["step"], spikes=known["spikes"] + 1)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,7 @@ def reproduce(
     device: str = "cpu",
     processes: int | None = None,
     again: bool = False,
+    max_minutes: float | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Redo one figure or table of the COIN++ paper.
@@ -98,6 +100,8 @@ def reproduce(
         Networks trained at a time. Default: one per core, at most 8; one on a GPU.
     again : bool
         Redo an item whose result is there already. Networks are kept.
+    max_minutes : float, optional
+        Stop training after this time.
     tell : callable
         Gets lines of progress.
 
@@ -114,6 +118,8 @@ def reproduce(
         If data is missing.
     ImportError
         Without torch or matplotlib.
+    RuntimeError
+        If the time is over before the item is done; the next call goes on.
     """
     if item not in ITEMS:
         from difflib import get_close_matches
@@ -134,7 +140,8 @@ def reproduce(
 
     where = bench(
         folder / "networks", Path(data).absolute() if data is not None else None, quick, device,
-        _processes(processes, device), tell,
+        processes=_processes(processes, device),
+        deadline=inf if max_minutes is None else time.time() + 60 * max_minutes, tell=tell,
     )  # fmt: skip
     start = time.perf_counter()
     result = ITEMS[item].run(where)

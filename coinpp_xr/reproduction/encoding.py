@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def inner_steps(bench: Bench) -> Result:
                 steps = int(label.split()[0])
                 gradient = gradient_steps(task.config, steps)
                 fit = matrix_steps(3) if "matrix" in label else gradient
-                coder = Coder(siren, data, fit)
+                coder = Coder(siren, data, fit, device=bench.device)
                 scores[task.config.latent_dim].append(coder.psnr())
                 rates[task.config.latent_dim] = coder.unquantized_rate
             findings[name][label] = {str(k): scores[k] for k in latents}
@@ -95,7 +96,9 @@ def encoding_curves(bench: Bench) -> Result:
         data = material(name, bench.data, bench.quick)
         notes[name] = data.note
         task = tasks_of(name, latents[-1:], SEEDS[:1], quick=bench.quick)[0]
-        coder = Coder(bench.networks([task])[0], data, gradient_steps(task.config, 0))
+        coder = Coder(
+            bench.networks([task])[0], data, gradient_steps(task.config, 0), device=bench.device
+        )
         ours = _gradient_curve(coder, task)
         fitted = CoinRuns(bench, name).fitted(PAPER_WIDTHS[0])
         scores = -10 * np.log10(np.maximum(fitted.losses, 1e-30))
@@ -125,7 +128,7 @@ def _gradient_curve(coder: Coder, task: Task, most: int = 50) -> Series:
     for steps in range(1, most + 1):
         if steps > 12 and steps % 5:
             continue
-        stepped = Coder(coder.siren, coder.material, gradient_steps(task.config, steps))
+        stepped = replace(coder, fit=gradient_steps(task.config, steps))
         values = stepped.values_of(stepped.latents_of(whole))
         scores = [decibels(v, p) for v, p in zip(values, whole, strict=True)]
         means.append(float(np.mean(scores)))

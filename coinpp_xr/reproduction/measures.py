@@ -38,7 +38,7 @@ def gradient_steps(config: TrainingConfig, steps: int) -> Fit:
     """The paper's inner loop with so many steps of plain gradient descent."""
 
     def fit(siren: ModulatedSiren, points: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        weights = torch.full((1, len(points)), 1 / len(points))
+        weights = torch.full((1, len(points)), 1 / len(points), device=points.device)
         return inner_loop(
             siren, points, targets, weights=weights, steps=steps, learning_rate=config.inner_lr
         )
@@ -50,7 +50,7 @@ def matrix_steps(chord_steps: int, own_steps: int = 0) -> Fit:
     """Gauss-Newton steps in place of gradient steps; the first is one matrix product."""
 
     def fit(siren: ModulatedSiren, points: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        weights = torch.full((1, len(points)), 1 / len(points))
+        weights = torch.full((1, len(points)), 1 / len(points), device=points.device)
         return gauss_newton(
             siren, points, targets, weights=weights, chord_steps=chord_steps, own_steps=own_steps
         )
@@ -69,30 +69,39 @@ class Coder:
     material : Material
     fit : callable
         (network, points, patches) → latents.
+    device : str
+        A torch device.
     """
 
     siren: ModulatedSiren
     material: Material
     fit: Fit
+    device: str = "cpu"
 
     @cached_property
     def _network(self) -> ModulatedSiren:
-        return self.siren.map(torch.from_numpy)
+        return self.siren.map(self._tensor)
+
+    @cached_property
+    def _points(self) -> torch.Tensor:
+        return self._tensor(self.material.points)
+
+    def _tensor(self, array: Float32) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def latents_of(self, patches: Float32) -> Float32:
         """Shape (patches, latent_dim)."""
-        points = torch.from_numpy(self.material.points)
-        parts = torch.from_numpy(patches).split(_TOGETHER)
+        parts = self._tensor(patches).split(_TOGETHER)
         with torch.no_grad():
-            found = [self.fit(self._network, points, part) for part in parts]
-        return np.asarray(torch.cat(found).numpy(), np.float32)
+            found = [self.fit(self._network, self._points, part) for part in parts]
+        return np.asarray(torch.cat(found).cpu().numpy(), np.float32)
 
     def values_of(self, latents: Float32) -> Float32:
         """Shape (patches, points, channels)."""
-        points = torch.from_numpy(self.material.points)
+        parts = self._tensor(latents).split(_TOGETHER)
         with torch.no_grad():
-            found = [self._network(points, z) for z in torch.from_numpy(latents).split(_TOGETHER)]
-        return np.asarray(torch.cat(found).numpy(), np.float32)
+            found = [self._network(self._points, part) for part in parts]
+        return np.asarray(torch.cat(found).cpu().numpy(), np.float32)
 
     @cached_property
     def latents(self) -> Latents:

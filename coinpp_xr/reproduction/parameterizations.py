@@ -59,7 +59,8 @@ def _compared(bench: Bench, ways: dict[str, dict[str, str]]) -> Result:
             networks = bench.networks(tasks)
             fits = [gradient_steps(task.config, task.config.inner_steps) for task in tasks]
             scores = [
-                Coder(siren, data, fit).psnr() for siren, fit in zip(networks, fits, strict=True)
+                Coder(siren, data, fit, device=bench.device).psnr()
+                for siren, fit in zip(networks, fits, strict=True)
             ]
             curves.append(_curve(label, [bench.curve(task) for task in tasks]))
             findings[study][label] = {

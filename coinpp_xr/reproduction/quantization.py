@@ -44,7 +44,7 @@ def coders(bench: Bench, study: str, latents: tuple[int, ...]) -> dict[int, list
     found: dict[int, list[Coder]] = {k: [] for k in latents}
     for task, siren in zip(tasks, bench.networks(tasks), strict=True):
         fit = gradient_steps(task.config, steps)
-        found[task.config.latent_dim].append(Coder(siren, data, fit))
+        found[task.config.latent_dim].append(Coder(siren, data, fit, device=bench.device))
     return found
 
 

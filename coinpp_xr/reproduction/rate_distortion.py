@@ -124,7 +124,7 @@ def _best_bits(bench: Bench, label: str, tasks: Sequence[Task]) -> Series:
         data = material(task.study, bench.data, bench.quick)
         steps = gradient_steps(task.config, study.inner_steps)
         fit = steps if label == PAPER_METHOD else matrix_steps(3)
-        coder = Coder(bench.networks([task])[0], data, fit)
+        coder = Coder(bench.networks([task])[0], data, fit, device=bench.device)
         for bits in study.bits:
             point = coder.rate_distortion(bits)
             found.append((point["coded_rate"], point["psnr"]))

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,8 @@ class Bench:
     device : str
     processes : int
         Networks trained at a time.
+    deadline : float
+        Seconds since 1970 after which training stops.
     tell : callable
         Gets a line of progress now and then.
     """
@@ -61,6 +65,7 @@ class Bench:
     quick: bool
     device: str = "cpu"
     processes: int = 2
+    deadline: float = inf
     tell: Callable[[str], None] = print
 
     def path(self, task: Task) -> Path:
@@ -90,14 +95,11 @@ class Bench:
         processes = max(1, min(self.processes, len(tasks)))
         if processes == 1 or multiprocessing.current_process().daemon:
             for task in tasks:
-                self._finish(_run(self.data, self.quick, self.device, task, self.path(task)))
+                self._finish(self._run(task))
             return
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
-            jobs = [
-                pool.submit(_run, self.data, self.quick, self.device, task, self.path(task))
-                for task in tasks
-            ]
+            jobs = [pool.submit(replace(self, tell=_silent)._run, task) for task in tasks]
             try:
                 for job in as_completed(jobs):
                     self._finish(job.result())
@@ -105,7 +107,34 @@ class Bench:
                 pool.shutdown(cancel_futures=True)
                 raise
 
+    def _run(self, task: Task) -> Record:
+        """Train one network in this process, or as much of it as there is time for."""
+        path = self.path(task)
+        minutes = (self.deadline - time.time()) / 60
+        if minutes > 0:
+            training = material(task.study, self.data, self.quick).training
+            meta_learn(
+                training, task.config, checkpoint=path, resume=True, device=self.device,
+                max_minutes=minutes if minutes < inf else None,
+            )  # fmt: skip
+        log = log_path(path)
+        last = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
+        config = task.config
+        parts = [task.study, str(config.latent_dim), config.modulation, config.latent_map]
+        return {
+            "path": str(path),
+            "name": f"{' '.join(parts)}, inner rate {config.inner_lr:g}, seed {config.seed}",
+            "psnr": last.get("validation_psnr", float("nan")),
+            "finished": last.get("step") == config.steps,
+            "steps": last.get("step", 0),
+            "seconds": last.get("seconds", 0.0),
+        }
+
     def _finish(self, record: Record) -> None:
+        if not record["finished"]:
+            raise RuntimeError(
+                "the time is over; what is trained is kept: run the same command again to go on"
+            )
         Path(record["path"]).with_suffix(".done").touch()
         self.tell(
             f"{record['name']}: {record['psnr']:.1f} dB on validation data after "
@@ -120,20 +149,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _run(data: Path | None, quick: bool, device: str, task: Task, path: Path) -> Record:
-    """Train one network in this process."""
-    training = material(task.study, data, quick).training
-    meta_learn(training, task.config, checkpoint=path, resume=True, device=device)
-    last = json.loads(log_path(path).read_text().splitlines()[-1])
-    config = task.config
-    parts = [task.study, str(config.latent_dim), config.modulation, config.latent_map]
-    return {
-        "path": str(path),
-        "name": f"{' '.join(parts)}, seed {config.seed}",
-        "psnr": last.get("validation_psnr", float("nan")),
-        "steps": last.get("step", 0),
-        "seconds": last.get("seconds", 0.0),
-    }
+def _silent(_line: str) -> None:
+    """In workers: the parent tells."""
 
 
 def tasks_of(study: str, latents: Sequence[int], seeds: Sequence[int], *, quick: bool,
