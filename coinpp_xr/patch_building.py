@@ -317,7 +317,7 @@ def _random_patches(
     cells = np.array([v.size for v in items.values], np.float64)
     patches = []
     for index in rng.choice(len(cells), count, p=cells / cells.sum()):
-        values = _at_least(items.values[index], size)
+        values = at_least(items.values[index], size)
         corner = [rng.integers(n - m + 1) for n, m in zip(values.shape[:-1], size, strict=True)]
         part = values[tuple(slice(a, a + m) for a, m in zip(corner, size, strict=True))]
         patches.append(part.reshape(-1, part.shape[-1]))
@@ -326,7 +326,7 @@ def _random_patches(
 
 def all_patches(values: Float32, size: tuple[int, ...]) -> Float32:
     """Whole patches side by side, shape (patches, points, channels)."""
-    values = _at_least(values, size)
+    values = at_least(values, size)
     n = [a // m for a, m in zip(values.shape[:-1], size, strict=True)]
     whole = values[tuple(slice(a * m) for a, m in zip(n, size, strict=True))]
     blocks = whole.reshape(*(k for pair in zip(n, size, strict=True) for k in pair), -1)
@@ -335,7 +335,7 @@ def all_patches(values: Float32, size: tuple[int, ...]) -> Float32:
     return blocks.transpose(order).reshape(prod(n), prod(size), -1)
 
 
-def _at_least(values: Float32, size: tuple[int, ...]) -> Float32:
+def at_least(values: Float32, size: tuple[int, ...]) -> Float32:
     """Continued by what is at the edge where an item is smaller than a patch."""
     missing = [max(m - n, 0) for n, m in zip(values.shape[:-1], size, strict=True)]
     if not any(missing):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from media_files import write_brain, write_cifar, write_image, write_sound, write_triplets
 
 from coinpp_xr import coin, reproduction
 from coinpp_xr.coordinates import BoxGrid, SphereGrid
@@ -116,6 +118,59 @@ def test_every_item_writes_its_figure_and_its_numbers_and_is_not_done_twice(tiny
     assert "no result of" not in table
 
 
+def paper_data(folder: Path) -> None:
+    """All data sets of the paper in their own forms, a few small items each."""
+    for number in range(1, 6):
+        write_cifar(folder / f"cifar10/data_batch_{number}", 4)
+    write_cifar(folder / "cifar10/test_batch", 40)
+    for split, sequences in (("train", ["00001/0001", "00001/0002"]), ("test", ["00002/0001"])):
+        write_triplets(folder / "vimeo90k", split, sequences)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 40, 3), dtype=np.uint8)
+    write_image(folder / "kodak/kodim01.png", pixels)
+    for name, count in (("multicoil_train", 2), ("multicoil_val", 6)):
+        for number in range(count):
+            write_brain(folder / f"fastmri/{name}/file_brain_AXT2_{number}.h5")
+    noise = np.random.default_rng(1).integers(-9000, 9000, 5000).astype(np.int16)
+    for part, count in (("train-clean-100", 3), ("test-clean", 24)):
+        for speaker in range(count):
+            write_sound(folder / f"librispeech/{part}/{speaker}/{speaker}-1-0000.flac", noise)
+    globes = np.random.default_rng(2).uniform(220, 300, (3, 4, 8)).astype(np.float32)
+    latitude, longitude = np.linspace(90, -90, 4), np.arange(8) * 45.0
+    for split in ("train", "val", "test"):
+        part = folder / f"era5_temp2m_16x_{split}"
+        part.mkdir(parents=True)
+        for number, globe in enumerate(globes):
+            np.savez(
+                part / f"{number}.npz", latitude=latitude, longitude=longitude, temperature=globe
+            )
+
+
+@pytest.mark.parametrize("name", [n for n in datasets.STUDIES if n != "weather"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_papers_data_is_read_in_its_own_form(tmp_path, name, quick) -> None:
+    paper_data(tmp_path)
+    study = datasets.STUDIES[name]
+    data = study.load(tmp_path, quick)
+    assert "no " not in data.note
+    patches = data.patches()
+    assert all(p.shape[1:] == (len(data.points), patches[0].shape[2]) for p in patches)
+    assert all(0 <= p.min() <= p.max() <= 1 for p in patches if name != "era5")
+    assert data.training.train.shape[1:] == patches[0].shape[1:]
+    for item, cut in zip(data.items, patches, strict=True):
+        assert len(cut) * len(data.points) == item[..., 0].size
+        assert cut.sum(dtype=float) == pytest.approx(item.sum(dtype=float), rel=1e-9)
+    latents = (study.latents if quick else study.preset_latents)[0]
+    assert study.config(latents, quick=quick).latent_dim == latents
+
+
+def test_every_network_of_the_paper_has_its_preset() -> None:
+    for study in datasets.STUDIES.values():
+        for latents in study.preset_latents:
+            config = study.config(latents, quick=False)
+            assert (config.depth, config.omega0, config.inner_lr) == (9, 50.0, 1e-2)
+            assert config.objective == "paper"
+
+
 def test_time_that_is_over_leaves_what_was_trained_to_the_next_run(tiny, tmp_path) -> None:
     with pytest.raises(RuntimeError, match="run the same command again to go on"):
         reproduction.reproduce("fig8", tmp_path, quick=True, processes=1, max_minutes=0)
@@ -127,15 +182,7 @@ def test_time_that_is_over_leaves_what_was_trained_to_the_next_run(tiny, tmp_pat
 def test_networks_are_trained_in_processes_side_by_side(tmp_path, monkeypatch) -> None:
     """Real workers, on the shipped example in the paper's form of ERA5."""
     folder = tmp_path / "data"
-    globes = np.random.default_rng(0).uniform(220, 300, (3, 4, 8)).astype(np.float32)
-    latitude, longitude = np.linspace(90, -90, 4), np.arange(8) * 45.0
-    for split in ("train", "val", "test"):
-        part = folder / f"era5_temp2m_16x_{split}"
-        part.mkdir(parents=True)
-        for number, globe in enumerate(globes):
-            np.savez(
-                part / f"{number}.npz", latitude=latitude, longitude=longitude, temperature=globe
-            )
+    paper_data(folder)
     told: list[str] = []
     bench = training_runs.Bench(tmp_path / "networks", folder, True, processes=2, tell=told.append)
     tasks = [training_runs.Task("era5", replace(TINY, seed=seed)) for seed in (0, 1)]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.data.fields import Fields, load_fields, to_training_data
 from coinpp_xr.data.items import Items, load_items
-from coinpp_xr.patch_building import all_patches, patch_presets, to_patches
+from coinpp_xr.patch_building import all_patches, at_least, patch_presets, to_patches
 from coinpp_xr.training import PRESETS, TrainingConfig, TrainingData
 
 Float32 = npt.NDArray[np.float32]
@@ -245,8 +245,9 @@ def _middle(values: Float32, size: Sequence[int]) -> Float32:
 
 
 def _whole_patches(values: Float32, patch: tuple[int, ...]) -> Float32:
-    """As much of an item as whole patches cover."""
-    parts = [slice(0, max(n // m, 1) * m) for n, m in zip(values.shape, patch, strict=False)]
+    """As much of an item as whole patches cover, at least one."""
+    values = at_least(values, patch)
+    parts = [slice(0, n // m * m) for n, m in zip(values.shape, patch, strict=False)]
     return np.ascontiguousarray(values[tuple(parts)])
 
 
@@ -377,14 +378,17 @@ _SMALL = TrainingConfig(
 _SMALL_GLOBE = replace(_SMALL, outer_lr=1e-3, inner_lr=10.0, shift_scale=0.02)
 
 
+SPEECH_SAMPLES = (1600, 800, 400, 200)
+
+
 def _speech(samples: int) -> Study:
     return Study(
         f"librispeech-{samples}", f"LibriSpeech, patches of {samples}", librispeech(samples),
-        (128,), _SMALL, f"paper-librispeech-{samples}-{{}}", (128,), (5, 6, 7), 3,
+        (128,), _SMALL, f"paper-librispeech-{samples}-{{}}",
+        (128, 256) if samples == min(SPEECH_SAMPLES) else (128,), (5, 6, 7), 3,
     )  # fmt: skip
 
 
-SPEECH_SAMPLES = (1600, 800, 400, 200)
 STUDIES = {
     study.name: study
     for study in (
