@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz lint types benchmarks clean
+.PHONY: demo test fuzz lint types docs benchmarks clean
 
 # constraints.txt pins what must be pinned; the marker is newer than both only after an install.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -25,9 +25,14 @@ fuzz: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(VENV)/.installed
 	$(BIN)/mypy
+
+# The site, in build/site; a broken link or reference is an error.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/throughput.py

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Never
 
 import xarray as xr
 
 if TYPE_CHECKING:
+    from coinpp_xr.catalogue import ModelList
     from coinpp_xr.comparison import Comparison
     from coinpp_xr.models import Model
     from coinpp_xr.report import Report
@@ -22,6 +25,15 @@ def register() -> None:
     if not hasattr(xr.Dataset, "coinpp"):
         xr.register_dataset_accessor("coinpp")(DatasetAccessor)  # type: ignore[no-untyped-call]
         xr.register_dataarray_accessor("coinpp")(DataArrayAccessor)  # type: ignore[no-untyped-call]
+
+
+def _refuse(unknown: Mapping[str, Any], method: Callable[..., Any]) -> None:
+    """Say which argument was meant: a mistyped bound must not be looked for in a traceback."""
+    for name in unknown:
+        known = [other for other in inspect.signature(method).parameters if other != "unknown"]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(known)}"
+        raise TypeError(f"{method.__name__}() has no argument {name!r}; {hint}")
 
 
 class DatasetAccessor:
@@ -40,6 +52,7 @@ class DatasetAccessor:
         max_error: Bound = None,
         max_error_relative: Bound = None,
         target_rmse: Bound = None,
+        **unknown: Never,
     ) -> CompressionResult:
         """Compress in memory and decompress again, to see size and error.
 
@@ -70,11 +83,15 @@ class DatasetAccessor:
         Returns
         -------
         CompressionResult
+            Reconstruction and report; ``.plot()`` draws both, ``.sel(...)`` is the same for a
+            part. Where this takes more than a moment a bar shows in terminals and notebooks.
 
         Raises
         ------
         ValueError
             If a variable does not exist or cannot be compressed, or if none can.
+        TypeError
+            If there is no such argument; the message names the one that was meant.
         ModelNotFoundError
 
         Warns
@@ -85,6 +102,7 @@ class DatasetAccessor:
         """
         from coinpp_xr.roundtrip import compress
 
+        _refuse(unknown, self.compress)
         return compress(
             self._dataset,
             variables=variables,
@@ -207,6 +225,7 @@ class DatasetAccessor:
         model: str | Model = "t2m-46x90",
         chunk: int = 64,
         curves: bool = False,
+        **unknown: Never,
     ) -> Comparison:
         """What other codecs make of the same globes at the same error, in one table.
 
@@ -237,11 +256,45 @@ class DatasetAccessor:
         from coinpp_xr.comparison import compare
         from coinpp_xr.selection import choose_variables
 
+        _refuse(unknown, self.compare)
         chosen, _ = choose_variables(self._dataset, variable)
         return compare(
             self._dataset[chosen[0]], max_error=max_error, target_rmse=target_rmse, names=peers,
             model=model, chunk=chunk, curves=curves,
         )  # fmt: skip
+
+    def models(self, variable: str | None = None) -> ModelList:
+        """The shipped and cached models, best first, and which of them fit a variable.
+
+        Each model is judged by what it says of itself (globes or patches, units, standard name)
+        and by what the codec makes of two globes with ``bits=8``, which are read for that; of a
+        grid finer than about two degrees, by a part of its rows and columns.
+
+        Parameters
+        ----------
+        variable : str, optional
+            Default: the first that can be compressed.
+
+        Returns
+        -------
+        ModelList
+            A table, with a reason where a model does not fit; iterate or index it by name.
+
+        Raises
+        ------
+        ValueError
+            If the variable does not exist or cannot be compressed, or if none can.
+
+        Examples
+        --------
+        >>> best = ds.coinpp.models()[0]  # doctest: +SKIP
+        >>> ds.coinpp.compress(bits=8, model=best.name)  # doctest: +SKIP
+        """
+        from coinpp_xr.catalogue import models_for
+        from coinpp_xr.selection import choose_variables
+
+        chosen, _ = choose_variables(self._dataset, variable)
+        return models_for(self._dataset[chosen[0]])
 
 
 class DataArrayAccessor:
@@ -259,10 +312,12 @@ class DataArrayAccessor:
         max_error: Bound = None,
         max_error_relative: Bound = None,
         target_rmse: Bound = None,
+        **unknown: Never,
     ) -> CompressionResult:
         """Compress in memory and decompress again; see :meth:`DatasetAccessor.compress`."""
         from coinpp_xr.roundtrip import compress
 
+        _refuse(unknown, self.compress)
         dataset = self._dataset()
         (name,) = dataset
         result = compress(
@@ -329,14 +384,20 @@ class DataArrayAccessor:
         model: str | Model = "t2m-46x90",
         chunk: int = 64,
         curves: bool = False,
+        **unknown: Never,
     ) -> Comparison:
         """What other codecs make of the same globes; see :meth:`DatasetAccessor.compare`."""
         from coinpp_xr.comparison import compare
 
+        _refuse(unknown, self.compare)
         return compare(
             self._array, max_error=max_error, target_rmse=target_rmse, names=peers, model=model,
             chunk=chunk, curves=curves,
         )  # fmt: skip
+
+    def models(self) -> ModelList:
+        """The shipped and cached models, and which fit; see :meth:`DatasetAccessor.models`."""
+        return DatasetAccessor(self._dataset()).models()
 
     def _dataset(self) -> xr.Dataset:
         name = "field" if self._array.name is None else self._array.name

@@ -28,6 +28,7 @@ from coinpp_xr.entropy import CELLS, Histogram
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.files import write_atomically
 from coinpp_xr.network import BaseNetwork, QuantizedTail
+from coinpp_xr.notebook_html import block, head, numbers, table
 from coinpp_xr.priors import Prior
 from coinpp_xr.quantization import UniformQuantizer
 from coinpp_xr.reference import Reference
@@ -116,6 +117,35 @@ class Model:
             f"<Model {self.name}: {self.latent_dim} latents, {self.siren.depth} × "
             f"{self.siren.width} SIREN, {self.network.parameter_count:,} parameters, "
             f"fingerprint {self.fingerprint}>"
+        )
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        unit = f" {self.units}" if self.units else ""
+        scores = card.get("validation_rmse")
+        listed = list(scores.items()) if isinstance(scores, dict) else []  # files hold anything
+        licence = card.get("licence", card.get("license", "not stated in its card"))
+        shipped = shipped_models().get(self.name)
+        if shipped is not None and Model.from_file(shipped).fingerprint == self.fingerprint:
+            licence = "Apache-2.0, as the package"
+        network = f"{self.network.parameter_count:,} parameters, {self.siren.depth} × "
+        rows = [
+            ("made for", str(card.get("description", "not stated in its card"))),
+            ("grid", str(card.get("grid", card.get("patch", "not stated in its card")))),
+            ("variable", str(card.get("variable", ""))),
+            ("units", self.units),
+            ("held-out RMSE", ", ".join(f"{rmse}{unit} ({rate})" for rate, rmse in listed)),
+            ("network", f"{network}{self.siren.width} SIREN"),
+            ("licence", str(licence)),
+            ("fingerprint", self.fingerprint),
+        ]
+        best = [(f"{rmse}{unit}", f"RMSE, {rate}") for rate, rmse in listed[-1:]]
+        sizes = [(f"{self.latent_dim:,}", "latents"), (f"{self.nbytes:,}", "bytes")]
+        shown = [(label, value) for label, value in rows if value]
+        return block(
+            head("coinpp_xr.Model", self.name),
+            numbers([*sizes, *best]),
+            table([("", "left"), ("", "prose")], shown),
         )
 
     @cached_property

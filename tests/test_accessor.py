@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import dask
@@ -403,6 +404,39 @@ def test_wrong_settings_are_refused_before_anything_is_compressed(ds, compress, 
     refusal(lambda: compress(ds, **arguments))
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda da: da.coinpp.compress(max_eror=1.0),
+            "compress() has no argument 'max_eror'; did you mean max_error?",
+        ),
+        (
+            lambda da: da.to_dataset().coinpp.compress(target_rsme=1.0),
+            "compress() has no argument 'target_rsme'; did you mean target_rmse?",
+        ),
+        (
+            lambda da: da.coinpp.compare(bound=1.0),
+            "compare() has no argument 'bound'; it takes: max_error, target_rmse, peers, model, "
+            "chunk, curves",
+        ),
+    ],
+)
+def test_a_mistyped_argument_is_named_with_the_one_that_was_meant(ds, call, message) -> None:
+    assert refusal(lambda: call(ds.t), TypeError) == message
+
+
+@pytest.mark.parametrize("control", ["max_error", "target_rmse"])
+def test_a_negative_error_is_refused_by_its_name(ds, compress, control) -> None:
+    message = refusal(lambda: compress(ds, bits=None, **{control: -1.0}))
+    assert message == f"{control} must be a positive number in the data's unit, got -1.0"
+
+
+def test_data_without_coordinates_is_told_which_are_missing(ds, compress) -> None:
+    message = refusal(lambda: compress(ds.drop_vars(["lat", "lon"])))
+    assert "has no latitude coordinate; name it 'latitude' or regrid it" in message
+
+
 def test_an_unknown_model_is_refused(ds) -> None:
     refusal(lambda: ds.coinpp.compress(8, model="no-such-model"), coinpp_xr.ModelNotFoundError)
 
@@ -444,14 +478,6 @@ def test_the_repr_shows_size_and_table(ds, compress) -> None:
     assert str(result.report) in repr(result)
 
 
-def test_the_html_shows_size_report_and_reconstruction(ds, compress) -> None:
-    result = compress(ds)
-    html = result._repr_html_()
-    assert f"{result.nbytes:,} bytes" in html
-    assert result.report._repr_html_() in html
-    assert "xarray.Dataset" in html
-
-
 def test_times_are_measured(ds, compress) -> None:
     report = compress(ds).report["t"]
     assert report.encode_seconds > 0
@@ -466,11 +492,14 @@ def test_the_report_is_json(ds, compress) -> None:
 def test_plot_draws_the_first_encoded_variable(ds, compress) -> None:
     figure = compress(ds.assign(count=1)).plot(item=3)
     assert figure.get_suptitle() == "t  time=3"
+    titles = [axes.get_title().split(",")[0] for axes in figure.axes]
+    assert titles[3:5] == ["errors by area", "power spectrum"]
 
 
 def test_plot_refuses_what_was_not_encoded(ds, compress) -> None:
     result = compress(ds.assign(count=1))
-    assert refusal(lambda: result.plot("count")) == "'count' was not compressed; there are: t"
+    message = refusal(lambda: result.plot("count"))
+    assert message == "variable 'count' was not compressed; there are: t"
 
 
 def test_a_bound_by_variable_holds_and_is_reported(era5) -> None:
@@ -481,3 +510,187 @@ def test_a_bound_by_variable_holds_and_is_reported(era5) -> None:
     assert bool((np.abs(warm - two.warm) <= 0.02 * np.abs(two.warm)).all())
     assert [result.report[name].asked for name in ("t2m", "warm")] == ["±0.5", "±2 %"]
     assert result.report["t2m"].max_error <= 0.5
+
+
+# ---- parts of a result --------------------------------------------------------------------------
+
+
+def rmse_by_area(original: xr.DataArray, decoded: xr.DataArray) -> float:
+    squares = (decoded - original).astype(float) ** 2
+    return float(np.sqrt(squares.weighted(np.cos(np.deg2rad(original.lat))).mean()))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"lat": slice(60, -20), "lon": slice(50, 200)},
+        {"time": slice(1, 3)},
+        {"time": 2},
+        {"time": [4, 0], "lon": [18.0]},
+    ],
+    ids=str,
+)
+def test_the_errors_of_a_part_are_measured_again(ds, compress, place) -> None:
+    result = compress(ds)
+    part = result.sel(place)
+    xr.testing.assert_identical(part.dataset, result.dataset.sel(place))
+    assert part.report["t"].rmse == pytest.approx(
+        rmse_by_area(ds.t.sel(place), result.dataset.t.sel(place)), rel=1e-5
+    )
+    largest = largest_difference(ds.t.sel(place), result.dataset.t.sel(place))
+    assert part.report["t"].max_error == pytest.approx(largest, rel=1e-5)
+
+
+def test_bytes_and_ratio_of_a_part_are_those_of_the_whole_and_the_report_says_so(
+    ds, compress
+) -> None:
+    result = compress(ds)
+    part = result.isel(time=0).isel(lat=slice(2, 5))
+    assert (part.nbytes, part.ratio) == (result.nbytes, result.ratio)
+    assert part.report["t"].n_globes == 1
+    assert part.report["t"].worst_chunk_rmse is None
+    assert part.report.part == "time=0, lat=50.0 … 10.0"
+    assert "errors of a part (time=0, lat=50.0 … 10.0)" in repr(part)
+
+
+def test_a_part_of_a_dataarray_is_one(ds, compress) -> None:
+    part = compress(ds.t).sel(lat=50, lon=18, method="nearest")
+    assert part.dataarray.dims == ("time",)
+    xr.testing.assert_identical(part.dataarray, part.dataset.t)
+    assert part.report["t"].max_error == pytest.approx(
+        largest_difference(part.dataarray, ds.t.sel(lat=50, lon=18, method="nearest")), rel=1e-5
+    )
+
+
+def test_other_variables_are_selected_too(ds, compress) -> None:
+    part = compress(ds.assign(count=("time", np.arange(5)))).isel(time=[1, 2])
+    assert part.dataset["count"].values.tolist() == [1, 2]
+    assert part.report["count"].nbytes is None
+
+
+def test_a_part_of_dask_data_stays_lazy(ds, compress) -> None:
+    part = compress(ds.chunk(time=2)).isel(time=slice(1, 4))
+    assert part.dataset.t.chunks is not None
+    assert part.report["t"].rmse == pytest.approx(
+        compress(ds).isel(time=slice(1, 4)).report["t"].rmse, rel=1e-3
+    )
+
+
+def test_a_part_can_be_drawn_but_not_a_row_of_it(ds, compress) -> None:
+    region = compress(ds).sel(lat=slice(60, -20), lon=slice(50, 200))
+    assert region.plot(item=2).get_suptitle() == "t  time=2"
+    message = refusal(lambda: region.isel(lat=[0]).plot())
+    assert "select a larger part" in message
+
+
+def test_selections_that_make_no_grid_or_hold_nothing_are_refused(ds, compress) -> None:
+    result = compress(ds)
+    points = {
+        "lat": xr.DataArray([50.0, 30.0], dims="p"),
+        "lon": xr.DataArray([0.0, 18.0], dims="p"),
+    }
+    assert "select lat by a value, a list or a slice" in refusal(lambda: result.sel(points))
+    assert "nothing is left" in refusal(lambda: result.sel(time=slice(7, 9)))
+
+
+# ---- models that fit ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path) -> Any:
+    """An empty folder of cached models."""
+    with coinpp_xr.config.set(cache=str(tmp_path)):
+        yield tmp_path
+
+
+def test_the_models_that_fit_come_first_with_the_smallest_error(ds, cache, tiny_model) -> None:
+    tiny_model.save(cache / "tiny.safetensors")
+    models = ds.coinpp.models()
+    assert models[0].name == "tiny"
+    assert (models["tiny"].fits, models["tiny"].where) == (True, "cached")
+    assert models["tiny"].rmse == pytest.approx(0.2, abs=0.3)
+    assert [fit.fits for fit in models] == sorted((fit.fits for fit in models), reverse=True)
+    assert len(models) == 1 + len(coinpp_xr.models.shipped_models())
+
+
+def test_models_of_patches_do_not_fit_globes(ds, cache) -> None:
+    fit = ds.coinpp.models()["photo-32"]
+    assert not fit.fits
+    assert fit.reason == "made for patches of images, volumes or sound, not for globes"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "shift", "reason"),
+    [
+        ({"units": "degC"}, -273.15, "made for values in K, and the variable is in degC; convert"),
+        ({"units": "m s-1"}, -250, "made for values in K, and the variable is in m s-1"),
+        ({}, 5000, "do not look like globes that model 't2m-46x90' was made for"),
+        ({"units": "K"}, 5000, "do not look like globes that model 't2m-46x90' was made for"),
+    ],
+)
+def test_a_model_that_does_not_fit_says_why(ds, cache, attrs, shift, reason) -> None:
+    array = (ds.t + shift).assign_attrs(attrs)
+    array.attrs = attrs
+    fit = array.coinpp.models()["t2m-46x90"]
+    assert not fit.fits
+    assert reason in fit.reason
+
+
+def test_spellings_of_a_unit_are_one(era5, cache) -> None:
+    array = era5.t2m.assign_attrs(units="kelvin")
+    assert array.coinpp.models()["t2m-46x90"].fits
+
+
+def test_a_standard_name_that_differs_is_a_reason(ds, cache, tiny_model) -> None:
+    card = tiny_model.card | {"standard_name": "air_temperature"}
+    replace(tiny_model, card=card).save(cache / "tiny.safetensors")
+    array = ds.t.assign_attrs(standard_name="sea_surface_temperature")
+    reason = array.coinpp.models()["tiny"].reason
+    assert reason == "made for air_temperature, and the variable is sea_surface_temperature"
+
+
+def test_what_a_model_was_trained_on_is_remarked(era5, cache) -> None:
+    coarse = era5.rename(t2m="tas").isel(lat=slice(None, None, 2))
+    reason = coarse.coinpp.models("tas")["t2m-46x90"].reason
+    assert reason == "trained on t2m; trained on a grid of 46 x 90"
+
+
+def test_a_damaged_model_is_listed_with_the_reason(ds, cache) -> None:
+    (cache / "broken.safetensors").write_bytes(b"not a model")
+    fit = ds.coinpp.models()["broken"]
+    assert (fit.fits, fit.model) == (False, None)
+    assert "damaged" in fit.reason
+    assert "broken" in repr(ds.coinpp.models())
+
+
+def test_listing_models_does_not_change_which_one_a_name_means(ds, cache, tiny_model) -> None:
+    other = replace(tiny_model, name="t2m-46x90")
+    other.save(cache / "other.safetensors")
+    ds.coinpp.models()
+    assert coinpp_xr.load_model("t2m-46x90").fingerprint != other.fingerprint
+
+
+def test_only_a_part_of_a_fine_grid_and_two_globes_are_read(cache) -> None:
+    shape = (50, 721, 1440)
+    grid = next(SphereGrid.usual_layouts(*shape[1:]))
+    reads = []
+
+    def read(block: np.ndarray) -> np.ndarray:
+        reads.append(block.shape)
+        return block
+
+    values = dask.array.random.default_rng(1).normal(280, 5, shape, chunks=(1, *shape[1:]))
+    values = values.astype("f4").map_blocks(read, dtype="f4", meta=np.empty((0, 0, 0), "f4"))
+    coords = {"lat": grid.latitude, "lon": grid.longitude}
+    array = xr.DataArray(values, coords, ("time", "lat", "lon"), "t", {"units": "K"})
+    array.coinpp.models()
+    assert len(reads) == 2
+
+
+def test_the_variable_is_named_where_it_does_not_exist(ds, cache) -> None:
+    assert refusal(lambda: ds.coinpp.models("T2")) == "no variable 'T2'; there are: t"
+    assert "cannot compress 'count': integers" in refusal(
+        lambda: ds.assign(count=ds.t.astype(int)).coinpp.models("count")
+    )
+    with pytest.raises(KeyError, match="no model 'nemo' in this list; there are: "):
+        ds.coinpp.models()["nemo"]

@@ -58,16 +58,17 @@ CORE = {
     "bands", "binary", "bitstream", "blocks", "candidates", "causal", "choice", "coefficients",
     "compact", "compiled", "coordinates", "cosines", "deblocking", "devices", "entropy", "eofs",
     "errors", "files", "fitting", "harmonics", "latent_maps", "mixing", "models", "network",
-    "parallel", "patch_candidates", "patch_chunk", "patch_header", "patch_latents",
+    "notebook_html", "parallel", "patch_candidates", "patch_chunk", "patch_header", "patch_latents",
     "patch_learning",
     "patch_reading", "patch_subject", "patches", "patterns", "priors", "quantization",
     "recognition", "reference", "residual", "schemes", "settings", "siren", "splitting",
     "stepping", "training", "transform",
 }  # fmt: skip
 FRONT_ENDS = {
-    "accessor", "archiving", "cli", "codecs", "comparison", "compressed_file", "curves",
-    "model_choice", "peers", "planning", "report", "reproduction", "roundtrip", "selection",
-    "stores",    "verification", "writing", "xarray_encoding",
+    "accessor", "archiving", "catalogue", "cli", "codecs", "comparison", "compressed_file",
+    "curves", "metrics", "model_choice", "peers", "planning", "plots", "progress", "report",
+    "reproduction", "roundtrip", "selection", "stores", "verification", "writing",
+    "xarray_encoding",
 }  # fmt: skip
 
 

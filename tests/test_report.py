@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from html.parser import HTMLParser
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ import xarray as xr
 
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import Rate
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.metrics import zonal_spectrum
+from coinpp_xr.plots import coastlines, plot_result
 from coinpp_xr.report import (
     Report,
     StoredChunk,
@@ -369,35 +373,71 @@ def test_measured_reports_are_plain_json() -> None:
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
-def test_html_is_balanced() -> None:
-    open_tags: list[str] = []
-
-    class Check(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: object) -> None:
-            open_tags.append(tag)
-
-        def handle_endtag(self, tag: str) -> None:
-            assert open_tags.pop() == tag
-
-    Check().feed(example()._repr_html_())
-    assert open_tags == []
-
-
-def test_html_escapes_names() -> None:
-    html = example(name="<script>")._repr_html_()
-    assert "<script>" not in html
-    assert "&lt;script&gt;" in html
-
-
-def test_html_takes_its_colours_from_the_page() -> None:
-    style = re.search("<style>(.*)</style>", example()._repr_html_(), re.DOTALL).group(1)
-    colours = re.findall(r"(?:color|background): ([^;]+)", style)
-    assert set(colours) <= {"inherit", "transparent"}
-
-
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(KeyError, match="there are: t, count"):
         example()["u"]
+
+
+def test_errors_of_a_part_are_told_apart_from_the_bytes_of_the_whole() -> None:
+    report = replace(example(), part="lat=60 … 30")
+    assert "errors of a part (lat=60 … 30); bytes, ratios and chunks of the whole" in str(report)
+    assert report.to_dict()["part"] == "lat=60 … 30"
+    assert "part" not in example().to_dict()
+
+
+# ---- spectra ----------------------------------------------------------------------------------
+
+
+EVERY_TEN_DEGREES = np.arange(0, 360, 10.0)
+
+
+def waves(wavenumber: int, longitude: np.ndarray = EVERY_TEN_DEGREES) -> Any:
+    """Two globes of 3 × sin(m λ) on every latitude, and their grid."""
+    fields = 3 * np.sin(np.deg2rad(wavenumber * longitude)) + np.zeros((2, 4, 1))
+    return fields, SphereGrid(LATITUDE, longitude)
+
+
+def test_a_wave_has_its_power_at_its_wavenumber() -> None:
+    wavenumbers, power = zonal_spectrum(*waves(5))
+    assert wavenumbers[power.argmax()] == 5
+    assert power[5] == pytest.approx(3**2 / 2)
+    assert power.sum() == pytest.approx(3**2 / 2)
+
+
+@pytest.mark.parametrize("count", [36, 35])
+def test_powers_add_up_to_the_mean_square_by_area(count) -> None:
+    fields = np.random.default_rng(5).normal(size=(3, 4, count))
+    grid = SphereGrid(LATITUDE, np.arange(count) * 360 / count)
+    _, power = zonal_spectrum(fields, grid)
+    cosine = np.cos(np.deg2rad(LATITUDE))
+    expected = ((fields**2).mean((0, 2)) * cosine).sum() / cosine.sum()
+    assert power.sum() == pytest.approx(expected)
+
+
+def test_a_meridian_that_is_stored_twice_counts_once() -> None:
+    _, power = zonal_spectrum(*waves(5, np.arange(0, 361, 10.0)))
+    assert power[5] == pytest.approx(3**2 / 2)
+
+
+def test_circles_with_missing_cells_are_left_out() -> None:
+    fields, grid = waves(5)
+    fields[0, 1, 7] = np.nan
+    fields[1, 2] *= 100
+    fields[1, 2, 0] = np.nan
+    assert zonal_spectrum(fields, grid)[1][5] == pytest.approx(3**2 / 2)
+
+
+@pytest.mark.parametrize(
+    "longitude", [np.arange(0, 90, 10.0), np.array([0.0, 100.0, 190.0, 280.0])], ids=str
+)
+def test_regions_and_uneven_longitudes_have_no_zonal_wavenumbers(longitude) -> None:
+    assert zonal_spectrum(*waves(1, longitude)) is None
+
+
+def test_without_a_complete_circle_there_is_no_spectrum() -> None:
+    fields, grid = waves(1)
+    fields[..., 3] = np.nan
+    assert zonal_spectrum(fields, grid) is None
 
 
 # ---- maps -------------------------------------------------------------------------------------
@@ -490,3 +530,129 @@ def test_maps_leave_pyplot_alone() -> None:
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# ---- all of a result ---------------------------------------------------------------------------
+
+
+def globes(count: int = 3) -> xr.DataArray:
+    """A few globes on 10 degrees."""
+    grid = next(SphereGrid.usual_layouts(19, 36))
+    values = np.random.default_rng(4).normal(280, 9, (count, 19, 36)).astype(np.float32)
+    coords = {"time": np.arange(count), "lat": grid.latitude, "lon": grid.longitude}
+    return xr.DataArray(values, coords, ("time", "lat", "lon"), "t", {"units": "K"})
+
+
+def panels(figure: Any) -> dict[str, Any]:
+    return {axes.get_title().split(",")[0]: axes for axes in figure.axes if axes.get_title()}
+
+
+def test_a_result_has_five_panels_in_celsius() -> None:
+    shown = panels(plot_result(globes(), noisy(globes())))
+    assert list(shown) == [
+        "original", "reconstruction", "residual", "errors by area", "power spectrum",
+    ]  # fmt: skip
+    assert shown["errors by area"].get_xlabel() == "reconstruction − original (°C)"
+    assert shown["power spectrum"].get_ylabel() == "power (°C²)"
+    assert shown["power spectrum"].get_title() == "power spectrum, 3 globes"
+
+
+def test_the_histogram_shows_shares_of_the_area() -> None:
+    original = globes()
+    decoded = original + xr.where(original.lat > 0, 2.0, -1.0)
+    bars = panels(plot_result(original, decoded))["errors by area"].patches
+    heights = np.array([bar.get_height() for bar in bars])
+    assert heights.sum() == pytest.approx(100)
+    cosine = np.cos(np.deg2rad(original.lat))
+    assert heights[-1] == pytest.approx(float(100 * cosine[original.lat > 0].sum() / cosine.sum()))
+
+
+def test_the_spectrum_shows_original_reconstruction_and_error() -> None:
+    lines = panels(plot_result(globes(), noisy(globes())))["power spectrum"].lines
+    assert [line.get_label() for line in lines] == ["original", "reconstruction", "error"]
+    assert all(line.get_xdata()[0] == 1 for line in lines)
+
+
+def test_a_region_has_no_spectrum() -> None:
+    region = globes().isel(lon=slice(3, 12), lat=slice(2, 9))
+    assert list(panels(plot_result(region, noisy(region))))[3:] == ["errors by area"]
+
+
+def test_many_globes_are_sampled_and_dask_data_near_the_item() -> None:
+    many = globes(200)
+    assert "64 of 200 globes" in panels(plot_result(many, many))["errors by area"].get_title()
+    touched = set()
+
+    def look(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+        if block_info:
+            touched.add(block_info[0]["chunk-location"][0])
+        return block
+
+    lazy = many.chunk(time=50)
+    watched = lazy.copy(data=lazy.data.map_blocks(look, dtype=np.float32))
+    plot_result(watched, lazy, item=-1)
+    assert touched == {2, 3}
+
+
+def test_an_exact_or_missing_result_can_be_drawn() -> None:
+    plot_result(globes(), globes())._repr_png_()
+    plot_result(globes() * np.nan, globes())._repr_png_()
+
+
+def test_a_single_row_makes_no_map() -> None:
+    row = globes().isel(lat=[3])
+    with pytest.raises(ValueError, match="here are 1 × 36; select a larger part"):
+        plot_result(row, row)
+
+
+# ---- coastlines ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cartopy(monkeypatch, tmp_path) -> Path:
+    """A stand-in for cartopy, which would download what is not on disk; where its file would be."""
+    file = tmp_path / "coastline.shp"
+
+    class Downloader:
+        @staticmethod
+        def from_config(wanted: tuple[str, ...]) -> Any:
+            return Downloader
+
+        pre_downloaded_path = staticmethod(lambda place: None)
+        target_path = staticmethod(lambda place: file)
+
+        @staticmethod
+        def path(place: Any) -> Path:
+            raise AssertionError("it would download")
+
+    class Reader:
+        def __init__(self, path: Path) -> None:
+            assert path == file
+
+        def geometries(self) -> list[Any]:
+            line = SimpleNamespace(coords=[(-20.0, 40.0), (10.0, 50.0)])
+            return [line, SimpleNamespace(geoms=[line, line])]
+
+    shapereader = SimpleNamespace(Reader=Reader)
+    for name, module in {
+        "cartopy": SimpleNamespace(config={}),
+        "cartopy.io": SimpleNamespace(Downloader=Downloader, shapereader=shapereader),
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    coastlines.cache_clear()
+    yield file
+    coastlines.cache_clear()
+
+
+def test_coastlines_that_are_not_on_disk_are_not_fetched(cartopy) -> None:
+    assert coastlines() == ()
+    assert len(plot_maps(field(), field()).axes[0].collections) == 1
+
+
+def test_coastlines_on_disk_are_drawn_wherever_the_longitudes_begin(cartopy) -> None:
+    cartopy.touch()
+    assert len(coastlines()) == 3
+    axes = plot_maps(globes(), globes()).axes[0]
+    segments = axes.collections[1].get_segments()
+    assert {float(segment[0][0]) for segment in segments} == {-380.0, -20.0, 340.0}
+    assert axes.get_xlim() == (-5.0, 355.0)

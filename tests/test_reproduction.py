@@ -45,7 +45,8 @@ def made_up(shape: tuple[int, ...], channels: int, unit: str, scale: float = 0.0
     weights = np.full(len(points), 1 / len(points))
     data = TrainingData(points, weights, values[:6], values[6:9], scale)
     items = [v.reshape(*shape, channels) for v in values[9:]]
-    return Material(data, items, shape, "made up", unit, scale)
+    box = None if unit == "bits per cell" else BoxGrid(shape, -1.0, 1.0)
+    return Material(data, items, shape, "made up", unit, scale, box)
 
 
 @pytest.fixture
@@ -81,8 +82,12 @@ def tiny(monkeypatch) -> None:
     monkeypatch.setattr(parameterizations, "_LATENTS", {"cifar10": (3, 3), "weather": (3, 3)})
     monkeypatch.setattr(quantization, "_LATENTS", {"cifar10": (2, 3), "weather": (2, 3)})
     monkeypatch.setattr(timing, "_LATENTS", {True: 4, False: 4})
+    monkeypatch.setattr(timing, "_TAIL_LATENTS", 6)
+    monkeypatch.setattr(timing, "_PAPER_LATENTS", {True: 3, False: 3})
+    monkeypatch.setattr(parameterizations, "_GRID", (3.0, 10.0))
+    monkeypatch.setattr(timing, "_OWN_LATENTS", 4)
     monkeypatch.setattr(timing, "_WIDE", {"width": 8, "depth": 2, "steps": 2})
-    monkeypatch.setattr(coin_runs, "PAPER_WIDTHS", (4, 6))
+    monkeypatch.setattr(coin_runs, "QUICK_WIDTHS", (4, 6))
     monkeypatch.setattr(timing, "_COIN_WIDTHS", (3, 4))
     monkeypatch.setattr(quantization, "_COIN_WIDTH", 4)
     monkeypatch.setattr(coin, "DEFAULT", coin.Schedule(20, 1e-2))
@@ -121,7 +126,7 @@ def test_every_item_writes_its_figure_and_its_numbers_and_is_not_done_twice(tiny
 def paper_data(folder: Path) -> None:
     """All data sets of the paper in their own forms, a few small items each."""
     for number in range(1, 6):
-        write_cifar(folder / f"cifar10/data_batch_{number}", 4)
+        write_cifar(folder / f"cifar10/data_batch_{number}", 60)
     write_cifar(folder / "cifar10/test_batch", 40)
     for split, sequences in (("train", ["00001/0001", "00001/0002"]), ("test", ["00002/0001"])):
         write_triplets(folder / "vimeo90k", split, sequences)
@@ -131,7 +136,7 @@ def paper_data(folder: Path) -> None:
         for number in range(count):
             write_brain(folder / f"fastmri/{name}/file_brain_AXT2_{number}.h5")
     noise = np.random.default_rng(1).integers(-9000, 9000, 5000).astype(np.int16)
-    for part, count in (("train-clean-100", 3), ("test-clean", 24)):
+    for part, count in (("train-clean-100", 3), ("dev-clean", 2), ("test-clean", 24)):
         for speaker in range(count):
             write_sound(folder / f"librispeech/{part}/{speaker}/{speaker}-1-0000.flac", noise)
     globes = np.random.default_rng(2).uniform(220, 300, (3, 4, 8)).astype(np.float32)
@@ -221,6 +226,9 @@ def test_curves_are_compared_at_rates_they_have_in_common() -> None:
     assert judge({"low": low, "high": high}).holds == claims.HOLDS
     far = {"rate": [5.0, 6.0], "psnr": [25.0, 35.0]}
     assert judge({"low": low, "high": far}).holds == claims.UNTESTED
+    assert judge({"low": low}).holds == claims.UNTESTED  # a codec that is not installed
+    small = {"rate": [0.01, 0.02], "psnr": [31.0, 36.0]}
+    assert judge({"low": low, "high": small}).holds == claims.HOLDS
 
 
 def test_unknown_items_and_missing_data_are_said_in_one_line(tmp_path, monkeypatch) -> None:

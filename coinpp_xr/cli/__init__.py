@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 
 from coinpp_xr import __version__
-from coinpp_xr.cli import archive, compare, files, models, reproduce, train
+from coinpp_xr.cli import (
+    archive,
+    compare,
+    completion,
+    doctor,
+    files,
+    models,
+    reproduce,
+    train,
+)
 from coinpp_xr.errors import ModelNotFoundError
 
 # NotImplementedError and what torch raises (no such device, out of memory) are RuntimeErrors.
@@ -31,15 +40,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(train.train)
+# As the help lists them: stores first, there and back. Groups always come last.
 app.command()(archive.archive)
 app.command()(archive.verify)
-app.command()(compare.compare)
-app.command()(files.compress)
-app.command()(files.decompress)
 app.command()(files.inspect)
-app.command()(reproduce.reproduce)
+app.command()(files.decompress)
+app.command()(compare.compare)
+app.command()(train.train)
 app.add_typer(models.app, name="models")
+app.command()(files.compress)
+app.command()(reproduce.reproduce)
+app.command()(doctor.doctor)
+app.command()(completion.completion)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         Default: those of this process.
     """
+    completion.answer_shells()
     try:
         app(arguments, prog_name="coinpp")
     except _EXPECTED_ERRORS as error:
@@ -61,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(context: typer.Context, asked: bool) -> None:
+    if asked and not context.resilient_parsing:  # a shell may only look for completions
         typer.echo(f"coinpp-xr {__version__}")
         raise typer.Exit
 
@@ -78,9 +91,14 @@ def _coinpp(
 ) -> None:
     """COIN++ neural compression for gridded climate data.
 
+    NetCDF, GRIB or Zarr becomes a Zarr store that xr.open_zarr reads, with errors no larger than
+    you allow. Each command has a help of its own: coinpp archive --help.
+
     \b
-    Example:
+    Examples:
+      coinpp compare era5.nc --target-rmse 0.5
       coinpp archive "era5/*.nc" out.zarr --max-error 0.5
+      coinpp verify out.zarr --source "era5/*.nc"
 
     \b
     Exit codes:

@@ -42,7 +42,8 @@ def archive(
     target_rmse: Annotated[
         str | None,
         typer.Option(
-            metavar="X|NAME=X,...", help="At most this area-weighted RMSE in every chunk."
+            metavar="X|NAME=X,...",
+            help="At most this area-weighted RMSE in every chunk, in the variable's unit.",
         ),
     ] = None,
     bits: Annotated[
@@ -50,27 +51,35 @@ def archive(
     ] = None,
     variables: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="Only these.  [default: all, others than fields as "
-                     "they are]"),
+        typer.Option(metavar="NAME,...", help="Only these.  [default: all; what is no field is "
+                     "stored as it is]"),
     ] = None,
-    model: Annotated[str, typer.Option(help="A model's name or file, or none.")] = "t2m-46x90",
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help="A model's name or file, or none.")
+    ] = "t2m-46x90",
     train_minutes: Annotated[
         float | None,
         typer.Option(metavar="M", help="Train a model on each variable first, for so long."),
     ] = None,
     embed_model: Annotated[
-        bool, typer.Option("--embed-model", help="Models travel in the archive.")
+        bool,
+        typer.Option("--embed-model", help="Models travel in the archive: it opens without them."),
     ] = False,
     chunk_time: Annotated[
-        int, typer.Option(metavar="N", help="Globes per chunk along time, at most.")
+        int, typer.Option(metavar="N", help="Time steps per chunk, at most.")
     ] = 256,
     shards: Annotated[
         str | None,
         typer.Option(metavar="N|DIM=N,...", help="Files of many chunks: steps along time, or along "
                      "each dimension."),
     ] = None,
-    effort: Annotated[str, typer.Option(help="fast, default, best or paper.")] = "default",
-    zarr_format: Annotated[int, typer.Option(help="2 or 3.")] = 3,
+    effort: Annotated[
+        str,
+        typer.Option(
+            metavar="EFFORT", help="How hard to fit every globe: fast, default, best or paper."
+        ),
+    ] = "default",
+    zarr_format: Annotated[int, typer.Option(metavar="N", help="Zarr's format: 2 or 3.")] = 3,
     times: Annotated[
         str | None,
         typer.Option(metavar="FROM/TO", help="Write only blocks that begin in these times, such as "
@@ -90,10 +99,10 @@ def archive(
     ] = False,
     storage_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="For fsspec; values may be JSON."),
+        typer.Option(metavar="KEY=VALUE", help="For fsspec, such as anon=true. Repeatable."),
     ] = None,
     no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Check checksums, not errors.")
+        bool, typer.Option("--no-verify", help="Check checksums of what was written, not errors.")
     ] = False,
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Refuse if the archive exists.")
@@ -106,15 +115,18 @@ def archive(
         Path | None, typer.Option(metavar="FILE.json", help="Write the report as JSON, too.")
     ] = None,
 ) -> None:  # fmt: skip
-    """Compress whole archives into one Zarr store, verified block by block.
+    """Compress files into one checked Zarr store.
 
+    Say how large errors may be: --max-error for every value, --target-rmse for the mean. Every
+    block is decoded and checked. The store opens with xr.open_zarr where coinpp-xr is installed.
     Interrupted, the same command goes on. With more files later, it makes the archive longer.
 
     \b
     Examples:
+      coinpp archive "era5/*.nc" out.zarr --max-error 0.5 --dry-run
       coinpp archive era5.grib out.zarr --max-error t=0.5,z=50
       coinpp archive "era5/*.nc" out.zarr --target-rmse 0.1 --workers 8
-      coinpp archive "era5/*.nc" s3://bucket/out.zarr --max-error 0.5 --dry-run
+      coinpp archive "era5/*.nc" s3://bucket/out.zarr --max-error 0.5
 
     \b
     Exit codes:
@@ -168,10 +180,17 @@ def archive(
 
 
 def verify(
-    store: Annotated[str, typer.Argument(metavar="STORE", show_default=False)],
+    store: Annotated[
+        str,
+        typer.Argument(
+            metavar="STORE", help="A Zarr store: a folder or a URL.", show_default=False
+        ),
+    ],
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar="SRC", help="What it was made from, to check every error again."),
+        typer.Option(
+            metavar="SRC", help="What it was made from, to check every error again. Repeatable."
+        ),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A dask scheduler that runs already.")
@@ -182,14 +201,17 @@ def verify(
                      min=1),
     ] = None,
     storage_option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For fsspec.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For fsspec. Repeatable.")
     ] = None,
     forget: Annotated[
         bool,
         typer.Option("--forget", help="Let coinpp archive write blocks with problems again."),
     ] = False,
 ) -> None:  # fmt: skip
-    """Read and decode everything in a store, and hold it against manifest and source.
+    """Check a store against itself and its source.
+
+    Everything is read and decoded, and held against the store's own manifest; with --source also
+    every error against its bound.
 
     \b
     Examples:

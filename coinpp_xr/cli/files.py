@@ -35,6 +35,7 @@ def compress(
         Path | None,
         typer.Option(
             "--output", "-o",
+            metavar="OUT",
             help="The file to write, or a folder for it.  [default: FILE.coinpp beside each]",
             show_default=False,
         ),
@@ -81,6 +82,9 @@ def compress(
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:  # fmt: skip
     """Compress images, volumes and sound.
+
+    Each file becomes one compressed file. Fields on a grid go into a store instead, with
+    coinpp archive.
 
     \b
     Examples:
@@ -134,12 +138,12 @@ def decompress(
         ),
     ],
     target_name: Annotated[
-        Path | None, typer.Argument(metavar="[OUT]", help="As --output.", show_default=False)
+        Path | None, typer.Argument(metavar="OUT", help="As --output.", show_default=False)
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o",
+            "--output", "-o", metavar="OUT",
             help="The file to write, in the format of its suffix, or a folder for it; .nc or .zarr "
             "for a store.  [default: the original name, beside FILE.coinpp]",
             show_default=False,
@@ -150,13 +154,15 @@ def decompress(
         bool, typer.Option("--partial", help="Blocks of an archive may be missing; they are NaN.")
     ] = False,
 ) -> None:  # fmt: skip
-    """Write a compressed file as what it was, or a store as plain data.
+    """Unpack a store or a compressed file.
+
+    For readers without coinpp-xr: a store becomes NetCDF or plain Zarr, a file what it was.
 
     \b
     Examples:
+      coinpp decompress out.zarr plain.nc
       coinpp decompress photo.png.coinpp
       coinpp decompress brain.coinpp -o brain.npy
-      coinpp decompress out.zarr plain.nc
     """
     from coinpp_xr.data.media import write_media
 
@@ -196,13 +202,13 @@ def inspect(
         typer.Option(metavar="KEY", help="One chunk of a store, such as t2m/0/0/0."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Show what a compressed file or a Zarr store holds.
+    """Show what a store or compressed file holds.
 
     \b
     Examples:
-      coinpp inspect photo.png.coinpp
       coinpp inspect out.zarr
       coinpp inspect out.zarr --chunk t2m/0/0/0
+      coinpp inspect photo.png.coinpp
     """
     if is_store(file):
         inspect_store(file, chunk)

@@ -18,15 +18,19 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 def _models() -> None:
     """List, show, download and install models.
 
+    A store opens where the model that it was written with is found: shipped with the package,
+    in the user's cache, or in the store itself.
+
     \b
-    Example:
+    Examples:
       coinpp models list
+      coinpp models show t2m-46x90
     """
 
 
 @app.command("list")
 def list_models() -> None:
-    """List the models that are at hand or can be downloaded.
+    """List models at hand and to download.
 
     \b
     Example:
@@ -102,7 +106,9 @@ def show_model(
 
 @app.command("fetch")
 def fetch(
-    name: Annotated[str, typer.Argument(help="Name in the registry.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name in the registry.", show_default=False)
+    ],
 ) -> None:
     """Download a model and check its hash.
 
@@ -123,14 +129,15 @@ def fetch(
 
 @app.command()
 def install(
-    file: Annotated[Path, typer.Argument(help="Model file.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Model file.", show_default=False)],
     force: Annotated[
         bool, typer.Option("--force", help="Also where another model has the same name.")
     ] = False,
 ) -> None:
-    """Copy a model file to where models are looked up.
+    """Install a model file for all your processes.
 
-    It is checked first. Stores that were written with it then open in all of this user's processes.
+    It is checked, and copied to where models are looked up. Stores that were written with it then
+    open everywhere on this account.
 
     \b
     Example:

@@ -30,8 +30,8 @@ _TYPES_OF_FILES = {"image": "image", "volume": "nifti", "audio": "audio"}
 _HELD_OUT_SPLITS = {"cifar10": "test", "vimeo90k": "test"}
 
 
-def _print_presets(asked: bool) -> None:
-    if not asked:
+def _print_presets(context: typer.Context, asked: bool) -> None:
+    if not asked or context.resilient_parsing:  # a shell may only look for completions
         return
     _need_torch()
     from coinpp_xr.patch_building import patch_presets
@@ -111,31 +111,36 @@ def train(
         ),
     ] = _FIELDS,
     variable: Annotated[
-        str | None, typer.Option(help="Which variable, where a source of fields holds several.")
+        str | None,
+        typer.Option(metavar="NAME", help="Which variable, where a source holds several fields."),
     ] = None,
     patch_size: Annotated[
         str | None,
         typer.Option(
-            metavar="N or N,N", callback=_parse_patch_size,
+            metavar="N|N,N", callback=_parse_patch_size,
             help="Cells of a patch along every axis.  [default: 32 pixels, 16 voxels, 400 samples]",
         ),
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Items of every source, the first in sorted order; vimeo90k needs it."
+            metavar="N", min=1,
+            help="Items of every source, the first in sorted order; vimeo90k needs it."
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the model.  [default: that of the output file]")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the model.  [default: that of the output file]"),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Settings under one name; see --list-presets.")
+        str | None,
+        typer.Option(metavar="NAME", help="Settings under one name; see --list-presets."),
     ] = None,
     latent_dim: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Latents per globe or patch in all.  [default: 16 per globe, 64 per patch]"
+            metavar="N", min=1,
+            help="Latents per globe or patch in all.  [default: 16 per globe, 64 per patch]"
         ),
     ] = None,
     tail: Annotated[
@@ -149,40 +154,44 @@ def train(
     max_minutes: Annotated[
         float | None,
         typer.Option(
-            min=0.001,
+            metavar="M", min=0.001,
             help="Time for training.  [default: 10; no limit where the steps are given]",
         ),
     ] = None,
     deblocking_minutes: Annotated[
         float | None,
         typer.Option(
-            min=0.0,
+            metavar="M", min=0.0,
             help="Of these, for the layers that take the artefacts of blocks away; 0 for none. "
             "Not for fields.  [default: two fifths]",
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Outer steps.  [default: as many as fit into the time]"),
+        typer.Option(
+            metavar="N", min=1, help="Outer steps.  [default: as many as fit into the time]"
+        ),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help="Width of the base network.  [default: 64]")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Width of the base network.  [default: 64]"),
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(min=1, help="Sine layers of the base network.  [default: 4]")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Sine layers of the base network.  [default: 4]"),
     ] = None,
     validation: Annotated[
         str | None,
         typer.Option(
             metavar="SRC",
-            help="A source to hold out: a file or a folder, of a data set with parts that for "
+            help="A source to hold out: a file or a folder; of a data set with parts, the one for "
             "validation. Not for fields.",
         ),
     ] = None,
     validation_items: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            metavar="N", min=1,
             help="How many of the last items to hold out: of fields the first source's, else "
             "whole files, speakers or sequences.  [default: a tenth, of fields at most 720]",
         ),
@@ -190,7 +199,8 @@ def train(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Resumable state.  [default: beside the output, removed when training is done]"
+            metavar="FILE",
+            help="Resumable state.  [default: beside the output, removed when training is done]",
         ),
     ] = None,
     resume: Annotated[
@@ -198,14 +208,22 @@ def train(
         typer.Option("--resume", help="Go on from the checkpoint; repeat all other options."),
     ] = False,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: a GPU if there is one]")
+        str | None,
+        typer.Option(
+            metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: a GPU if there is one]"
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of Adam on the base network.", min=0.0)
+        float | None, typer.Option(metavar="X", help="Of Adam on the base network.", min=0.0)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all random numbers.  [default: 0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of all random numbers.  [default: 0]")
+    ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="float32, or on a GPU tf32 or bf16.  [default: float32]")
+        str | None,
+        typer.Option(
+            metavar="KIND", help="float32, or on a GPU tf32 or bf16.  [default: float32]"
+        ),
     ] = None,
     describe: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A description for the model's card.")
@@ -226,15 +244,22 @@ def train(
         ),
     ] = False,
 ) -> None:  # fmt: skip
-    """Train a model on one's own archive.
+    """Train a model on your own data.
+
+    A model of an archive makes it smaller than the one that is shipped. Training needs torch.
+    Stopped by Ctrl-C, it goes on with --resume.
 
     \b
     Examples:
       coinpp train era5_2019.nc era5_2020.nc --variable t2m -o t2m.safetensors
       coinpp train era5.zarr --latent-dim 256 --max-minutes 30 -o t2m.safetensors
-      coinpp train era5.zarr --latent-dim 256 --max-minutes 30 -o t2m.safetensors --resume
-      coinpp train scans/ --data-type nifti --validation other/ -o heads.safetensors
-      coinpp train photos/ --data-type image --patch-size 16 -o photos.safetensors
+      coinpp train era5.zarr --max-minutes 30 -o t2m.safetensors --resume
+      coinpp train scans/ --data-type nifti --validation other/ -o mri.safetensors
+      coinpp train photos/ --data-type image -o photos.safetensors
+
+    \b
+    Exit codes:
+      130  stopped by Ctrl-C; the checkpoint stays
     """
     _check_combination(
         data_type, variable=variable, patch_size=patch_size, limit=limit, validation=validation,

@@ -131,11 +131,10 @@ def reproduce(
     bench, results = _imported()
     folder = Path(output)
     path = folder / f"{item}.json"
-    if path.exists() and not again:
-        known: dict[str, Any] = json.loads(path.read_text())
-        if known["quick"] == quick:
-            tell(f"{item}: done already, {path}")
-            return known
+    settings = {"quick": quick, "data_folder": None if data is None else str(data)}
+    if not again and (known := _known(path)) and settings.items() <= known.items():
+        tell(f"{item}: done already, {path}")
+        return known
     from coinpp_xr.reproduction.figures import draw
 
     where = bench(
@@ -145,15 +144,22 @@ def reproduce(
     )  # fmt: skip
     start = time.perf_counter()
     result = ITEMS[item].run(where)
-    record = result.record(
-        item, ITEMS[item].title, quick=quick, seconds=time.perf_counter() - start
-    )
+    record = result.record(item, ITEMS[item].title, seconds=time.perf_counter() - start) | settings
     draw(path.with_suffix(".png"), record, result.pictures)
     results.write(path, record)
     for study, note in result.data.items():
         tell(f"{item}: data of {study}: {note}")
     tell(f"{item}: {path}, {path.with_suffix('.png')}")
     return record
+
+
+def _known(path: Path) -> dict[str, Any] | None:
+    """An earlier result, if it is there and whole."""
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return known if isinstance(known, dict) else None
 
 
 def _imported() -> tuple[Any, Any]:

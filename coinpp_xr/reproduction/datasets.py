@@ -47,6 +47,8 @@ class Material:
         Of rates.
     scale : float
         One unit of a value in the unit of the data, for RMSE; 0 where that says nothing.
+    box : BoxGrid, optional
+        Of patches that are no globes.
     """
 
     training: TrainingData
@@ -55,6 +57,7 @@ class Material:
     note: str
     unit: str
     scale: float = 0.0
+    box: BoxGrid | None = None
 
     @property
     def points(self) -> Float32:
@@ -195,12 +198,10 @@ def cifar10(folder: Path | None, quick: bool) -> Material:
     box = BoxGrid((32, 32), -1.0, 1.0) if quick else BoxGrid((32, 32), 0.0, 1.0)
     if folder is not None:
         root = _own(folder, "cifar10")
-        train = load_items(root, "cifar10", limit=5000 if quick else None)
-        test = load_items(root, "cifar10", split="test", limit=32 if quick else None)
-        held = load_items(root, "cifar10", split="test", limit=10_000)
-        held = replace(held, values=held.values[-256:], names=held.names[-256:],
-                       sources=held.sources[-256:])  # fmt: skip
-        note = "CIFAR-10" + (", 5,000 training and 32 test images" if quick else "")
+        every = load_items(root, "cifar10", limit=6000 if quick else None)
+        train, held = _part(every, slice(0, -256)), _part(every, slice(-256, None))
+        test = load_items(root, "cifar10", split="test", limit=16 if quick else None)
+        note = "CIFAR-10" + (", 5,744 training and 16 test images" if quick else "")
         items = test.values
     else:
         photographs = _photographs()
@@ -208,12 +209,12 @@ def cifar10(folder: Path | None, quick: bool) -> Material:
         held = _reduced(_numbered(photographs, _VALIDATION), (4,))
         test = _reduced(_numbered(photographs, _TEST), (4,))
         tiles = [all_patches(image, (32, 32)) for image in test.values]
-        items = [tile.reshape(32, 32, 3) for tile in np.concatenate(tiles)[::3]]
+        items = [tile.reshape(32, 32, 3) for tile in np.concatenate(tiles)[::6]]
         note = (
             "no CIFAR-10: 32 × 32 crops of Kodak photographs reduced to a half, a third and a "
             f"quarter; trained on 8 photographs, tested on {len(items)} crops of 4 others"
         )
-    return Material(to_patches(train, held, box), items, (32, 32), note, "bits per pixel")
+    return Material(to_patches(train, held, box), items, (32, 32), note, "bits per pixel", box=box)
 
 
 def kodak(folder: Path | None, quick: bool) -> Material:
@@ -236,7 +237,7 @@ def kodak(folder: Path | None, quick: bool) -> Material:
             "of 4 others (the paper: all 24 in full)"
         )
     items = [_whole_patches(v, (32, 32)) for v in images]
-    return Material(to_patches(train, held, box), items, (32, 32), note, "bits per pixel")
+    return Material(to_patches(train, held, box), items, (32, 32), note, "bits per pixel", box=box)
 
 
 def _middle(values: Float32, size: Sequence[int]) -> Float32:
@@ -273,7 +274,8 @@ def fastmri(folder: Path | None, quick: bool) -> Material:
         volumes = every.values[-20::2]
         note = (
             "no FastMRI: crops around a hippocampus of 31 to 59 voxels a side, "
-            f"{len(train.values)} for training, {len(volumes)} for testing, each scaled by itself"
+            f"{len(train.values)} for training, {len(volumes)} for testing, each scaled by itself; "
+            "two of them may be of one person"
         )
     items = [_whole_patches(v, patch) for v in volumes]
     return Material(to_patches(train, held, box), items, patch, note, "bits per voxel")
@@ -287,9 +289,10 @@ def librispeech(samples: int) -> Callable[[Path | None, bool], Material]:
         if folder is not None:
             root = _own(folder, "librispeech")
             train = load_items(root, "librispeech", limit=500 if quick else None)
-            every = load_items(root, "librispeech", split="test", limit=60 if quick else None)
-            held, clips = _part(every, slice(-20, None)), every.values[:-20]
-            note = "LibriSpeech train-clean-100 and test-clean"
+            held = load_items(root, "librispeech", split="val", limit=60)
+            spoken = load_items(root, "librispeech", split="test").values
+            clips = spoken[:: max(1, len(spoken) // 60)] if quick else spoken
+            note = "LibriSpeech train-clean-100, dev-clean for validation, test-clean for testing"
         else:
             root = folder_at_hand("audio")
             every = load_items(root, "librispeech")
@@ -345,9 +348,11 @@ def era5(folder: Path | None, quick: bool) -> Material:
         replace(fields, values=fields.values[chosen])
         for chosen in ((family != "CMCC") & (family != "CanE"), family == "CanE", test)
     ]
+    models = len(set(sources[(family != "CMCC") & (family != "CanE")]))
     note = (
-        f"no ERA5: monthly means and climatologies of 40 climate models; {len(parts[0].values)} "
-        f"of 33 models for training, {len(test)} monthly means of CMCC-CESM for testing"
+        "no ERA5: monthly means and climatologies of climate models (some of skin temperature); "
+        f"{len(parts[0].values)} fields of {models} models for training, {len(test)} monthly means "
+        "of CMCC-CESM for testing"
     )
     return _globes(parts[0], parts[1], parts[2], note)
 
@@ -393,7 +398,7 @@ STUDIES = {
     study.name: study
     for study in (
         Study(
-            "cifar10", "CIFAR-10", cifar10, (32, 64, 128, 192), _SMALL,
+            "cifar10", "CIFAR-10", cifar10, (32, 64, 128, 256), _SMALL,
             "paper-cifar10-{}", (128, 256, 384, 512, 768, 1024), (5, 6), 10,
         ),
         Study(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only
 
@@ -22,14 +22,29 @@ from numpy.typing import NDArray
 Planes = Sequence[NDArray[Any]]
 
 
-def _coded(
-    frames: Sequence[Planes],
-    pixel_format: str,
-    encoder_name: str,
-    decoder_name: str,
-    options: dict[str, str],
-) -> tuple[int, list[list[NDArray[Any]]]]:
-    """Bytes and decoded planes; the raw stream without a container, parameter sets count once."""
+class Stream(NamedTuple):
+    """A raw stream without a container.
+
+    Parameters
+    ----------
+    packets : list of av.Packet
+    parameter_sets : bytes
+        What the decoder needs before the first packet; empty where packets hold it, too.
+    """
+
+    packets: list[Any]
+    parameter_sets: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes; parameter sets count once."""
+        size: int = sum(packet.size for packet in self.packets)
+        return size + len(self.parameter_sets)
+
+
+def _encoded(
+    frames: Sequence[Planes], pixel_format: str, encoder_name: str, options: dict[str, str]
+) -> Stream:
     height, width = frames[0][0].shape
     encoder: Any = av.CodecContext.create(encoder_name, "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, pixel_format
@@ -47,32 +62,48 @@ def _coded(
         frame.pts = number
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
-    size = sum(packet.size for packet in packets)
-    if encoder_name == "libx265":  # AV1's stream has its header inside, too
-        size += len(encoder.extradata or b"")
+    return Stream(packets, bytes(encoder.extradata or b""))
+
+
+def decoded(stream: Stream, decoder_name: str) -> list[list[NDArray[Any]]]:
+    """Planes of all frames."""
     decoder: Any = av.CodecContext.create(decoder_name, "r")
-    decoder.extradata = encoder.extradata
-    pictures = [frame for packet in packets for frame in decoder.decode(packet)]
+    decoder.extradata = stream.parameter_sets or None
+    pictures = [frame for packet in stream.packets for frame in decoder.decode(packet)]
     pictures = sorted(pictures + decoder.decode(None), key=lambda frame: frame.pts)
-    assert len(pictures) == len(frames)
-    return size, [
+    assert len(pictures) == len(stream.packets)
+    return [
         [
-            np.frombuffer(bytes(plane), dtype).reshape(plane.height, -1)[:, : plane.width]
+            np.frombuffer(bytes(plane), _dtype_of(frame)).reshape(plane.height, -1)[
+                :, : plane.width
+            ]
             for plane in frame.planes
         ]
         for frame in pictures
     ]
 
 
-def hevc(
+def _dtype_of(frame: Any) -> np.dtype[Any]:
+    return np.dtype("<u2" if frame.format.name.endswith("le") else "u1")
+
+
+def hevc_stream(
     frames: Sequence[Planes], pixel_format: str, quality: float, *, preset: str, intra: bool = True
-) -> tuple[int, list[list[NDArray[Any]]]]:
+) -> Stream:
     """x265, tuned for PSNR."""
     parameters = f"qp={int(quality)}:info=0:log-level=none:frame-threads=1:pools=none"
     if intra:
         parameters += ":keyint=1:min-keyint=1"
     options = {"preset": preset, "tune": "psnr", "x265-params": parameters}
-    return _coded(frames, pixel_format, "libx265", "hevc", options)
+    return _encoded(frames, pixel_format, "libx265", options)
+
+
+def hevc(
+    frames: Sequence[Planes], pixel_format: str, quality: float, *, preset: str, intra: bool = True
+) -> tuple[int, list[list[NDArray[Any]]]]:
+    """Bytes and decoded planes of :func:`hevc_stream`."""
+    stream = hevc_stream(frames, pixel_format, quality, preset=preset, intra=intra)
+    return stream.size, decoded(stream, "hevc")
 
 
 def svt_av1(
@@ -84,7 +115,9 @@ def svt_av1(
         "crf": str(int(quality)),
         "svtav1-params": "tune=1:lp=1:avif=1",
     }
-    return _coded(frames, pixel_format, "libsvtav1", "libdav1d", options)
+    stream = _encoded(frames, pixel_format, "libsvtav1", options)
+    # AV1's packets hold the header, too.
+    return sum(packet.size for packet in stream.packets), decoded(stream, "libdav1d")
 
 
 _TO_YCC = np.array(

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from coinpp_xr.reproduction import published, usual
 from coinpp_xr.reproduction.coin_runs import CoinRuns
-from coinpp_xr.reproduction.datasets import SPEECH_SAMPLES, STUDIES, Material, material
+from coinpp_xr.reproduction.datasets import (
+    PAPER_RANGE,
+    SPEECH_SAMPLES,
+    STUDIES,
+    Material,
+    material,
+)
 from coinpp_xr.reproduction.measures import Coder, decibels, gradient_steps, matrix_steps
 from coinpp_xr.reproduction.results import Panel, Result, Series
 from coinpp_xr.reproduction.training_runs import Bench, Task, tasks_of
 
-# Codes one item at a setting: bytes and what comes back.
-Code = Callable[[npt.NDArray[Any], float], tuple[float, npt.NDArray[Any]]]
-
-PAPER_METHOD, OUR_METHOD = "COIN++", "COIN++, one matrix step"
+PAPER_METHOD, OUR_METHOD = "COIN++", "COIN++ by matrix steps (ours)"
 
 
 def images(bench: Bench) -> Result:
@@ -27,7 +28,7 @@ def images(bench: Bench) -> Result:
     curves = [
         *_networks(bench, ("cifar10",)),
         _coin(bench, "cifar10"),
-        *_others(data, {
+        *_others(bench, data, {
             "JPEG": (usual.jpeg, range(10, 100, 12)),
             "JPEG2000": (usual.jpeg2000, range(20, 46, 4)),
             "HEVC-intra (for BPG)": (usual.hevc_intra, range(16, 44, 4)),
@@ -42,7 +43,7 @@ def globes(bench: Bench) -> Result:
     data = material("era5", bench.data, bench.quick)
     curves = [
         *_networks(bench, ("era5",)),
-        *_others(data, {"JPEG2000": (usual.jpeg2000_deep, range(20, 70, 8))}),
+        *_others(bench, data, {"JPEG2000": (usual.jpeg2000_deep, range(20, 70, 8))}),
         _series_codec(data),
     ]
     return _result("era5", {"era5": data.note}, data.unit, curves, log_x=True)
@@ -53,7 +54,7 @@ def photographs(bench: Bench) -> Result:
     data = material("kodak", bench.data, bench.quick)
     curves = [
         *_networks(bench, ("kodak",)),
-        *_others(data, {
+        *_others(bench, data, {
             "JPEG": (usual.jpeg, range(5, 60, 8)),
             "JPEG2000": (usual.jpeg2000, range(22, 40, 3)),
             "HEVC-intra (for BPG)": (usual.hevc_intra, range(24, 46, 3)),
@@ -70,7 +71,7 @@ def speech(bench: Bench) -> Result:
     data = material(names[0], bench.data, bench.quick)
     curves = [
         *_networks(bench, names),
-        *_others(data, {
+        *_others(bench, data, {
             "MP3": (usual.mp3, (16, 24, 32, 48, 64)),
             "coinpp-xr, speech-16k": (usual.audio_codec, (6.0, 14.0, 27.0, 64.0)),
         }),
@@ -83,7 +84,7 @@ def volumes(bench: Bench) -> Result:
     data = material("fastmri", bench.data, bench.quick)
     curves = [
         *_networks(bench, ("fastmri",)),
-        *_others(data, {
+        *_others(bench, data, {
             "JPEG": (usual.slices(usual.jpeg), range(5, 60, 8)),
             "JPEG2000": (usual.slices(usual.jpeg2000), range(22, 40, 3)),
             "HEVC-intra (for BPG)": (usual.slices(usual.hevc_intra), range(24, 46, 3)),
@@ -103,7 +104,7 @@ def _result(
 
 
 def _networks(bench: Bench, studies: Iterable[str]) -> list[Series]:
-    """The paper's method, and meta-learning through one matrix step, at its bits a latent."""
+    """The paper's method; and meta-learning through one matrix step, encoding with three."""
     tasks: dict[str, list[Task]] = {PAPER_METHOD: [], OUR_METHOD: []}
     for name in studies:
         study = STUDIES[name]
@@ -147,19 +148,22 @@ def _coin(bench: Bench, study: str) -> Series:
     return _frontier("COIN", points)
 
 
-def _others(data: Material, codecs: dict[str, tuple[Code, Iterable[float]]]) -> list[Series]:
+def _others(
+    bench: Bench, data: Material, codecs: dict[str, tuple[usual.Code, Iterable[float]]]
+) -> list[Series]:
     """Codecs that need no training by us, on the same items; those not installed are left out."""
     found = []
     for label, (code, settings) in codecs.items():
         try:
             points = [_point(data, code, setting) for setting in settings]
-        except ImportError:
+        except ImportError as error:
+            bench.tell(f"{label} is left out: {error}")
             continue
         found.append(_frontier(label, points))
     return found
 
 
-def _point(data: Material, code: Code, setting: float) -> tuple[float, float]:
+def _point(data: Material, code: usual.Code, setting: float) -> tuple[float, float]:
     sizes, scores = 0.0, []
     for item in data.items:
         nbytes, decoded = code(item, setting)
@@ -170,12 +174,13 @@ def _point(data: Material, code: Code, setting: float) -> tuple[float, float]:
 
 def _series_codec(data: Material) -> Series:
     """The package's codec for globes on all test fields as one chunk."""
-    fields = np.stack([item[..., 0] for item in data.items]) * np.float32(data.scale)
+    low, scale = (np.float32(n) for n in PAPER_RANGE)
+    fields = np.stack([item[..., 0] for item in data.items]) * scale + low
     points = []
     for target in (2.0, 1.0, 0.7, 0.5):
         nbytes, decoded = usual.globe_codec(fields, target)
         scores = [
-            decibels(back / data.scale, item[..., 0])
+            decibels((back - low) / scale, item[..., 0])
             for back, item in zip(decoded, data.items, strict=True)
         ]
         points.append((data.rate(8 * nbytes), float(np.mean(scores))))

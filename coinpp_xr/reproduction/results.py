@@ -81,12 +81,11 @@ class Result:
     seeds: list[int]
     pictures: list[list[tuple[str, Any]]] = field(default_factory=list)
 
-    def record(self, name: str, title: str, *, quick: bool, seconds: float) -> dict[str, Any]:
+    def record(self, name: str, title: str, *, seconds: float) -> dict[str, Any]:
         """As JSON holds it."""
         return {
             "item": name,
             "title": title,
-            "quick": quick,
             "data": self.data,
             "seeds": self.seeds,
             "seconds": round(seconds, 1),

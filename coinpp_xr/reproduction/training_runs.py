@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from math import inf
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from coinpp_xr.reproduction.datasets import STUDIES, material
 from coinpp_xr.siren import ModulatedSiren
-from coinpp_xr.training import TrainingConfig, log_path, meta_learn, siren_from_checkpoint
+from coinpp_xr.training import (
+    TrainingConfig,
+    log_path,
+    meta_learn,
+    read_checkpoint,
+    siren_from_checkpoint,
+)
 
 Record = dict[str, Any]
 
@@ -84,7 +92,8 @@ class Bench:
 
     def curve(self, task: Task) -> list[Record]:
         """Validation records of a trained network."""
-        lines = log_path(self.path(task)).read_text().splitlines()
+        log = log_path(self.path(task))
+        lines = log.read_text().splitlines() if log.exists() else []
         by_step = {r["step"]: r for r in map(json.loads, lines) if r["event"] == "validation"}
         return [by_step[step] for step in sorted(by_step)]
 
@@ -94,11 +103,14 @@ class Bench:
     def _train(self, tasks: Sequence[Task]) -> None:
         processes = max(1, min(self.processes, len(tasks)))
         if processes == 1 or multiprocessing.current_process().daemon:
-            for task in tasks:
-                self._finish(self._run(task))
+            with _one_thread():
+                for task in tasks:
+                    self._finish(self._run(task))
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(
+            processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             jobs = [pool.submit(replace(self, tell=_silent)._run, task) for task in tasks]
             try:
                 for job in as_completed(jobs):
@@ -117,16 +129,17 @@ class Bench:
                 training, task.config, checkpoint=path, resume=True, device=self.device,
                 max_minutes=minutes if minutes < inf else None,
             )  # fmt: skip
-        log = log_path(path)
-        last = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {}
+        records = self.curve(task)
+        last: Record = records[-1] if records else {}
+        progress = json.loads(read_checkpoint(path)[1]["progress"]) if path.exists() else {}
         config = task.config
         parts = [task.study, str(config.latent_dim), config.modulation, config.latent_map]
         return {
             "path": str(path),
             "name": f"{' '.join(parts)}, inner rate {config.inner_lr:g}, seed {config.seed}",
             "psnr": last.get("validation_psnr", float("nan")),
-            "finished": last.get("step") == config.steps,
-            "steps": last.get("step", 0),
+            "finished": progress.get("step") == config.steps,
+            "steps": progress.get("step", 0),
             "seconds": last.get("seconds", 0.0),
         }
 
@@ -142,11 +155,15 @@ class Bench:
         )
 
 
-def _one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in workers: sums split among threads round differently."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _silent(_line: str) -> None:

@@ -1,0 +1,402 @@
+"""Pictures of what compression did: maps, histograms of errors, spectra.
+
+They need matplotlib alone and no display; pyplot's state is not touched, and nothing is fetched:
+coastlines are drawn where cartopy is installed and has them on disk already.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coordinates import SphereGrid, area_weights
+from coinpp_xr.data import horizontal_axes
+from coinpp_xr.metrics import (
+    DisplayUnit,
+    batch_dims,
+    display_unit,
+    globe_label,
+    in_digits,
+    zonal_spectrum,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = npt.NDArray[np.float64]
+
+# Histograms and spectra are those of so many globes: enough for smooth curves.
+_MOST_GLOBES = 64
+_BINS = 101
+
+
+def plot_result(original: xr.DataArray, reconstruction: xr.DataArray, *, item: int = 0) -> Figure:
+    """Draw maps of one globe, and the errors and spectra of up to 64.
+
+    Original, reconstruction and residual above; below, a histogram of the errors weighted by area,
+    and the power of original, reconstruction and error by zonal wavenumber. A region has no zonal
+    wavenumbers, and no such panel.
+
+    Parameters
+    ----------
+    original, reconstruction : DataArray
+        As for :func:`plot_maps`.
+    item : int
+        Which globe is on the maps. The other two panels are of globes spread over all, or of its
+        neighbours where the data is a dask array, of which a globe can be dear.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    IndexError
+        If there are not that many globes.
+    ValueError
+        If there is a single row or column of cells.
+    """
+    latitude, longitude = horizontal_axes(original)
+    if min(len(latitude), len(longitude)) < 2:
+        raise ValueError(
+            f"a map needs two latitudes and longitudes at least, and here are {len(latitude)} × "
+            f"{len(longitude)}; select a larger part"
+        )
+    globe = _Globe.of(original, reconstruction, item)
+    grid = SphereGrid(latitude.to_numpy(), longitude.to_numpy())
+    shown, decoded = _sample(original, reconstruction, item)
+    spectra = {
+        name: zonal_spectrum(fields, grid)
+        for name, fields in (
+            ("original", shown),
+            ("reconstruction", decoded),
+            ("error", decoded - shown),
+        )
+    }
+    count = prod(original.sizes[dim] for dim in batch_dims(original))
+    of = f"{len(shown)} of {count:,} globes" if len(shown) < count else f"{count:,} globes"
+    of = of if count > 1 else ""
+
+    has_spectra = None not in spectra.values()
+    # Maps are as high as their degrees want it, beside title, ticks and bar of colours.
+    extent = np.ptp(grid.latitude) / np.ptp(grid.longitude)
+    heights = 1.4 + 3.9 * float(np.clip(extent, 0.1, 1.2)), 3.2
+    figure = _headless_figure((13.5, sum(heights) + 0.3))
+    panels = figure.subplot_mosaic(
+        "AAAABBBBCCCC;DDDDDDEEEEEE" if has_spectra else "AAAABBBBCCCC;DDDDDDDDDDDD",
+        height_ratios=heights,
+    )
+    figure.suptitle(globe.title)
+    _draw_maps(figure, [panels[name] for name in "ABC"], globe)
+    weights = area_weights(grid.latitude, grid.shape[1])
+    _draw_histogram(panels["D"], decoded - shown, weights, globe.unit, of)
+    if has_spectra:
+        _draw_spectra(panels["E"], spectra, globe.unit, of)
+    return figure
+
+
+def plot_maps(original: xr.DataArray, reconstruction: xr.DataArray, *, item: int = 0) -> Figure:
+    """Draw original, reconstruction and residual of one globe side by side.
+
+    Parameters
+    ----------
+    original, reconstruction : DataArray
+        With latitude and longitude among their dimensions, in any order; values in the original's
+        unit, drawn in the report's (°C for temperatures). Missing cells are grey.
+    item : int
+        Which globe: its position in C order along the other dimensions, negative from the end.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Save it with ``figure.savefig("maps.png")``.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    IndexError
+        If there are not that many globes.
+    """
+    globe = _Globe.of(original, reconstruction, item)
+    figure = _headless_figure()
+    figure.suptitle(globe.title)
+    _draw_maps(figure, figure.subplots(1, 3, sharey=True), globe)
+    return figure
+
+
+def plot_errors(
+    original: xr.DataArray, decoded: Mapping[str, npt.NDArray[Any]], *, item: int = 0
+) -> Figure:
+    """Draw what several codecs make wrong of one globe, in the same colours.
+
+    Parameters
+    ----------
+    original : DataArray
+        With latitude and longitude last, in its own unit.
+    decoded : mapping
+        Name → what came back, shape (globes, n_lat, n_lon).
+    item : int
+        Which globe, in C order along the other dimensions.
+    """
+    latitude, longitude = horizontal_axes(original)
+    unit = display_unit(original.attrs)
+    shape = len(latitude), len(longitude)
+    globe = original.to_numpy().reshape(-1, *shape)[item].astype(np.float64)
+    errors = {name: unit.scale * (values[item] - globe) for name, values in decoded.items()}
+    largest = max((float(np.nanmax(np.abs(e))) for e in errors.values()), default=0.0) or 1.0
+    weights = area_weights(latitude.to_numpy(), len(longitude)) * np.isfinite(globe)
+    figure = _headless_figure()
+    axes = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
+    for axis, (name, error) in zip(axes, errors.items(), strict=True):
+        rmse = float(np.sqrt(np.nansum(weights * error**2) / max(weights.sum(), 1e-300)))
+        image = axis.pcolormesh(
+            longitude.to_numpy(), latitude.to_numpy(), error, cmap="RdBu_r", vmin=-largest,
+            vmax=largest, shading="nearest", rasterized=True,
+        )  # fmt: skip
+        axis.set_title(f"{name}, RMSE {in_digits(rmse)} {unit.label}".rstrip())
+        axis.set_xlabel("longitude (°E)")
+        axis.set_aspect("equal")
+    figure.colorbar(image, ax=axes, label=f"error {unit.label}".rstrip(), shrink=0.7)
+    axes[0].set_ylabel("latitude (°N)")
+    return figure
+
+
+def residual_of_globe(
+    original: xr.DataArray, reconstruction: xr.DataArray, item: int
+) -> tuple[Values, npt.NDArray[Any], npt.NDArray[Any]]:
+    """Reconstruction − original of one globe in the display unit, its latitude and longitude.
+
+    Cells that are missing in the original are NaN.
+    """
+    globe = _Globe.of(original, reconstruction, item)
+    return globe.residual, globe.latitude, globe.longitude
+
+
+@dataclass(frozen=True, eq=False)
+class _Globe:
+    """One globe before and after, in the display unit; NaN where the original is missing."""
+
+    original: Values
+    reconstruction: Values
+    latitude: npt.NDArray[Any]
+    longitude: npt.NDArray[Any]
+    unit: DisplayUnit
+    quantity: str
+    title: str
+
+    @classmethod
+    def of(cls, original: xr.DataArray, reconstruction: xr.DataArray, item: int) -> _Globe:
+        latitude, longitude = horizontal_axes(original)
+        order = (*latitude.dims, *longitude.dims)
+        batch = batch_dims(original)
+        sizes = [original.sizes[dim] for dim in batch]
+        count = prod(sizes)
+        if not -count <= item < count:
+            raise IndexError(f"item {item} is out of range: there are {count} globes")
+        positions = [int(i) for i in np.unravel_index(item % count, sizes or (1,))]
+        where = dict(zip(batch, positions, strict=False))
+        unit = display_unit(original.attrs)
+        shown, decoded = _in_unit(
+            original.isel(where).transpose(*order).to_numpy(),
+            reconstruction.isel(where).transpose(*order).to_numpy(),
+            unit,
+        )
+        name = str(original.attrs.get("long_name", original.name or "value"))
+        label = globe_label(original, batch, item % count)
+        return cls(
+            shown, decoded, latitude.to_numpy(), longitude.to_numpy(), unit,
+            name + (f" ({unit.label})" if unit.label else ""),
+            f"{original.name or name}  {label}".strip(),
+        )  # fmt: skip
+
+    @property
+    def residual(self) -> Values:
+        with np.errstate(invalid="ignore"):
+            return self.reconstruction - self.original
+
+    @property
+    def rmse(self) -> float:
+        """Weighted by area."""
+        valid = np.isfinite(self.original)
+        weights = np.where(valid, area_weights(self.latitude, len(self.longitude)), 0)
+        return float(np.sqrt(np.nansum(weights * self.residual**2) / max(weights.sum(), 1e-300)))
+
+
+def _in_unit(
+    original: npt.NDArray[Any], reconstruction: npt.NDArray[Any], unit: DisplayUnit
+) -> tuple[Values, Values]:
+    """Both as float64 in a unit, NaN wherever the original is missing."""
+    valid = np.isfinite(original)
+    shown, decoded = (
+        np.where(valid, unit.scale * values.astype(np.float64) + unit.offset, np.nan)
+        for values in (original, reconstruction)
+    )
+    return shown, decoded
+
+
+def _sample(
+    original: xr.DataArray, reconstruction: xr.DataArray, item: int
+) -> tuple[Values, Values]:
+    """Some globes before and after, shape (globes, n_lat, n_lon), in the display unit."""
+    import xarray as xr
+
+    latitude, longitude = horizontal_axes(original)
+    batch = batch_dims(original)
+    sizes = [original.sizes[dim] for dim in batch]
+    count = prod(sizes)
+    if original.chunks is None:
+        chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_GLOBES)).astype(int))
+    else:
+        first = max(0, min(item % count - _MOST_GLOBES // 2, count - _MOST_GLOBES))
+        chosen = np.arange(first, min(count, first + _MOST_GLOBES))
+    globe = "globe of coinpp"  # a name that no dataset has
+    where = {
+        dim: xr.DataArray(positions, dims=globe)
+        for dim, positions in zip(batch, np.unravel_index(chosen, sizes or (1,)), strict=False)
+    }
+    pair = []
+    for array in (original, reconstruction):
+        selected = array.isel(where) if batch else array.expand_dims(globe)
+        pair.append(selected.transpose(globe, *latitude.dims, *longitude.dims).to_numpy())
+    return _in_unit(pair[0], pair[1], display_unit(original.attrs))
+
+
+def _draw_maps(figure: Figure, axes: Any, globe: _Globe) -> None:
+    """Original, reconstruction and residual, each with its bar of colours."""
+    valid = np.isfinite(globe.original)
+    suffix = f" ({globe.unit.label})" if globe.unit.label else ""
+    low, high = (float(f(globe.original[valid])) if valid.any() else 0.0 for f in (np.min, np.max))
+    largest = float(np.abs(globe.residual[valid]).max(initial=0.0))
+    largest = largest or 1.0  # an exact reconstruction still needs a colour scale
+    panels = (
+        ("original", globe.original, globe.quantity, "viridis", low, high),
+        ("reconstruction", globe.reconstruction, globe.quantity, "viridis", low, high),
+        (
+            f"residual, RMSE {in_digits(globe.rmse)} {globe.unit.label}".rstrip(),
+            globe.residual,
+            f"reconstruction − original{suffix}",
+            "RdBu_r",
+            -largest,
+            largest,
+        ),
+    )
+    for axis, (title, shades, text, colours, vmin, vmax) in zip(axes, panels, strict=True):
+        image = axis.pcolormesh(
+            globe.longitude, globe.latitude, shades, cmap=colours, vmin=vmin, vmax=vmax,
+            shading="nearest", rasterized=True,
+        )  # fmt: skip
+        axis.set_facecolor("0.7")
+        axis.set_title(title)
+        axis.set_xlabel("longitude (°E)")
+        # Cells at the poles reach half a row beyond them.
+        bottom, top = axis.get_ylim()
+        axis.set_ylim(max(bottom, -90), min(top, 90))
+        axis.set_aspect("equal")
+        _draw_coastlines(axis)
+        figure.colorbar(image, ax=axis, label=text, orientation="horizontal", pad=0.03)
+    axes[0].set_ylabel("latitude (°N)")
+
+
+def _draw_histogram(
+    axis: Axes, errors: Values, weights: Values, unit: DisplayUnit, of: str
+) -> None:
+    valid = np.isfinite(errors)
+    largest = float(np.abs(errors[valid]).max(initial=0.0)) or 1.0
+    area = np.broadcast_to(weights, errors.shape)[valid]
+    if valid.any():
+        shares, edges = np.histogram(
+            errors[valid], _BINS, (-largest, largest), weights=100 * area / area.sum()
+        )
+        axis.set_yscale("log")
+        # Before there are bars: a single one would leave matplotlib no scale to choose.
+        axis.set_ylim(shares[shares > 0].min() / 2, 2 * shares.max())
+        axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color="tab:blue")
+    axis.set_title(", ".join(filter(None, ("errors by area", of))))
+    axis.set_xlabel("reconstruction − original" + (f" ({unit.label})" if unit.label else ""))
+    axis.set_ylabel("share of the area (%)")
+
+
+def _draw_spectra(axis: Axes, spectra: Mapping[str, Any], unit: DisplayUnit, of: str) -> None:
+    colours = {"original": "black", "reconstruction": "tab:blue", "error": "tab:red"}
+    for name, (wavenumbers, power) in spectra.items():
+        # The mean is no wave, and logarithms know no zero.
+        shown = (wavenumbers > 0) & (power > 0)
+        style = "--" if name == "reconstruction" else "-"
+        axis.plot(wavenumbers[shown], power[shown], style, color=colours[name], label=name)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_title(", ".join(filter(None, ("power spectrum", of))))
+    axis.set_xlabel("zonal wavenumber")
+    squared = f"({unit.label})²" if " " in unit.label else f"{unit.label}²"
+    axis.set_ylabel(f"power ({squared})" if unit.label else "power")
+    axis.legend()
+
+
+def _draw_coastlines(axis: Axes) -> None:
+    lines = coastlines()
+    if not lines:
+        return
+    from matplotlib.collections import LineCollection
+
+    turns = [line + np.array([turn, 0]) for line in lines for turn in (-360, 0, 360)]
+    axis.add_collection(LineCollection(turns, colors="black", linewidths=0.5), autolim=False)
+
+
+@cache
+def coastlines() -> tuple[Values, ...]:
+    """Longitude and latitude along coasts, if cartopy has them on disk; nothing is fetched.
+
+    Asked for coastlines itself, cartopy would download what it lacks.
+    """
+    try:
+        import cartopy  # type: ignore[import-not-found]
+        from cartopy.io import Downloader, shapereader  # type: ignore[import-not-found]
+    except ImportError:
+        return ()
+    wanted = ("shapefiles", "natural_earth", "110m", "physical", "coastline")
+    place = {
+        "config": cartopy.config, "resolution": "110m", "category": "physical",
+        "name": "coastline",
+    }  # fmt: skip
+    downloader = Downloader.from_config(wanted)
+    for path in (downloader.pre_downloaded_path(place), downloader.target_path(place)):
+        if path is not None and Path(path).is_file():
+            return tuple(
+                np.asarray(line.coords)[:, :2]
+                for shape in shapereader.Reader(path).geometries()
+                for line in getattr(shape, "geoms", [shape])
+            )
+    return ()
+
+
+def _headless_figure(size: tuple[float, float] = (13.5, 3.9)) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'coinpp-xr[plot]'") from error
+
+    class HeadlessFigure(Figure):  # type: ignore[misc]
+        """A figure that notebooks show although pyplot never heard of it."""
+
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png")
+            return picture.getvalue()
+
+    figure = HeadlessFigure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
