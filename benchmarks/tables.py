@@ -745,10 +745,10 @@ def reproduction() -> str:
         f"({machine['processor']}, {machine['cores']} cores, {hours:.1f} hours for experiments, "
         "with the training of those networks that no earlier item had trained; "
         "[results](../benchmarks/results/reproduction)). Where there are several seeds, "
-        "differences are of means with their standard errors; less than two of them is *undecided*. The rules "
-        "behind the verdicts are in `coinpp_xr/reproduction/claims.py`. Learned image codecs (BMS, "
-        "MBT, CST) and VTM were not run here, and no PSNR of the paper can be checked on other "
-        "data.\n",
+        "differences are of means with their standard errors; less than two of them is "
+        "*undecided*. The rules behind the verdicts are in `coinpp_xr/reproduction/claims.py`. "
+        "Learned image codecs (BMS, MBT, CST) and VTM were not run here, and no PSNR of the paper "
+        "can be checked on other data.\n",
         claims(records),
         "## Data\n",
         data_of(records),
