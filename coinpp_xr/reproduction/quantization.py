@@ -10,7 +10,7 @@ import numpy as np
 from coinpp_xr.reproduction import published
 from coinpp_xr.reproduction.coin_runs import CoinRuns
 from coinpp_xr.reproduction.datasets import STUDIES, Study, material
-from coinpp_xr.reproduction.measures import Coder, gradient_steps
+from coinpp_xr.reproduction.measures import Coder, decibels, gradient_steps
 from coinpp_xr.reproduction.results import Panel, Result, Series
 from coinpp_xr.reproduction.training_runs import Bench, tasks_of
 
@@ -202,16 +202,15 @@ def pictures(bench: Bench) -> Result:
         data = material(name, bench.data, bench.quick)
         notes[name] = data.note
         coder = coders(bench, name, latents)[latents[-1]][0]
-        shown = np.linspace(0, len(data.items) - 1, 3).round().astype(int)
         versions = {"32 bits": coder.latents}
         versions |= {f"{bits} bits": coder.quantized(bits)[0] for bits in _SHOWN_BITS[::-1]}
-        findings[name] = {label: coder.psnr(latents) for label, latents in versions.items()}
-        for index in shown:
+        findings[name] = {label: coder.psnr(found) for label, found in versions.items()}
+        for index in np.linspace(0, len(data.items) - 1, 3).round().astype(int):
             item = data.items[index]
             row = [("original", _drawn(item))]
             for label, found in versions.items():
                 values = coder.values_of(found[index]).reshape(item.shape)
-                row.append((f"{label}, {findings[name][label]:.1f} dB", _drawn(values)))
+                row.append((f"{label}, {decibels(values, item):.1f} dB", _drawn(values)))
             rows.append(row)
     return Result(notes, [], findings, [0], rows)
 
