@@ -785,8 +785,9 @@ def encoding_times(findings: dict[str, Any]) -> str:
     return (
         f"COIN++ with {findings['latents']} latents, the SIREN with a linear tail with "
         f"{findings['latents_with_tail']}, all of {findings['bits']} bits, entropy coded; "
-        "times per image, all measured in one run. *As in the paper* is meta-learned through its inner "
-        "loop, at quick sizes; the other COIN++ is one network, meta-learned through matrix steps, "
+        "times per image, all measured in one run. *As in the paper* is meta-learned through its "
+        "inner loop, at quick sizes; the other COIN++ is one network, meta-learned through matrix "
+        "steps, "
         "which its inner loop or one matrix product encodes. Making that matrix takes "
         f"{1e3 * findings['seconds_to_make_the_matrix']:.0f} ms, once for all images:\n\n"
         + table(header, rows)
