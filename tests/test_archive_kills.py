@@ -10,6 +10,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -569,7 +570,8 @@ def test_a_disk_that_is_full_is_told_with_the_blocks_that_are_missing(
         except OSError as error:
             said = "\n".join([str(error), *getattr(error, "__notes__", [])])
     assert "No space left on device" in said
-    assert "z time=2001-01-09T00:00" in said, said
+    # Which blocks come first is the scheduler's.
+    assert re.search(r"[tz] time=2001-01-0\d", said), said
     assert archive(source, tmp_path / "a.zarr", client=threads, **RATES).is_complete
     assert differences(tmp_path / "a.zarr", undisturbed.tree) == []
 
@@ -629,17 +631,20 @@ def group_members(group: int) -> list[str]:
 def test_ctrl_c(source, processes, undisturbed, tmp_path, seed) -> None:
     """As a terminal does it, to all processes at once: workers have nothing to say about it."""
     store = tmp_path / "a.zarr"
+    total = sum(bool(re.fullmatch(f"{GROUP}/.*/c/.*/0", name)) for name in undisturbed.tree)
     with script(source, store, tmp_path, "2") as child:
         # While workers are started, or when blocks are being written.
         if seed:
             wait_for(lambda: blocks_done(store) > 0)
         time.sleep(np.random.default_rng(seed).uniform(0, 0.3 if seed else 2))
+        # On a busy machine it may have come to its end meanwhile.
+        nearly_done = blocks_done(store) >= total - 2
         os.killpg(child.pid, signal.SIGINT)
         rest = child.communicate(timeout=20)[0]
         wait_for(lambda: not group_members(child.pid), seconds=5)
     said = (tmp_path / "stderr").read_text()
     # While workers are started it may be ignored; so soon one tries again.
-    if seed or "ended" not in rest:
+    if "ended" not in rest or (seed and not nearly_done):
         assert rest == ""
         assert child.returncode in (-signal.SIGINT, 130)
         assert said.rstrip().endswith("KeyboardInterrupt"), said

@@ -37,7 +37,7 @@ PLACES: dict[str, dict[str, Any]] = {
 # Latents of the compared networks, at quick sizes and in full.
 _LATENTS = {"cifar10": (64, 384), "weather": (8, 8)}
 _INNER_RATES = {"quick": (3.0, 10.0), "full": (1e-2,)}
-_GRID = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+_GRID = tuple(float(f"{digit}e{power}") for power in range(-2, 6) for digit in (1, 3))
 SEEDS = (0, 1, 2)
 
 
