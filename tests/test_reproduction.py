@@ -222,7 +222,7 @@ def test_seeds_decide_whether_a_difference_counts(ours, other, verdict) -> None:
 def test_curves_are_compared_at_rates_they_have_in_common() -> None:
     low = {"rate": [0.1, 1.0], "psnr": [20.0, 30.0]}
     high = {"rate": [0.2, 2.0], "psnr": [25.0, 35.0]}
-    judge = claims._leads("low", ("high",), ahead=False)
+    judge = claims._leads("low", below=("high",))
     assert judge({"low": low, "high": high}).holds == claims.HOLDS
     far = {"rate": [5.0, 6.0], "psnr": [25.0, 35.0]}
     assert judge({"low": low, "high": far}).holds == claims.UNTESTED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from coinpp_xr.archiving.manifest import column
 from coinpp_xr.archiving.work import Failure, Outcome
+from coinpp_xr.progress import in_notebook
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -31,7 +32,7 @@ class Progress:
         self._total, self._client = total, client
         self._bar: Any = None
         self._raw = self._compressed = 0
-        self._in_notebook = _in_notebook()
+        self._in_notebook = in_notebook()
         if show is None:
             show = self._in_notebook or sys.stderr.isatty()
         self._show = show and total > 0
@@ -93,9 +94,3 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-
-def _in_notebook() -> bool:
-    shell = sys.modules.get("IPython")
-    found = shell.get_ipython() if shell is not None else None
-    return found is not None and hasattr(found, "kernel")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from coinpp_xr.reproduction.datasets import PAPER_RANGE
 from coinpp_xr.reproduction.parameterizations import OURS
 
 Records = dict[str, dict[str, Any]]
@@ -20,7 +21,6 @@ Records = dict[str, dict[str, Any]]
 HOLDS, DIFFERS, UNTESTED = "holds here", "differs here", "not tested here"
 # Differences smaller than this many standard errors over seeds say nothing.
 _SURE = 2.0
-_SCALE = 118.27  # K, of the paper's range of temperatures
 
 
 @dataclass(frozen=True)
@@ -170,20 +170,12 @@ def _best_bits(findings: dict[str, Any]) -> Verdict:
     return _all(verdicts, seen)
 
 
-def _drops(findings: dict[str, Any], label: str, bits: int) -> dict[str, float]:
-    return {
-        study: float(np.mean(found[label][str(bits)]))
-        for study, found in findings.items()
-        if label in found
-    }
-
-
 def _less_than_coin(findings: dict[str, Any]) -> Verdict:
     verdicts: dict[str, bool | None] = {}
     seen = []
-    for study in findings:
+    for study, found in findings.items():
         pairs = {
-            bits: (_drops(findings, "COIN++", bits)[study], _drops(findings, "COIN", bits)[study])
+            bits: [float(np.mean(found[label][str(bits)])) for label in ("COIN++", "COIN")]
             for bits in (5, 6, 8)
         }
         verdicts[study] = all(ours > theirs for ours, theirs in pairs.values())
@@ -234,46 +226,47 @@ def _lead(ours: dict[str, Any], other: dict[str, Any]) -> list[float]:
 
 
 def _leads(
-    ours: str, others: tuple[str, ...], *, ahead: bool
+    ours: str, *, above: tuple[str, ...] = (), below: tuple[str, ...] = ()
 ) -> Callable[[dict[str, Any]], Verdict]:
-    """Whether a curve lies above all others, or below them.
-
-    Where two curves have no rate in common, fewer bits at a higher PSNR decide, if there are.
-    """
+    """Whether a curve lies above some others and below some."""
 
     def judge(findings: dict[str, Any]) -> Verdict:
         seen: list[str] = []
         verdicts: list[bool | None] = []
-        for other in others:
-            if other not in findings:
-                verdicts.append(None)
-                seen.append(f"{other}: not measured")
-                continue
-            lead = _lead(findings[ours], findings[other]) or [
-                -d for d in _lead(findings[other], findings[ours])
-            ]
-            if lead:
-                verdicts.append(all(d > 0 for d in lead) if ahead else all(d < 0 for d in lead))
-                seen.append(f"{min(lead):+.1f} to {max(lead):+.1f} dB on {other}")
-            else:
-                better = _dominates(findings[ours], findings[other])
-                verdicts.append(None if better is None else better == ahead)
-                seen.append(f"{other}: no rate in common")
-        decided = _every(verdicts)
-        words = {True: HOLDS, False: DIFFERS, None: UNTESTED}[decided]
-        return Verdict(words, "; ".join(seen))
+        for other, wanted in [(name, 1) for name in above] + [(name, -1) for name in below]:
+            side, words = _side(findings, ours, other)
+            verdicts.append(None if side is None else side == wanted)
+            seen.append(words)
+        holds = _every(verdicts)
+        return Verdict(UNTESTED if holds is None else HOLDS if holds else DIFFERS, "; ".join(seen))
 
     return judge
 
 
-def _dominates(ours: dict[str, Any], other: dict[str, Any]) -> bool | None:
-    """True if one of our points has fewer bits and a higher PSNR than all others, False if the
-    other way round.
+def _side(findings: dict[str, Any], ours: str, other: str) -> tuple[int | None, str]:
+    """1 where our curve lies above another, -1 below, 0 where they cross; None: undecided.
+
+    Where two curves have no rate in common, fewer bits at a higher PSNR decide, if there are.
     """
-    for first, second, verdict in ((ours, other, True), (other, ours, False)):
+    if other not in findings:
+        return None, f"{other}: not measured"
+    lead = _lead(findings[ours], findings[other]) or [
+        -d for d in _lead(findings[other], findings[ours])
+    ]
+    if not lead:
+        return _dominates(findings[ours], findings[other]), f"{other}: no rate in common"
+    side = 1 if min(lead) > 0 else -1 if max(lead) < 0 else 0
+    return side, f"{min(lead):+.1f} to {max(lead):+.1f} dB on {other}"
+
+
+def _dominates(ours: dict[str, Any], other: dict[str, Any]) -> int | None:
+    """1 if one of our points has fewer bits and a higher PSNR than all others, -1 if the other way
+    round.
+    """
+    for first, second, side in ((ours, other, 1), (other, ours, -1)):
         if any(x <= min(second["rate"]) and y >= max(second["psnr"])
                for x, y in zip(first["rate"], first["psnr"], strict=True)):  # fmt: skip
-            return verdict
+            return side
     return None
 
 
@@ -283,7 +276,7 @@ def _three_thousand(findings: dict[str, Any]) -> Verdict:
     for label in ("COIN++", "COIN++ by matrix steps (ours)"):
         score = _at(findings[label], 32 / 3000)
         if score is not None:
-            reached[label] = _SCALE * 10 ** (-score / 20)
+            reached[label] = PAPER_RANGE[1] * 10 ** (-score / 20)
             seen.append(f"{label}: {reached[label]:.2f} °C")
     if "COIN++" not in reached:
         return Verdict(UNTESTED, "; ".join([*seen, "COIN++ has no rate so low"]))
@@ -383,9 +376,9 @@ CLAIMS = (
           _shifts_suffice),
     Claim("fig5-right", "Scales alone are worse than shifts", "worse", _scales_are_worse),
     Claim("fig6", "COIN++ beats COIN on small images at all rates", "e.g. 28.9 dB at 1.65 bits "
-          "per pixel, COIN 25.8 at 3.6", _leads("COIN++", ("COIN",), ahead=True)),
+          "per pixel, COIN 25.8 at 3.6", _leads("COIN++", above=("COIN",))),
     Claim("fig6", "COIN++ is above JPEG and JPEG2000, below BPG, on small images",
-          "so at all rates", lambda f: _between(f, "COIN++", ("JPEG", "JPEG2000"), (_BPG,))),
+          "so at all rates", _leads("COIN++", above=("JPEG", "JPEG2000"), below=(_BPG,))),
     Claim("fig7a", "5 to 6 bits a latent are enough", "5 or 6 bits lie highest", _best_bits),
     Claim("fig7b", "COIN++ loses less than COIN by quantization", "at 5 bits 0.8 dB",
           _less_than_coin),
@@ -402,25 +395,16 @@ CLAIMS = (
     Claim("fig8", "COIN++ beats JPEG2000 on ERA5 by far", "no rate in common: 40 dB at 1/100 of "
           "its rate", lambda f: _at_a_fraction(f, "COIN++", "JPEG2000")),
     Claim("fig9", "COIN++ is below JPEG2000 and BPG on Kodak", "by 2 to 5 dB",
-          _leads("COIN++", ("JPEG2000", _BPG), ahead=False)),
+          _leads("COIN++", below=("JPEG2000", _BPG))),
     Claim("fig10", "COIN++ is below MP3 on LibriSpeech", "by 5 dB and more",
-          _leads("COIN++", ("MP3",), ahead=False)),
+          _leads("COIN++", below=("MP3",))),
     Claim("fig11", "COIN++ is below JPEG2000 and BPG on FastMRI", "by 1 to 3 dB",
-          _leads("COIN++", ("JPEG2000", _BPG), ahead=False)),
+          _leads("COIN++", below=("JPEG2000", _BPG))),
     Claim("fig12", "Meta-learning goes on to improve", "all curves rise", _learns_on),
     Claim("fig13", "10 inner steps are enough", "50 steps add at most 0.15 dB", _ten_steps),
     Claim("fig15", "COIN++ takes a few steps for what COIN takes hundreds to "
           "thousands for", "3 to 10 against thousands", _fewer_steps),
 )  # fmt: skip
-
-
-def _between(
-    findings: dict[str, Any], ours: str, below: tuple[str, ...], above: tuple[str, ...]
-) -> Verdict:
-    parts = [_leads(ours, below, ahead=True)(findings), _leads(ours, above, ahead=False)(findings)]
-    found = {part.holds for part in parts}
-    verdict = DIFFERS if DIFFERS in found else UNTESTED if UNTESTED in found else HOLDS
-    return Verdict(verdict, "; ".join(part.seen for part in parts))
 
 
 def _at_a_fraction(findings: dict[str, Any], ours: str, other: str) -> Verdict:

@@ -16,6 +16,7 @@ from coinpp_xr.reproduction.results import Panel, Result, Series
 from coinpp_xr.reproduction.training_runs import Bench, Task, tasks_of
 
 INNER_STEPS = (3, 10, 50)
+_CURVE_STEPS = (*range(1, 13), *range(15, 51, 5))
 _PSNR = "PSNR, dB"
 
 
@@ -120,18 +121,14 @@ def encoding_curves(bench: Bench) -> Result:
     return Result(notes, panels, findings, [0])
 
 
-def _gradient_curve(coder: Coder, task: Task, most: int = 50) -> Series:
+def _gradient_curve(coder: Coder, task: Task) -> Series:
     """Mean PSNR over test items after 1, 2, ... steps."""
     means, spreads = [], []
-    patches = coder.material.patches()
-    whole = np.concatenate(patches)
-    for steps in range(1, most + 1):
-        if steps > 12 and steps % 5:
-            continue
+    whole = np.concatenate(coder.material.patches())
+    for steps in _CURVE_STEPS:
         stepped = replace(coder, fit=gradient_steps(task.config, steps))
         values = stepped.values_of(stepped.latents_of(whole))
         scores = [decibels(v, p) for v, p in zip(values, whole, strict=True)]
         means.append(float(np.mean(scores)))
         spreads.append(float(np.std(scores, ddof=1)))
-    steps_shown = [s for s in range(1, most + 1) if s <= 12 or s % 5 == 0]
-    return Series("COIN++", steps_shown, means, spreads)
+    return Series("COIN++", list(_CURVE_STEPS), means, spreads)

@@ -191,15 +191,12 @@ def _with_tail(bench: Bench, data: Material) -> _Way:
 def _shared(coder: Coder) -> Coder:
     """One matrix step with the matrix made beforehand: it is the network's, not the image's."""
     points = torch.from_numpy(coder.material.points)
-    siren = coder.siren.map(torch.from_numpy)
-    output, jacobian = siren.linearise(points, torch.zeros(1, siren.latent_dim))
-    rows = jacobian[0].flatten(0, 1).double()
-    damping = 1e-6 * rows.square().sum(0).mean()
-    matrix = torch.linalg.solve(rows.T @ rows + damping * torch.eye(rows.shape[1]), rows.T)
-    step, start = matrix.float().contiguous(), output.flatten(1)
+    weights = torch.full((1, len(points)), 1 / len(points))
+    origin = Origin.of(coder.siren.map(torch.from_numpy), points, weights)
+    step = origin.step.contiguous()
 
     def fit(_siren: Any, _points: Any, targets: torch.Tensor) -> torch.Tensor:
-        return (targets.flatten(1) - start) @ step.T
+        return (targets - origin.output).flatten(1) @ step.T
 
     return replace(coder, fit=fit)
 
