@@ -570,8 +570,9 @@ def test_a_disk_that_is_full_is_told_with_the_blocks_that_are_missing(
         except OSError as error:
             said = "\n".join([str(error), *getattr(error, "__notes__", [])])
     assert "No space left on device" in said
-    # Which blocks come first is the scheduler's.
     assert re.search(r"[tz] time=2001-01-0\d", said), said
+    # On a busy machine it is this block that was written before.
+    assert "z time=2001-01-09T00:00" in said or blocks_done(tmp_path / "a.zarr") > 0, said
     assert archive(source, tmp_path / "a.zarr", client=threads, **RATES).is_complete
     assert differences(tmp_path / "a.zarr", undisturbed.tree) == []
 
@@ -631,14 +632,13 @@ def group_members(group: int) -> list[str]:
 def test_ctrl_c(source, processes, undisturbed, tmp_path, seed) -> None:
     """As a terminal does it, to all processes at once: workers have nothing to say about it."""
     store = tmp_path / "a.zarr"
-    total = sum(bool(re.fullmatch(f"{GROUP}/.*/c/.*/0", name)) for name in undisturbed.tree)
     with script(source, store, tmp_path, "2") as child:
         # While workers are started, or when blocks are being written.
         if seed:
             wait_for(lambda: blocks_done(store) > 0)
         time.sleep(np.random.default_rng(seed).uniform(0, 0.3 if seed else 2))
         # On a busy machine it may have come to its end meanwhile.
-        nearly_done = blocks_done(store) >= total - 2
+        nearly_done = blocks_done(store) >= N_BLOCKS - 2
         os.killpg(child.pid, signal.SIGINT)
         rest = child.communicate(timeout=20)[0]
         wait_for(lambda: not group_members(child.pid), seconds=5)
