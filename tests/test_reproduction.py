@@ -46,7 +46,7 @@ def made_up(shape: tuple[int, ...], channels: int, unit: str, scale: float = 0.0
     data = TrainingData(points, weights, values[:6], values[6:9], scale)
     items = [v.reshape(*shape, channels) for v in values[9:]]
     box = None if unit == "bits per cell" else BoxGrid(shape, -1.0, 1.0)
-    return Material(data, items, shape, "made up", unit, scale, box)
+    return Material(data, items, shape, "waves", "made up", unit, scale, box)
 
 
 @pytest.fixture
@@ -92,9 +92,14 @@ def tiny(monkeypatch) -> None:
     monkeypatch.setattr(quantization, "_COIN_WIDTH", 4)
     monkeypatch.setattr(coin, "DEFAULT", coin.Schedule(20, 1e-2))
     monkeypatch.setattr(coin, "PAPER", coin.Schedule(30, 2e-4))
-    datasets.material.cache_clear()
+    _forget_data()
     yield
+    _forget_data()
+
+
+def _forget_data() -> None:
     datasets.material.cache_clear()
+    datasets.fingerprint.cache_clear()
 
 
 def test_every_item_writes_its_figure_and_its_numbers_and_is_not_done_twice(tiny, tmp_path) -> None:
@@ -235,7 +240,7 @@ def test_unknown_items_and_missing_data_are_said_in_one_line(tmp_path, monkeypat
     with pytest.raises(ValueError, match=r"take one of fig7a, fig7b, fig7c, fig7d$"):
         reproduction.reproduce("fig7", tmp_path)
     monkeypatch.delenv("COINPP_DATA", raising=False)
-    datasets.material.cache_clear()
+    _forget_data()
     with pytest.raises(FileNotFoundError, match=r"set COINPP_DATA .* or give .* --data"):
         reproduction.reproduce("table1", tmp_path, quick=True, processes=1)
     assert not list(tmp_path.glob("*.json"))

@@ -144,7 +144,9 @@ def reproduce(
     )  # fmt: skip
     start = time.perf_counter()
     result = ITEMS[item].run(where)
-    record = result.record(item, ITEMS[item].title, seconds=time.perf_counter() - start) | settings
+    seconds = time.perf_counter() - start
+    record = result.record(item, ITEMS[item].title, seconds=seconds)
+    record |= settings | {"device": where.device, "processes": where.processes}
     draw(path.with_suffix(".png"), record, result.pictures)
     results.write(path, record)
     for study, note in result.data.items():

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Material:
         Test items with values in [0, 1], shape (*space, channels); whole patches in each axis.
     patch : tuple of int
         Cells of a patch along each axis.
+    title : str
+        What the data is, for figures.
     note : str
         What the data is and how it differs from the paper's.
     unit : {"bits per pixel", "bits per voxel", "bits per cell", "kilobits per second"}
@@ -54,6 +57,7 @@ class Material:
     training: TrainingData
     items: list[Float32]
     patch: tuple[int, ...]
+    title: str
     note: str
     unit: str
     scale: float = 0.0
@@ -86,7 +90,6 @@ class Study:
     ----------
     name : str
         As on the command line and in ``rd_points.csv``.
-    title : str
     load : callable
         (folder or None, quick) → Material.
     latents : tuple of int
@@ -103,7 +106,6 @@ class Study:
     """
 
     name: str
-    title: str
     load: Callable[[Path | None, bool], Material]
     latents: tuple[int, ...]
     quick: TrainingConfig
@@ -161,6 +163,8 @@ def _own(folder: Path, name: str) -> Path:
 
 # Photographs of the Kodak suite by number: neighbours in it show different scenes.
 _TRAIN, _TEST, _VALIDATION = range(1, 9), range(9, 13), range(13, 17)
+# Of the 51,313 that the paper trains on: 770,000 patches. All of them would take 70 GB of memory.
+_VIMEO_FRAMES = 5000
 
 
 @cache
@@ -201,7 +205,10 @@ def cifar10(folder: Path | None, quick: bool) -> Material:
         every = load_items(root, "cifar10", limit=6000 if quick else None)
         train, held = _part(every, slice(0, -256)), _part(every, slice(-256, None))
         test = load_items(root, "cifar10", split="test", limit=16 if quick else None)
-        note = "CIFAR-10" + (", 5,744 training and 16 test images" if quick else "")
+        title, note = (
+            "CIFAR-10",
+            "CIFAR-10" + (", 5,744 training and 16 test images" if quick else ""),
+        )
         items = test.values
     else:
         photographs = _photographs()
@@ -210,23 +217,28 @@ def cifar10(folder: Path | None, quick: bool) -> Material:
         test = _reduced(_numbered(photographs, _TEST), (4,))
         tiles = [all_patches(image, (32, 32)) for image in test.values]
         items = [tile.reshape(32, 32, 3) for tile in np.concatenate(tiles)[::6]]
+        title = "crops of photographs (for CIFAR-10)"
         note = (
             "no CIFAR-10: 32 × 32 crops of Kodak photographs reduced to a half, a third and a "
             f"quarter; trained on 8 photographs, tested on {len(items)} crops of 4 others"
         )
-    return Material(to_patches(train, held, box), items, (32, 32), note, "bits per pixel", box=box)
+    return Material(
+        to_patches(train, held, box), items, (32, 32), title, note, "bits per pixel", box=box
+    )
 
 
 def kodak(folder: Path | None, quick: bool) -> Material:
     """Photographs in patches of 32 × 32 pixels."""
     box = BoxGrid((32, 32), -1.0, 1.0) if quick else BoxGrid((32, 32), 0.0, 1.0)
     if folder is not None:
-        train = load_items(_own(folder, "vimeo90k"), "vimeo90k", limit=500 if quick else 51_313)
+        train = load_items(
+            _own(folder, "vimeo90k"), "vimeo90k", limit=500 if quick else _VIMEO_FRAMES
+        )
         held = load_items(
             _own(folder, "vimeo90k"), "vimeo90k", split="test", limit=8 if quick else 64
         )
         images = load_items(folder / "kodak", "image").values
-        note = "Vimeo-90k frames for training, Kodak for testing"
+        note = f"{len(train.values):,} frames of Vimeo-90k for training, Kodak for testing"
         images = [_middle(v, (256, 256)) for v in images] if quick else images
     else:
         photographs = _photographs()
@@ -237,7 +249,9 @@ def kodak(folder: Path | None, quick: bool) -> Material:
             "of 4 others (the paper: all 24 in full)"
         )
     items = [_whole_patches(v, (32, 32)) for v in images]
-    return Material(to_patches(train, held, box), items, (32, 32), note, "bits per pixel", box=box)
+    return Material(
+        to_patches(train, held, box), items, (32, 32), "Kodak", note, "bits per pixel", box=box
+    )
 
 
 def _middle(values: Float32, size: Sequence[int]) -> Float32:
@@ -267,18 +281,19 @@ def fastmri(folder: Path | None, quick: bool) -> Material:
         n_test = 4 if quick else len(rest.values) // 2
         held = _part(rest, slice(n_test, None))
         volumes = rest.values[:n_test]
-        note = "FastMRI brains; tested on a part of the validation split"
+        title, note = "FastMRI", "FastMRI brains; tested on a part of the validation split"
     else:
         every = load_items(folder_at_hand("mri/hippocampus"), "nifti")
         train, held = _part(every, slice(0, -40)), _part(every, slice(-40, -20))
         volumes = every.values[-20::2]
+        title = "hippocampus (for FastMRI)"
         note = (
             "no FastMRI: crops around a hippocampus of 31 to 59 voxels a side, "
             f"{len(train.values)} for training, {len(volumes)} for testing, each scaled by itself; "
             "two of them may be of one person"
         )
     items = [_whole_patches(v, patch) for v in volumes]
-    return Material(to_patches(train, held, box), items, patch, note, "bits per voxel")
+    return Material(to_patches(train, held, box), items, patch, title, note, "bits per voxel")
 
 
 def librispeech(samples: int) -> Callable[[Path | None, bool], Material]:
@@ -303,8 +318,10 @@ def librispeech(samples: int) -> Callable[[Path | None, bool], Material]:
                 f"speaker, for training; {len(clips)} of test-other (the paper: test-clean)"
             )
         items = [_whole_patches(clip, (samples,)) for clip in clips]
-        return Material(to_patches(train, held, box), items, (samples,), note,
-                        "kilobits per second")  # fmt: skip
+        title = f"LibriSpeech, patches of {samples}"
+        return Material(
+            to_patches(train, held, box), items, (samples,), title, note, "kilobits per second"
+        )
 
     return load
 
@@ -318,12 +335,12 @@ def _part(items: Items, part: slice) -> Items:
 # ---- globes --------------------------------------------------------------------------------------
 
 
-def _globes(train: Fields, held: Fields, test: Fields, note: str) -> Material:
+def _globes(train: Fields, held: Fields, test: Fields, title: str, note: str) -> Material:
     data, (offset, scale) = to_training_data([train], held, normalisation=PAPER_RANGE)
     # The paper counts grid points, not areas.
     data = replace(data, weights=np.full(len(data.points), 1 / len(data.points)), scale=scale)
     items = list(((test.values - np.float32(offset)) / np.float32(scale))[..., None])
-    return Material(data, items, test.grid.shape, note, "bits per cell", scale)
+    return Material(data, items, test.grid.shape, title, note, "bits per cell", scale)
 
 
 def era5(folder: Path | None, quick: bool) -> Material:
@@ -335,7 +352,7 @@ def era5(folder: Path | None, quick: bool) -> Material:
         if quick:
             parts[2] = replace(parts[2], values=parts[2].values[::30])
             note += "; every 30th for testing"
-        return _globes(parts[0], parts[1], parts[2], note)
+        return _globes(parts[0], parts[1], parts[2], "ERA5", note)
     import xarray as xr
 
     path = folder_at_hand("climate/monthly_46x90.nc")
@@ -354,7 +371,7 @@ def era5(folder: Path | None, quick: bool) -> Material:
         f"{len(parts[0].values)} fields of {models} models for training, {len(test)} monthly means "
         "of CMCC-CESM for testing"
     )
-    return _globes(parts[0], parts[1], parts[2], note)
+    return _globes(parts[0], parts[1], parts[2], "climate models (for ERA5)", note)
 
 
 def weather(folder: Path | None, quick: bool) -> Material:
@@ -367,7 +384,7 @@ def weather(folder: Path | None, quick: bool) -> Material:
     )
     return _globes(
         replace(whole, values=whole.values[:-720]), replace(whole, values=whole.values[-720:]),
-        replace(test, values=test.values[::72]), note,
+        replace(test, values=test.values[::72]), "simulated weather", note,
     )  # fmt: skip
 
 
@@ -388,7 +405,7 @@ SPEECH_SAMPLES = (1600, 800, 400, 200)
 
 def _speech(samples: int) -> Study:
     return Study(
-        f"librispeech-{samples}", f"LibriSpeech, patches of {samples}", librispeech(samples),
+        f"librispeech-{samples}", librispeech(samples),
         (128,), _SMALL, f"paper-librispeech-{samples}-{{}}",
         (128, 256) if samples == min(SPEECH_SAMPLES) else (128,), (5, 6, 7), 3,
     )  # fmt: skip
@@ -398,23 +415,23 @@ STUDIES = {
     study.name: study
     for study in (
         Study(
-            "cifar10", "CIFAR-10", cifar10, (32, 64, 128, 256), _SMALL,
+            "cifar10", cifar10, (32, 64, 128, 256), _SMALL,
             "paper-cifar10-{}", (128, 256, 384, 512, 768, 1024), (5, 6), 10,
         ),
         Study(
-            "kodak", "Kodak", kodak, (16, 32, 64, 128), _SMALL,
+            "kodak", kodak, (16, 32, 64, 128), _SMALL,
             "paper-kodak-{}", (16, 32, 64, 96, 128, 256), (5, 6), 10,
         ),
         Study(
-            "fastmri", "FastMRI", fastmri, (16, 32, 64, 128), _SMALL,
+            "fastmri", fastmri, (16, 32, 64, 128), _SMALL,
             "paper-fastmri-{}", (16, 32, 64, 128, 256), (5, 6), 10,
         ),
         Study(
-            "era5", "ERA5", era5, (4, 8, 12, 16), _SMALL_GLOBE,
+            "era5", era5, (4, 8, 12, 16), _SMALL_GLOBE,
             "paper-era5-{}", (4, 8, 12, 16), (5, 6, 7, 8), 3,
         ),
         Study(
-            "weather", "simulated weather", weather, (4, 8, 16, 32), _SMALL_GLOBE,
+            "weather", weather, (4, 8, 16, 32), _SMALL_GLOBE,
             "paper-era5-{}", (4, 8, 12, 16), (5, 6, 7, 8), 3,
         ),
         *(_speech(samples) for samples in SPEECH_SAMPLES),
@@ -426,3 +443,13 @@ STUDIES = {
 def material(name: str, folder: Path | None, quick: bool) -> Material:
     """The material of a study; the last two are kept."""
     return STUDIES[name].load(folder, quick)
+
+
+@cache
+def fingerprint(name: str, folder: Path | None, quick: bool) -> str:
+    """Of what a study trains on: a network trained on other data is another network."""
+    training = material(name, folder, quick).training
+    digest = sha256(training.points.tobytes())
+    for part in (training.train, training.validation):
+        digest.update(np.ascontiguousarray(part))
+    return digest.hexdigest()

@@ -31,10 +31,11 @@ def meta_learning(bench: Bench) -> Result:
         changes = study.matrix_changes(bench.quick)
         ours = tasks_of(name, latents[-1:], (0,), quick=bench.quick, **changes)
         bench.networks([*tasks, *ours])
-        notes[name] = material(name, bench.data, bench.quick).note
+        data = material(name, bench.data, bench.quick)
+        notes[name] = data.note
         curves = [_learning(bench, task, f"{task.config.latent_dim} latents") for task in tasks]
         curves.append(_learning(bench, ours[0], f"{latents[-1]} latents, one matrix step"))
-        panels.append(Panel(study.title, "training step", _PSNR, curves))
+        panels.append(Panel(data.title, "training step", _PSNR, curves))
         findings[name] = {c.label: {"step": c.x, "psnr": c.y} for c in curves}
     panels.append(
         Panel("ERA5, published", "training step", _PSNR, published.meta_learning_curves())
@@ -75,7 +76,7 @@ def inner_steps(bench: Bench) -> Result:
                     [float(np.std(scores[k], ddof=1)) for k in latents],
                 )
             )  # fmt: skip
-        panels.append(Panel(STUDIES[name].title + ", 32 bits", data.unit, _PSNR, curves))
+        panels.append(Panel(f"{data.title}, 32 bits", data.unit, _PSNR, curves))
     theirs = [
         Series(f"{_steps_label(steps)} (published)", found.x, found.y, None, True)
         for steps in INNER_STEPS
@@ -107,7 +108,7 @@ def encoding_curves(bench: Bench) -> Result:
             "COIN", fitted.steps.tolist(), scores.mean(1).tolist(), scores.std(1, ddof=1).tolist()
         )
         panels.append(
-            Panel(f"{STUDIES[name].title}, {latents[-1]} latents", "encoding step", _PSNR,
+            Panel(f"{data.title}, {latents[-1]} latents", "encoding step", _PSNR,
                   [ours, theirs], log_x=True)
         )  # fmt: skip
         reached = ours.y[2]  # after three steps

@@ -9,7 +9,7 @@ import numpy as np
 
 from coinpp_xr.reproduction import published
 from coinpp_xr.reproduction.coin_runs import CoinRuns
-from coinpp_xr.reproduction.datasets import STUDIES, Study, material
+from coinpp_xr.reproduction.datasets import STUDIES, material
 from coinpp_xr.reproduction.measures import Coder, decibels, gradient_steps
 from coinpp_xr.reproduction.results import Panel, Result, Series
 from coinpp_xr.reproduction.training_runs import Bench, tasks_of
@@ -54,22 +54,18 @@ def bit_widths(bench: Bench) -> Result:
     """Figure 7a: rate and PSNR at several numbers of bits."""
     panels, findings, notes = [], {}, {}
     for name, latents in studies(bench).items():
-        study, found = STUDIES[name], coders(bench, name, latents)
-        notes[name] = material(name, bench.data, bench.quick).note
+        data, found = material(name, bench.data, bench.quick), coders(bench, name, latents)
+        notes[name] = data.note
         curves, scores = [], {}
         for bits in _RATE_BITS:
             points = {k: [c.rate_distortion(bits) for c in found[k]] for k in latents}
             curves.append(_mean_curve(f"{bits} bits", points.values()))
             scores[bits] = {k: [p["psnr"] for p in points[k]] for k in latents}
-        panels.append(_panel(study, name, bench, curves))
+        panels.append(Panel(data.title, data.unit, _PSNR, curves))
         findings[name] = {"best_bits_at_equal_rate": _best_bits(curves), "psnr": scores}
     cifar = [published.ablation("cifar10", "full", 10, bits) for bits in _RATE_BITS]
     panels.append(Panel("CIFAR-10, published", "bits per pixel", _PSNR, cifar))
     return Result(notes, panels, findings, list(SEEDS))
-
-
-def _panel(study: Study, name: str, bench: Bench, curves: list[Series]) -> Panel:
-    return Panel(study.title, material(name, bench.data, bench.quick).unit, _PSNR, curves)
 
 
 def _mean_curve(label: str, points: Any, rate: str = "coded_rate") -> Series:
@@ -109,7 +105,8 @@ def against_coin(bench: Bench) -> Result:
     """Figure 7b: COIN and COIN++ under quantization."""
     panels, findings, notes = [], {}, {}
     for name, latents in studies(bench).items():
-        notes[name] = material(name, bench.data, bench.quick).note
+        data = material(name, bench.data, bench.quick)
+        notes[name] = data.note
         ours = coders(bench, name, latents)[latents[len(latents) // 2]]
         runs = CoinRuns(bench, name)
         drops = {
@@ -117,7 +114,7 @@ def against_coin(bench: Bench) -> Result:
             "COIN": np.array([_coin_drops(runs)]),
         }
         curves = [_drop_curve(label, values) for label, values in drops.items()]
-        panels.append(Panel(STUDIES[name].title, "bits", _DROP, curves, lowest=_LOWEST_DROP))
+        panels.append(Panel(data.title, "bits", _DROP, curves, lowest=_LOWEST_DROP))
         findings[name] = {
             label: {bits: values[:, i].tolist() for i, bits in enumerate(BITS)}
             for label, values in drops.items()
@@ -148,13 +145,14 @@ def per_latents(bench: Bench) -> Result:
     """Figure 7c: what quantization costs for each number of latents."""
     panels, findings, notes = [], {}, {}
     for name, latents in studies(bench).items():
-        notes[name] = material(name, bench.data, bench.quick).note
+        data = material(name, bench.data, bench.quick)
+        notes[name] = data.note
         drops = {
             k: np.array([_drops(coder) for coder in found])
             for k, found in coders(bench, name, latents).items()
         }
         curves = [_drop_curve(f"{k} latents", values) for k, values in drops.items()]
-        panels.append(Panel(STUDIES[name].title, "bits", _DROP, curves, lowest=_LOWEST_DROP))
+        panels.append(Panel(data.title, "bits", _DROP, curves, lowest=_LOWEST_DROP))
         findings[name] = {
             k: {bits: values[:, i].tolist() for i, bits in enumerate(BITS)}
             for k, values in drops.items()
@@ -167,7 +165,8 @@ def entropy_coding(bench: Bench) -> Result:
     panels, findings, notes = [], {}, {}
     bits = 5
     for name, latents in studies(bench).items():
-        notes[name] = material(name, bench.data, bench.quick).note
+        data = material(name, bench.data, bench.quick)
+        notes[name] = data.note
         found = coders(bench, name, latents)
         plain = {
             k: [{"rate": c.unquantized_rate, "psnr": c.psnr()} for c in found[k]] for k in latents
@@ -178,7 +177,7 @@ def entropy_coding(bench: Bench) -> Result:
             _mean_curve("5 bits", points.values(), "quantized_rate"),
             _mean_curve("5 bits, entropy coded", points.values()),
         ]
-        panels.append(_panel(STUDIES[name], name, bench, curves))
+        panels.append(Panel(data.title, data.unit, _PSNR, curves))
         saved = {}
         for more in (5, 6):
             coded = [c.rate_distortion(more) for k in latents for c in found[k]]

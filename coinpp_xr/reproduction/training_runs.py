@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from coinpp_xr.reproduction.datasets import STUDIES, material
+from coinpp_xr.reproduction.datasets import STUDIES, fingerprint, material
 from coinpp_xr.siren import ModulatedSiren
 from coinpp_xr.training import (
     TrainingConfig,
@@ -78,7 +78,8 @@ class Bench:
 
     def path(self, task: Task) -> Path:
         """Of the checkpoint: another configuration or other data is another file."""
-        words = json.dumps([asdict(task.config), str(self.data), self.quick], sort_keys=True)
+        data = fingerprint(task.study, self.data, self.quick)
+        words = json.dumps([asdict(task.config), data], sort_keys=True)
         digest = sha256(words.encode()).hexdigest()[:12]
         return self.folder / f"{task.study}-{task.config.latent_dim}-{digest}.safetensors"
 
@@ -86,7 +87,9 @@ class Bench:
         """The trained networks of all tasks, in their order."""
         missing = [task for task in dict.fromkeys(tasks) if not self._done(task).exists()]
         if missing:
-            self.tell(f"{len(missing)} of {len(tasks)} networks to train")
+            self.tell(
+                f"{len(missing)} of {len(tasks)} networks to train; logs: {self.folder}/*.jsonl"
+            )
             self._train(missing)
         return [siren_from_checkpoint(self.path(task)) for task in tasks]
 
