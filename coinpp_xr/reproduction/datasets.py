@@ -451,5 +451,5 @@ def fingerprint(name: str, folder: Path | None, quick: bool) -> str:
     training = material(name, folder, quick).training
     digest = sha256(training.points.tobytes())
     for part in (training.train, training.validation):
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
