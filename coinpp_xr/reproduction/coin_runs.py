@@ -21,7 +21,7 @@ from coinpp_xr.reproduction.training_runs import Bench
 # The paper's for images of 32 × 32 pixels (appendix B.1), and smaller ones, whose rates small
 # networks of COIN++ reach.
 PAPER_WIDTHS = (12, 14, 16, 18, 20, 22)
-QUICK_WIDTHS = (4, 6, 8, 12, 16, 22)
+QUICK_WIDTHS = (3, 4, 6, 8, 12, 16, 22)
 # Items that are fitted: each takes seconds, or minutes with the paper's schedule.
 _MOST_ITEMS = 32
 

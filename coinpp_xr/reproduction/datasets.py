@@ -415,7 +415,7 @@ STUDIES = {
     study.name: study
     for study in (
         Study(
-            "cifar10", cifar10, (32, 64, 128, 256), _SMALL,
+            "cifar10", cifar10, (32, 64, 128, 256, 512), _SMALL,
             "paper-cifar10-{}", (128, 256, 384, 512, 768, 1024), (5, 6), 10,
         ),
         Study(
@@ -423,7 +423,7 @@ STUDIES = {
             "paper-kodak-{}", (16, 32, 64, 96, 128, 256), (5, 6), 10,
         ),
         Study(
-            "fastmri", fastmri, (16, 32, 64, 128), _SMALL,
+            "fastmri", fastmri, (16, 32, 64, 128, 256), _SMALL,
             "paper-fastmri-{}", (16, 32, 64, 128, 256), (5, 6), 10,
         ),
         Study(

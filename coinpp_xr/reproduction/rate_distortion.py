@@ -29,9 +29,9 @@ def images(bench: Bench) -> Result:
         *_networks(bench, ("cifar10",)),
         _coin(bench, "cifar10"),
         *_others(bench, data, {
-            "JPEG": (usual.jpeg, range(10, 100, 12)),
-            "JPEG2000": (usual.jpeg2000, range(20, 46, 4)),
-            "HEVC-intra (for BPG)": (usual.hevc_intra, range(16, 44, 4)),
+            "JPEG": (usual.jpeg, range(1, 100, 12)),
+            "JPEG2000": (usual.jpeg2000, range(14, 46, 4)),
+            "HEVC-intra (for BPG)": (usual.hevc_intra, range(15, 52, 4)),
             "coinpp-xr, photo-32": (usual.image_codec, (0.5, 1.0, 2.0, 3.0, 4.0)),
         }),
     ]  # fmt: skip
@@ -85,9 +85,9 @@ def volumes(bench: Bench) -> Result:
     curves = [
         *_networks(bench, ("fastmri",)),
         *_others(bench, data, {
-            "JPEG": (usual.slices(usual.jpeg), range(5, 60, 8)),
-            "JPEG2000": (usual.slices(usual.jpeg2000), range(22, 40, 3)),
-            "HEVC-intra (for BPG)": (usual.slices(usual.hevc_intra), range(24, 46, 3)),
+            "JPEG": (usual.slices(usual.jpeg), range(1, 60, 8)),
+            "JPEG2000": (usual.slices(usual.jpeg2000), range(16, 40, 3)),
+            "HEVC-intra (for BPG)": (usual.slices(usual.hevc_intra), range(24, 52, 3)),
             "coinpp-xr, mri-16": (usual.volume_codec, (0.05, 0.1, 0.2, 0.4)),
         }),
     ]  # fmt: skip
