@@ -1,7 +1,7 @@
 """Pictures of what compression did: maps, histograms of errors, spectra.
 
 They need matplotlib alone and no display; pyplot's state is not touched, and nothing is fetched:
-coastlines are drawn where cartopy is installed and has them on disk already.
+coastlines travel with the package.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from coinpp_xr.metrics import (
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
 Values = npt.NDArray[np.float64]
@@ -162,13 +163,11 @@ def plot_errors(
     axes = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
     for axis, (name, error) in zip(axes, errors.items(), strict=True):
         rmse = float(np.sqrt(np.nansum(weights * error**2) / max(weights.sum(), 1e-300)))
-        image = axis.pcolormesh(
-            longitude.to_numpy(), latitude.to_numpy(), error, cmap="RdBu_r", vmin=-largest,
-            vmax=largest, shading="nearest", rasterized=True,
+        image = _draw_map(
+            axis, longitude.to_numpy(), latitude.to_numpy(), error, cmap="RdBu_r", vmin=-largest,
+            vmax=largest,
         )  # fmt: skip
         axis.set_title(f"{name}, RMSE {in_digits(rmse)} {unit.label}".rstrip())
-        axis.set_xlabel("longitude (°E)")
-        axis.set_aspect("equal")
     figure.colorbar(image, ax=axes, label=f"error {unit.label}".rstrip(), shrink=0.7)
     axes[0].set_ylabel("latitude (°N)")
     return figure
@@ -294,18 +293,10 @@ def _draw_maps(figure: Figure, axes: Any, globe: _Globe) -> None:
         ),
     )
     for axis, (title, shades, text, colours, vmin, vmax) in zip(axes, panels, strict=True):
-        image = axis.pcolormesh(
-            globe.longitude, globe.latitude, shades, cmap=colours, vmin=vmin, vmax=vmax,
-            shading="nearest", rasterized=True,
-        )  # fmt: skip
-        axis.set_facecolor("0.7")
+        image = _draw_map(
+            axis, globe.longitude, globe.latitude, shades, cmap=colours, vmin=vmin, vmax=vmax
+        )
         axis.set_title(title)
-        axis.set_xlabel("longitude (°E)")
-        # Cells at the poles reach half a row beyond them.
-        bottom, top = axis.get_ylim()
-        axis.set_ylim(max(bottom, -90), min(top, 90))
-        axis.set_aspect("equal")
-        _draw_coastlines(axis)
         figure.colorbar(image, ax=axis, label=text, orientation="horizontal", pad=0.03)
     axes[0].set_ylabel("latitude (°N)")
 
@@ -345,41 +336,42 @@ def _draw_spectra(axis: Axes, spectra: Mapping[str, Any], unit: DisplayUnit, of:
     axis.legend()
 
 
-def _draw_coastlines(axis: Axes) -> None:
-    lines = coastlines()
-    if not lines:
-        return
+def _draw_map(
+    axis: Axes,
+    longitude: npt.NDArray[Any],
+    latitude: npt.NDArray[Any],
+    values: Values,
+    **colours: Any,
+) -> QuadMesh:
+    """One field with coastlines, wherever its longitudes begin; missing cells are grey."""
     from matplotlib.collections import LineCollection
 
-    turns = [line + np.array([turn, 0]) for line in lines for turn in (-360, 0, 360)]
+    image = axis.pcolormesh(
+        longitude, latitude, values, shading="nearest", rasterized=True, **colours
+    )
+    axis.set_facecolor("0.7")
+    axis.set_xlabel("longitude (°E)")
+    # Cells at the poles reach half a row beyond them.
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(max(bottom, -90), min(top, 90))
+    axis.set_aspect("equal")
+    turns = [line + np.array([turn, 0]) for line in coastlines() for turn in (-360, 0, 360)]
     axis.add_collection(LineCollection(turns, colors="black", linewidths=0.5), autolim=False)
+    return image
 
 
 @cache
 def coastlines() -> tuple[Values, ...]:
-    """Longitude and latitude along coasts, if cartopy has them on disk; nothing is fetched.
+    """Longitude and latitude along coasts, each an array of shape (points, 2), to 0.01°.
 
-    Asked for coastlines itself, cartopy would download what it lacks.
+    Natural Earth at 1:110 million, in the public domain; ``examples/make_coastline.py`` made the
+    file.
     """
-    try:
-        import cartopy  # type: ignore[import-not-found]
-        from cartopy.io import Downloader, shapereader  # type: ignore[import-not-found]
-    except ImportError:
-        return ()
-    wanted = ("shapefiles", "natural_earth", "110m", "physical", "coastline")
-    place = {
-        "config": cartopy.config, "resolution": "110m", "category": "physical",
-        "name": "coastline",
-    }  # fmt: skip
-    downloader = Downloader.from_config(wanted)
-    for path in (downloader.pre_downloaded_path(place), downloader.target_path(place)):
-        if path is not None and Path(path).is_file():
-            return tuple(
-                np.asarray(line.coords)[:, :2]
-                for shape in shapereader.Reader(path).geometries()
-                for line in getattr(shape, "geoms", [shape])
-            )
-    return ()
+    points = np.load(Path(__file__).with_name("coastline.npy"), allow_pickle=False)
+    # Where a line ends stands what no longitude can be.
+    ends = np.flatnonzero(points[:, 0] == np.iinfo(points.dtype).max)
+    lines = np.split(points / 100, ends)
+    return tuple(line[number > 0 :] for number, line in enumerate(lines))
 
 
 def _headless_figure(size: tuple[float, float] = (13.5, 3.9)) -> Figure:
