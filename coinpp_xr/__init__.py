@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from coinpp_xr.errors import CompressionWarning, CorruptPayloadError, ModelNotFoundError
+from coinpp_xr.version import __version__
 
 if TYPE_CHECKING:
     from coinpp_xr.archiving import archive, plan_archive
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
     from coinpp_xr.models import Model, load_model
     from coinpp_xr.settings import config
-
-__version__ = "0.1.0"
 
 _LAZY = {
     "AudioPatchCodec": "coinpp_xr.codecs.patches",
@@ -53,6 +52,7 @@ __all__ = [
     "Model",
     "ModelNotFoundError",
     "VolumePatchCodec",
+    "__version__",
     "archive",
     "config",
     "load_model",

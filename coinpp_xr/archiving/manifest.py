@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from coinpp_xr import __version__
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.report import GLOBE_ERRORS
+from coinpp_xr.version import __version__
 
 GROUP = "coinpp_manifest"
 # An array without elements, whose folder holds who is at work: Zarr's listings do not see it.

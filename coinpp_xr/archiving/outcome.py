@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from coinpp_xr import __version__
 from coinpp_xr.archiving.manifest import Manifest, Rows, column, entries_of, kinds_of
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.archiving.work import Failure
@@ -19,6 +18,7 @@ from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.models import load_model
 from coinpp_xr.report import COMPRESSED, Report, VariableReport, display_unit, place_label
 from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
+from coinpp_xr.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Group

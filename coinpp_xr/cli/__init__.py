@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from coinpp_xr import __version__
 from coinpp_xr.cli import (
     archive,
     compare,
@@ -23,6 +22,7 @@ from coinpp_xr.cli import (
     train,
 )
 from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.version import __version__
 
 # NotImplementedError and what torch raises (no such device, out of memory) are RuntimeErrors.
 _EXPECTED_ERRORS = (

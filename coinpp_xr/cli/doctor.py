@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coinpp_xr import __version__
 from coinpp_xr.cli.text import print_columns, tell
+from coinpp_xr.version import __version__
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

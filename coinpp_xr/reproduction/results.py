@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from coinpp_xr import __version__
 from coinpp_xr.files import write_atomically
+from coinpp_xr.version import __version__
 
 _PACKAGES = ("torch", "numpy", "constriction", "imagecodecs", "av")
 
