@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr import peers
 from coinpp_xr.coordinates import area_weights
-from coinpp_xr.peers import Chunk, Goal, Search
+from coinpp_xr.peers import Chunk, Goal, bounded
+from coinpp_xr.peers.search import Search
 
 Float64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -47,14 +47,14 @@ def sperr(chunk: npt.ArrayLike, latitude: npt.ArrayLike, target_rmse: float) -> 
     """SPERR at fixed rate, fixed PSNR and fixed point-wise error; None if it fails."""
     search = _search("SPERR", chunk, latitude, target_rmse)
     # Globes as layers or one by one, as all results so far.
-    peers.sperr(search, with_pictures=False)
+    bounded.sperr(search, with_pictures=False)
     return _smallest(search)
 
 
 def sz3(chunk: npt.ArrayLike, latitude: npt.ArrayLike, target_rmse: float) -> PeerResult | None:
     """SZ3 at an absolute error bound; None if it fails."""
     search = _search("SZ3", chunk, latitude, target_rmse)
-    peers.sz3(search)
+    bounded.sz3(search)
     return _smallest(search)
 
 

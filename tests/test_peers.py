@@ -10,7 +10,9 @@ import pytest
 
 from coinpp_xr import peers
 from coinpp_xr.coordinates import area_weights
-from coinpp_xr.peers import Chunk, Goal, Layout, Method, NotInstalledError, Search
+from coinpp_xr.peers import Chunk, Goal, NotInstalledError
+from coinpp_xr.peers.layouts import ALL_ORDERS, Layout, layouts, pictures
+from coinpp_xr.peers.search import Method, Search
 
 pytest.importorskip("imagecodecs")
 pytest.importorskip("pcodec")
@@ -81,7 +83,7 @@ def test_nothing_finite_is_refused() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_layout_leads_back(count) -> None:
     values = fields(count)
-    cuts = [*peers.layouts(values, peers.ALL_ORDERS, tables=True), *peers.pictures(values)]
+    cuts = [*layouts(values, ALL_ORDERS, tables=True), *pictures(values)]
     assert len({layout.name for layout in cuts}) == len(cuts) == (1 if count == 1 else 11)
     for layout in cuts:
         assert sum(array.size for array in layout.arrays) == values.size
@@ -89,7 +91,7 @@ def test_every_layout_leads_back(count) -> None:
 
 
 def test_no_layers_for_a_single_globe() -> None:
-    assert [layout.name for layout in peers.layouts(fields(1), peers.ALL_ORDERS)] == ["2D"]
+    assert [layout.name for layout in layouts(fields(1), ALL_ORDERS)] == ["2D"]
 
 
 # ---- goals -------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ def test_extreme_values_and_goals_end_in_a_result_or_in_none(name, scale, share)
 @pytest.mark.parametrize("goal", GOALS)
 def test_slow_peers_keep_the_goal(name, goal, monkeypatch) -> None:
     values = np.tile(fields(1), (1, 2, 2))[:, :32, :40]
-    monkeypatch.setattr(peers, "_CLOSE", 0.1)
+    monkeypatch.setattr(peers.search, "_CLOSE", 0.1)
     try:
         found = peers.smallest(name, Chunk.of(values, np.linspace(80, -80, 32)), goal)
     except NotInstalledError as error:
@@ -173,7 +175,7 @@ def rounding(whole: bool = False) -> Method:
 
 def searching(goal: Goal) -> tuple[Search, Layout]:
     search = Search("any", Chunk.of(np.zeros((1, 17, 30)), LATITUDE), goal)
-    return search, next(peers.layouts(search.chunk.values, []))
+    return search, next(layouts(search.chunk.values, []))
 
 
 def test_bisection_ends_just_below_the_goal() -> None:
@@ -192,7 +194,7 @@ def test_a_codec_that_breaks_its_bound_is_tightened_until_it_keeps_it() -> None:
     loose = rounding()
     broken = Method("", loose.encode, lambda stream, like: loose.decode(stream, like) * 2.15)
     search, layout = searching(Goal(max_error=0.3))
-    peers._at_the_bound(search, layout, broken)
+    search.at_the_bound(layout, broken)
     assert search.best.setting == "2D 0.27"
     assert search.best.max_error <= 0.3
 
@@ -200,7 +202,7 @@ def test_a_codec_that_breaks_its_bound_is_tightened_until_it_keeps_it() -> None:
 def test_what_never_keeps_the_goal_is_not_accepted() -> None:
     search, layout = searching(Goal(max_error=0.3))
     ignorant = Method("", lambda array, setting: b"", lambda stream, like: like + 1)
-    peers._at_the_bound(search, layout, ignorant)
+    search.at_the_bound(layout, ignorant)
     search.scan(layout, ignorant, [1.0, 0.1])
     assert search.best is None
 
