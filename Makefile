@@ -52,6 +52,7 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/media_plots.py
 	$(BIN)/python benchmarks/archive_scale.py
 	$(BIN)/python benchmarks/reproduction.py
+	$(BIN)/python benchmarks/science.py
 	$(BIN)/python benchmarks/tables.py
 
 clean:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from science_tables import science_tables
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -20,6 +21,7 @@ ARCHIVES = HERE.parent / "docs" / "archives.md"
 MODELS_PAGE = HERE.parent / "docs" / "models.md"
 PRETRAINED = HERE.parent / "pretrained"
 REPRODUCE = HERE.parent / "docs" / "reproduce.md"
+SCIENCE = HERE.parent / "docs" / "science.md"
 START, END = "<!-- results -->\n", "<!-- /results -->"
 
 
@@ -832,6 +834,7 @@ def main() -> None:
         ARCHIVES: with_results(ARCHIVES, archive_scale()),
         MODELS_PAGE: models_page(),
         REPRODUCE: with_results(REPRODUCE, reproduction()),
+        SCIENCE: with_results(SCIENCE, science_tables(load("science"))),
     }
     if "--check" in sys.argv:
         old = [page.name for page, content in pages.items() if page.read_text() != content]
