@@ -99,7 +99,8 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 def test_training_needs_no_more_than_a_bare_machine_has() -> None:
-    needed, waiting = set(), ["coinpp_xr.training"]
+    needed: set[str] = set()
+    waiting = ["coinpp_xr.training"]
     while waiting:
         module = waiting.pop()
         if module not in needed:

@@ -19,11 +19,11 @@ from coinpp_xr.siren import ModulatedSiren
 from coinpp_xr.training import (
     TrainingConfig,
     TrainingData,
-    _Training,
     inner_loop,
     meta_learn,
     siren_from_checkpoint,
 )
+from coinpp_xr.training.outer_loop import _Training
 
 OMEGA0, WIDTH, DEPTH, LATENTS = 7.0, 5, 3, 4
 MAPS, KINDS = ("linear", "relu", "siren"), ("shifts", "scales", "both", "amplitudes")

@@ -31,13 +31,8 @@ from coinpp_xr.network import LinearTail, QuantizedTail
 from coinpp_xr.patch_building import patch_presets, to_patches, train_patches
 from coinpp_xr.patch_candidates import check_latent_dim, choose_patch_network
 from coinpp_xr.siren import ModulatedSiren
-from coinpp_xr.training import (
-    PRESETS,
-    TrainingConfig,
-    TrainingData,
-    _Training,
-    read_checkpoint,
-)
+from coinpp_xr.training import PRESETS, TrainingConfig, TrainingData, read_checkpoint
+from coinpp_xr.training.outer_loop import _Training
 
 QUICK = {"width": 16, "depth": 2, "steps": 20, "batch_size": 8}
 BOXES = [BoxGrid((9,), -5.0, 5.0), BoxGrid((4, 6)), BoxGrid((3, 2, 5), 0.0, 1.0)]

@@ -24,13 +24,13 @@ from coinpp_xr.training import (
     PRESETS,
     TrainingConfig,
     TrainingData,
-    _Training,
-    eof_scores,
     log_path,
     meta_learn,
     read_checkpoint,
     siren_from_checkpoint,
 )
+from coinpp_xr.training.objectives import eof_scores
+from coinpp_xr.training.outer_loop import _Training
 
 GRID = next(SphereGrid.usual_layouts(12, 24))
 SMALL = TrainingConfig(
@@ -150,7 +150,7 @@ def test_spikes_are_skipped_logged_and_rolled_back() -> None:
     state = training._fresh()
     for _ in range(60):
         training._outer_step(state)
-    good = training._snapshot(state)
+    good = state.snapshot()
     with torch.no_grad():
         state.siren.weights[-1].mul_(100)  # the network goes astray
     for _ in range(5):
@@ -158,7 +158,7 @@ def test_spikes_are_skipped_logged_and_rolled_back() -> None:
     assert [r["event"] for r in records] == ["spike"] * 5
     training._roll_back(state, good)
     assert state.lr_factor == 0.5
-    assert all(torch.equal(t, good[name]) for name, t in training._snapshot(state).items())
+    assert all(torch.equal(t, good[name]) for name, t in state.snapshot().items())
 
 
 def test_ctrl_c_keeps_a_checkpoint(tmp_path) -> None:
