@@ -18,13 +18,8 @@ from coinpp_xr.chunk import decode_chunk, encode_chunk
 from coinpp_xr.codecs.base import DEFAULT_BITS
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CompressionWarning
-from coinpp_xr.metrics import (
-    chunk_rmse,
-    display_unit,
-    globe_errors,
-    in_digits,
-    temperature_scale,
-)
+from coinpp_xr.labels import display_unit, in_digits, temperature_scale
+from coinpp_xr.metrics import chunk_rmse, globe_errors
 from coinpp_xr.models import Model, cache_folder, shipped_models
 from coinpp_xr.notebook_html import block, head, table
 from coinpp_xr.report import plain_text

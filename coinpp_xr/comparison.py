@@ -20,10 +20,11 @@ from coinpp_xr import peers
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.files import write_atomically
+from coinpp_xr.labels import display_unit
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.peers import Chunk, Goal, NotInstalledError
+from coinpp_xr.plots import plot_errors
 from coinpp_xr.reference import FRACTION
-from coinpp_xr.report import display_unit, plot_errors
 from coinpp_xr.selection import Layout
 
 if TYPE_CHECKING:

@@ -19,14 +19,8 @@ import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid, area_weights
 from coinpp_xr.data import horizontal_axes
-from coinpp_xr.metrics import (
-    DisplayUnit,
-    batch_dims,
-    display_unit,
-    globe_label,
-    in_digits,
-    zonal_spectrum,
-)
+from coinpp_xr.labels import DisplayUnit, batch_dims, display_unit, globe_label, in_digits
+from coinpp_xr.metrics import zonal_spectrum
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,42 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coinpp_xr.codecs.base import NO_MODEL
-from coinpp_xr.metrics import (
-    COMPRESSED,
-    GLOBE_ERRORS,
-    DisplayUnit,
-    StoredChunk,
-    VariableReport,
-    chunk_rmse,
-    display_unit,
-    globe_errors,
-    in_digits,
-    per_byte,
-    place_label,
-    variable_report,
-)
+from coinpp_xr.labels import in_digits
 from coinpp_xr.notebook_html import block, items, table
-from coinpp_xr.plots import plot_errors, plot_maps
+from coinpp_xr.variable_report import COMPRESSED, VariableReport, per_byte
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-__all__ = [
-    "COMPRESSED",
-    "GLOBE_ERRORS",
-    "DisplayUnit",
-    "Report",
-    "StoredChunk",
-    "VariableReport",
-    "chunk_rmse",
-    "display_unit",
-    "globe_errors",
-    "place_label",
-    "plain_text",
-    "plot_errors",
-    "plot_maps",
-    "variable_report",
-]
 
 _TEXT_WIDTH = 100
 

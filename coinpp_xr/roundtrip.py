@@ -20,21 +20,15 @@ from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.data import horizontal_axes
 from coinpp_xr.errors import CompressionWarning
-from coinpp_xr.metrics import (
-    GLOBE_ERRORS,
-    StoredChunk,
-    VariableReport,
-    globe_errors,
-    in_digits,
-    measured_errors,
-    variable_report,
-)
+from coinpp_xr.labels import in_digits
+from coinpp_xr.metrics import GLOBE_ERRORS, globe_errors
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.notebook_html import block, details, field_png, head, numbers, picture
 from coinpp_xr.plots import plot_result
 from coinpp_xr.progress import Progress
 from coinpp_xr.report import Report, times_smaller
 from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable
+from coinpp_xr.variable_report import StoredChunk, VariableReport, measured_errors, variable_report
 from coinpp_xr.xarray_encoding import whole_globe_chunks
 
 if TYPE_CHECKING:

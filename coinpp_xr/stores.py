@@ -19,7 +19,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.report import StoredChunk
+from coinpp_xr.variable_report import StoredChunk
 from coinpp_xr.xarray_encoding import find_codec
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.report import chunk_rmse, globe_errors
+from coinpp_xr.metrics import chunk_rmse, globe_errors
 from coinpp_xr.residual import Bound
 
 # Sums in another order differ by this much.

@@ -15,18 +15,13 @@ from zarr.storage import ZipStore
 
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
+from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.parallel import thread_count
 from coinpp_xr.planning import Settings, check_codec, check_new, design, with_a_rate
-from coinpp_xr.report import GLOBE_ERRORS, Report, VariableReport, variable_report
-from coinpp_xr.selection import (
-    Layout,
-    check_rates,
-    choose_variables,
-    rates_by_variable,
-    rates_of,
-)
+from coinpp_xr.report import Report
+from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable, rates_of
 from coinpp_xr.stores import (
     chunk_nbytes,
     codec_of,
@@ -37,6 +32,7 @@ from coinpp_xr.stores import (
     put_whole,
     stored_chunks,
 )
+from coinpp_xr.variable_report import VariableReport, variable_report
 from coinpp_xr.verification import block_errors, check_target
 from coinpp_xr.xarray_encoding import find_codec
 

@@ -28,7 +28,7 @@ LAYERS = {
     "training": "training eofs candidates patch_candidates data building sizing patch_learning "
     "deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",
-    "reports": "metrics selection plots report coin peers",
+    "reports": "labels metrics variable_report selection plots report coin peers",
     "datasets": "accessor roundtrip catalogue comparison model_choice planning verification "
     "stores writing compressed_file",
     "archives": "archiving",

@@ -16,18 +16,12 @@ import xarray as xr
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import Rate
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.metrics import zonal_spectrum
-from coinpp_xr.plots import coastlines, plot_result
-from coinpp_xr.report import (
-    Report,
-    StoredChunk,
-    VariableReport,
-    display_unit,
-    globe_errors,
-    plot_maps,
-    variable_report,
-)
+from coinpp_xr.labels import display_unit
+from coinpp_xr.metrics import globe_errors, zonal_spectrum
+from coinpp_xr.plots import coastlines, plot_maps, plot_result
+from coinpp_xr.report import Report
 from coinpp_xr.residual import Bound
+from coinpp_xr.variable_report import StoredChunk, VariableReport, variable_report
 
 LATITUDE = np.array([90.0, 45.0, 0.0, -60.0])
 LONGITUDE = np.array([0.0, 120.0, 240.0])
@@ -522,9 +516,9 @@ def test_maps_can_be_drawn_in_threads() -> None:
 
 def test_maps_leave_pyplot_alone() -> None:
     script = (
-        "import sys, numpy as np, xarray as xr, coinpp_xr.report as r\n"
+        "import sys, numpy as np, xarray as xr, coinpp_xr.plots as p\n"
         "a = xr.DataArray(np.ones((2, 2)), {'lat': [1., 0.], 'lon': [0., 1.]}, ('lat', 'lon'))\n"
-        "r.plot_maps(a, a)\n"
+        "p.plot_maps(a, a)\n"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -18,7 +18,7 @@ import zarr
 
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Kind
-from coinpp_xr.report import GLOBE_ERRORS
+from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.version import __version__
 
 GROUP = "coinpp_manifest"

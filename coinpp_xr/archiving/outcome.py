@@ -15,9 +15,11 @@ from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.archiving.work import Failure
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.labels import display_unit, place_label
 from coinpp_xr.models import load_model
-from coinpp_xr.report import COMPRESSED, Report, VariableReport, display_unit, place_label
+from coinpp_xr.report import Report
 from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
+from coinpp_xr.variable_report import COMPRESSED, VariableReport
 from coinpp_xr.version import __version__
 
 if TYPE_CHECKING:

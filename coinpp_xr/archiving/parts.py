@@ -10,9 +10,9 @@ import xarray as xr
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.tiling import Tiling, block_shape, shard_shape
 from coinpp_xr.archiving.work import Job
+from coinpp_xr.labels import place_label
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.planning import Design
-from coinpp_xr.report import place_label
 from coinpp_xr.selection import Layout
 
 

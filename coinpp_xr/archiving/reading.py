@@ -27,8 +27,8 @@ from coinpp_xr.archiving.tiling import Tiling, block_shape
 from coinpp_xr.archiving.work import Failure, Job, examine, in_plain_errors, stored
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.data.sources import one_line
+from coinpp_xr.labels import place_label
 from coinpp_xr.model_choice import Choice
-from coinpp_xr.report import place_label
 from coinpp_xr.selection import Layout
 from coinpp_xr.stores import codec_of, dims_of, local_path, stored_payloads
 

@@ -21,7 +21,7 @@ from coinpp_xr.archiving.manifest import GROUP, Rows, new_row
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.data.sources import one_line
-from coinpp_xr.report import GLOBE_ERRORS, chunk_rmse
+from coinpp_xr.metrics import GLOBE_ERRORS, chunk_rmse
 from coinpp_xr.stores import codec_of, stored_payloads
 from coinpp_xr.verification import block_errors, check_target
 

@@ -1,0 +1,112 @@
+"""What people read: units, places in an array, numbers in digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coinpp_xr.data import horizontal_axes
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class DisplayUnit:
+    """The unit that people read: shown = scale × value + offset; differences take no offset."""
+
+    label: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+def display_unit(attrs: Mapping[Any, Any]) -> DisplayUnit:
+    """°C for temperatures in K, °C or °F, otherwise the unit that the attributes name.
+
+    Parameters
+    ----------
+    attrs : mapping
+        Attributes of a variable. ``units`` is parsed; ``units_metadata`` (CF 1.11) or a standard
+        name with ``anomaly`` marks a temperature difference, which has no zero to move.
+
+    Returns
+    -------
+    DisplayUnit
+        With an empty label where there are no units.
+    """
+    text = str(attrs.get("units", ""))
+    celsius = temperature_scale(text)
+    if celsius is None:
+        return DisplayUnit(text)
+    scale, offset = celsius
+    is_difference = attrs.get("units_metadata") == "temperature: difference" or "anomaly" in str(
+        attrs.get("standard_name", "")
+    )
+    return DisplayUnit("°C", scale, 0.0 if is_difference else offset)
+
+
+@cache
+def temperature_scale(text: str) -> tuple[float, float] | None:
+    """Scale and offset from a temperature unit to °C; None for any other unit."""
+    # No name of these units holds a digit, and arithmetic in an attribute is not worth parsing.
+    if not text or any(c.isdigit() for c in text):
+        return None
+    from cf_xarray.units import units
+
+    scales = {
+        units.Unit("kelvin"): (1.0, -273.15),
+        units.Unit("degree_Celsius"): (1.0, 0.0),
+        units.Unit("degree_Fahrenheit"): (5 / 9, -160 / 9),
+    }
+    for spelling in (text, text.lower()):  # "Kelvin" and "Fahrenheit" are common in files
+        try:
+            unit = units.Unit(spelling)
+        except Exception:  # pint's parser has errors of many kinds
+            continue
+        return scales.get(unit)
+    return None
+
+
+def batch_dims(array: xr.DataArray) -> list[Any]:
+    """The dimensions other than latitude and longitude, in the array's order."""
+    latitude, longitude = horizontal_axes(array)
+    return [dim for dim in array.dims if dim not in {*latitude.dims, *longitude.dims}]
+
+
+def globe_label(array: xr.DataArray, batch: list[Any], index: int) -> str:
+    """``time=2026-03-25T07:00, member=3`` for a flat index along the batch dimensions."""
+    if not batch:
+        return ""
+    positions = np.unravel_index(index, [array.sizes[dim] for dim in batch])
+    pairs = zip(batch, positions, strict=True)
+    return ", ".join(f"{dim}={_coordinate(array, dim, int(position))}" for dim, position in pairs)
+
+
+def place_label(array: xr.DataArray, dims: Sequence[Any], where: Sequence[slice]) -> str:
+    """``time=2026-03-25T07:00 … 2026-05-28T01:00, member=3`` for a part of an array."""
+    parts = []
+    for dim, part in zip(dims, where, strict=True):
+        first, last, _ = part.indices(array.sizes[dim])
+        ends = dict.fromkeys(str(_coordinate(array, dim, i)) for i in (first, last - 1))
+        parts.append(f"{dim}={' … '.join(ends)}")
+    return ", ".join(parts)
+
+
+def _coordinate(array: xr.DataArray, dim: Any, position: int) -> Any:
+    """The coordinate at a position, or the position where there is none."""
+    if dim not in array.coords:
+        return position
+    value = array[dim].to_numpy()[position]
+    return np.datetime_as_string(value, unit="m") if isinstance(value, np.datetime64) else value
+
+
+def in_digits(value: float | None) -> str:
+    """Three digits, never in powers of ten where that can be helped."""
+    if value is None:
+        return "–"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "−") if value < 0 else text

@@ -1,0 +1,307 @@
+"""What compression did to one variable, at what cost and error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.bitstream import Kind
+from coinpp_xr.codecs.base import NO_MODEL, Rate
+from coinpp_xr.labels import batch_dims, display_unit, globe_label, in_digits, place_label
+from coinpp_xr.metrics import chunk_rmse
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from coinpp_xr.models import Model
+
+COMPRESSED = "compressed"
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """One payload: which globes it holds, and how.
+
+    Parameters
+    ----------
+    where : tuple of slice
+        Along the axes other than latitude and longitude, in the array's order.
+    nbytes : int
+    kind : Kind
+    """
+
+    where: tuple[slice, ...]
+    nbytes: int
+    kind: Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariableReport:
+    """What happened to one variable, and at what cost and error.
+
+    Parameters
+    ----------
+    name : str
+    outcome : str
+        ``compressed``, or in plain words why the variable, or parts of it, were not.
+    unit : str
+        Of all errors: °C for temperatures in K, °C or °F, else the variable's own, "" if unknown.
+    n_globes, n_points, missing_cells : int
+        Missing cells are NaN or infinite in the original; no error counts them.
+    nbytes : int or None
+        Of all payloads, without a model; None for a variable that was left alone.
+    schemes : dict
+        How many chunks are stored in which way, such as ``{"latents in time": 3, "grid": 1}``.
+    model : str
+        Name of the model that decoding needs; ``none`` if it needs none.
+    model_nbytes : int
+        What it takes: in the store's metadata if it is embedded, else the size of its file. A
+        model that is embedded in vain counts, too.
+    model_embedded : bool
+    model_choice : str
+        Why this model, where several could be had.
+    bits : int or None
+        Per latent, as asked.
+    target_rmse : float or None
+        As asked, for every chunk.
+    bound : float or None
+        As asked, for every value; a fraction of it where ``bound_relative``.
+    bound_relative : bool
+    rmse : float or None
+        Weighted by cos(latitude), over all valid cells of all globes.
+    rmse_plain : float or None
+        Every cell of the grid counts the same, those at the poles too.
+    max_error : float or None
+        Largest absolute error of a cell.
+    bias : float or None
+        Area-weighted mean of reconstruction − original.
+    worst_chunk_rmse : float or None
+        The largest area-weighted RMSE of a single chunk, which the target holds for.
+    worst_chunk_label : str
+        Its coordinates along the axes other than latitude and longitude.
+    worst_globe_rmse : float or None
+        The largest area-weighted RMSE of a single globe.
+    worst_globe_index : int or None
+        Its position in C order along the axes other than latitude and longitude.
+    worst_globe_label : str
+        Its coordinates along those axes.
+    encode_seconds, decode_seconds : float or None
+        Time in the codec alone, without reading the data.
+
+    All errors are None where nothing was encoded or no cell is valid.
+    """
+
+    name: str
+    outcome: str
+    unit: str = ""
+    n_globes: int = 0
+    n_points: int = 0
+    missing_cells: int = 0
+    nbytes: int | None = None
+    schemes: dict[str, int] = field(default_factory=dict)
+    model: str = NO_MODEL
+    model_nbytes: int = 0
+    model_embedded: bool = False
+    model_choice: str = ""
+    bits: int | None = None
+    target_rmse: float | None = None
+    bound: float | None = None
+    bound_relative: bool = False
+    rmse: float | None = None
+    rmse_plain: float | None = None
+    max_error: float | None = None
+    bias: float | None = None
+    worst_chunk_rmse: float | None = None
+    worst_chunk_label: str = ""
+    worst_globe_rmse: float | None = None
+    worst_globe_index: int | None = None
+    worst_globe_label: str = ""
+    encode_seconds: float | None = None
+    decode_seconds: float | None = None
+
+    @property
+    def raw_nbytes_float32(self) -> int:
+        """Size of the values as plain float32, whatever their own dtype."""
+        return 4 * self.n_points
+
+    @property
+    def ratio(self) -> float | None:
+        """Plain float32 bytes per compressed byte."""
+        return per_byte(self.raw_nbytes_float32, self.nbytes)
+
+    @property
+    def ratio_with_model(self) -> float | None:
+        """As ``ratio``, with the model added to the compressed bytes."""
+        return per_byte(self.raw_nbytes_float32, (self.nbytes or 0) + self.model_nbytes)
+
+    @property
+    def bits_per_point(self) -> float | None:
+        """Compressed bits per grid point (bpp), without the model."""
+        return None if self.nbytes is None else 8 * self.nbytes / self.n_points
+
+    @property
+    def asked(self) -> str:
+        """The target or bound, for people; empty if there was none."""
+        if self.bound is not None:
+            return (
+                f"±{100 * self.bound:g} %" if self.bound_relative else f"±{in_digits(self.bound)}"
+            )
+        return "" if self.target_rmse is None else f"RMSE {in_digits(self.target_rmse)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: numbers, strings and None."""
+        return asdict(self) | {
+            "raw_nbytes_float32": self.raw_nbytes_float32,
+            "ratio": self.ratio,
+            "ratio_with_model": self.ratio_with_model,
+            "bits_per_point": self.bits_per_point,
+        }
+
+
+def per_byte(raw: int, nbytes: int | None) -> float | None:
+    return raw / nbytes if nbytes else None
+
+
+def variable_report(
+    array: xr.DataArray,
+    errors: npt.NDArray[np.void],
+    chunks: Sequence[StoredChunk],
+    *,
+    model: Model | None,
+    rate: Rate,
+    embedded_nbytes: int = 0,
+    model_choice: str = "",
+    encode_seconds: float | None = None,
+    decode_seconds: float | None = None,
+) -> VariableReport:
+    """Summarise the errors of one variable.
+
+    Parameters
+    ----------
+    array : DataArray
+        The original: its name, attributes and coordinates are used, not its values.
+    errors : structured array of dtype GLOBE_ERRORS
+        One entry per globe, in the shape and order of the array's axes other than latitude and
+        longitude; see :func:`globe_errors`.
+    chunks : sequence of StoredChunk
+        What was written. A chunk of fill values only, which Zarr does not write, is not among
+        them.
+    model : Model or None
+        That was at hand for it.
+    rate : Rate
+        In the data's unit.
+    embedded_nbytes : int
+        What the model takes in the store's metadata; 0 if it is not there.
+    model_choice : str
+    encode_seconds, decode_seconds : float, optional
+    """
+    unit = display_unit(array.attrs)
+    measured = measured_errors(array, errors)
+    if chunks and measured["rmse"] is not None:
+        rmse, chunk = max(
+            ((chunk_rmse(errors[chunk.where]), chunk) for chunk in chunks), key=lambda c: c[0]
+        )
+        measured["worst_chunk_rmse"] = unit.scale * rmse
+        measured["worst_chunk_label"] = place_label(array, batch_dims(array), chunk.where)
+    needed = model is not None and any(chunk.kind.has_model for chunk in chunks)
+    target, bound = rate.target_rmse, rate.bound
+    if bound is not None and not bound.relative:
+        bound = replace(bound, error=unit.scale * bound.error)
+    return VariableReport(
+        name=str(array.name),
+        outcome=_outcome(errors, chunks, model, rate.bits),
+        unit=unit.label,
+        n_points=array.size,
+        nbytes=sum(chunk.nbytes for chunk in chunks),
+        schemes=dict(Counter(_in_words(chunk.kind) for chunk in chunks)),
+        model=model.name if model is not None and (needed or embedded_nbytes) else NO_MODEL,
+        model_nbytes=embedded_nbytes or (model.nbytes if model is not None and needed else 0),
+        model_embedded=embedded_nbytes > 0,
+        model_choice=model_choice,
+        bits=rate.bits,
+        target_rmse=None if target is None else unit.scale * target,
+        bound=None if bound is None else bound.error,
+        bound_relative=bound is not None and bound.relative,
+        encode_seconds=encode_seconds,
+        decode_seconds=decode_seconds,
+        **measured,
+    )
+
+
+def measured_errors(array: xr.DataArray, errors: npt.NDArray[np.void]) -> dict[str, Any]:
+    """The fields of a :class:`VariableReport` that tell the errors, in the display unit.
+
+    Parameters
+    ----------
+    array : DataArray
+        The original: its attributes and coordinates are used, not its values.
+    errors : structured array of dtype GLOBE_ERRORS
+        See :func:`variable_report`.
+    """
+    facts: dict[str, Any] = {
+        "n_globes": errors.size,
+        "missing_cells": int(errors["missing"].sum()),
+        **dict.fromkeys(("rmse", "rmse_plain", "max_error", "bias")),
+        "worst_globe_rmse": None,
+        "worst_globe_index": None,
+        "worst_globe_label": "",
+    }
+    seen = errors[errors["valid"] > 0]
+    if not seen.size:
+        return facts
+    scale = display_unit(array.attrs).scale
+    mean_squares = np.zeros(errors.shape)
+    np.divide(errors["squared"], errors["weight"], out=mean_squares, where=errors["valid"] > 0)
+    worst = int(mean_squares.argmax())
+    area = seen["weight"].sum()
+    return facts | {
+        "rmse": scale * float(np.sqrt(seen["squared"].sum() / area)),
+        "rmse_plain": scale * float(np.sqrt(seen["plain"].sum() / seen["valid"].sum())),
+        "max_error": scale * float(seen["largest"].max()),
+        "bias": scale * float(seen["signed"].sum() / area),
+        "worst_globe_rmse": scale * float(np.sqrt(mean_squares.max())),
+        "worst_globe_index": worst,
+        "worst_globe_label": globe_label(array, batch_dims(array), worst),
+    }
+
+
+def _in_words(kind: Kind) -> str:
+    return kind.name.lower().replace("_", " ")
+
+
+def _outcome(
+    errors: npt.NDArray[np.void],
+    chunks: Sequence[StoredChunk],
+    model: Model | None,
+    bits: int | None,
+) -> str:
+    """``compressed``, or why some chunks were not."""
+    if not errors["valid"].any():
+        return "stored without loss: missing values only"
+    kept = [errors[chunk.where] for chunk in chunks if chunk.kind == Kind.LOSSLESS]
+    if not kept:
+        return COMPRESSED
+    lows, highs = [e["low"].min() for e in kept], [e["high"].max() for e in kept]
+    if all(low > high for low, high in zip(lows, highs, strict=True)):
+        reason = "missing values only"
+    elif all(low >= high for low, high in zip(lows, highs, strict=True)):
+        reason = "constant, or missing values only"
+    elif bits is None or model is None:
+        reason = "nothing smaller meets the target"
+    else:
+        reason = (
+            f"values {min(lows):.6g} … {max(highs):.6g}, which model {model.name!r} "
+            f"({model.offset:.6g} … {model.offset + model.scale:.6g} {model.units}) does not "
+            "explain, or too few to gain anything"
+        )
+    if len(kept) == len(chunks):
+        return f"stored without loss: {reason}"
+    return (
+        f"{COMPRESSED}, except for {len(kept)} of {len(chunks)} chunks stored without loss: "
+        f"{reason}"
+    )
