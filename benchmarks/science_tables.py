@@ -72,8 +72,8 @@ LINES: dict[str, dict[str, Callable[[Row], str]]] = {
 def science_tables(result: dict[str, Any]) -> str:
     data = {part: text.replace(" x ", " × ") for part, text in result["data"].items()}
     parts = [
-        f"### Half a year of simulated weather\n\n{data['simulation']}, from after the data that the "
-        "model was trained on.\n",
+        f"### Half a year of simulated weather\n\n{data['simulation']}, from after the data that "
+        "the model was trained on.\n",
         grid(result["simulation"]),
         f"### Real weather\n\nERA5: {data['era5']}; too few times for the numbers that need a "
         "series.\n",

@@ -1,0 +1,200 @@
+"""The figures of docs/how-it-works.md.
+
+    COINPP_DATA=... python benchmarks/how_it_works.py       # trains a small SIREN for two minutes
+
+Real ERA5 is from the last six globes of examples/era5_t2m_46x90.nc: the shipped model's reference
+holds the first six.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("agg")
+
+from common import RESULTS, open_variable
+from matplotlib import pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+
+from coinpp_xr import COINppCodec, load_model
+from coinpp_xr.coordinates import SphereGrid, area_weights
+from coinpp_xr.fitting import Origin, gauss_newton
+from coinpp_xr.plots import coastlines
+from coinpp_xr.reproduction.datasets import PAPER_RANGE, STUDIES, material
+from coinpp_xr.reproduction.training_runs import Bench, Task
+
+ROOT = RESULTS.parent.parent
+IMAGES = ROOT / "docs" / "images" / "how"
+CELSIUS = 273.15
+BOUND = 0.5
+# Colour-blind safe (Wong 2011).
+BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+
+
+def globe_map(axis: Any, grid: SphereGrid, values: Any, title: str, **colours: Any) -> None:
+    axis.pcolormesh(grid.longitude, grid.latitude, values, shading="nearest", **colours)
+    for line in coastlines():
+        for turn in (0, 360):
+            axis.plot(line[:, 0] + turn, line[:, 1], "k", lw=0.4)
+    axis.set(xlim=(0, 358), ylim=(-90, 90), aspect="equal", xticks=[], yticks=[])
+    axis.set_title(title, fontsize=9)
+
+
+def save(figure: Any, name: str) -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(IMAGES / f"{name}.png", dpi=100, bbox_inches="tight")
+    plt.close(figure)
+
+
+# ---- the way of the data -------------------------------------------------------------------------
+
+
+def way() -> None:
+    """Boxes from a chunk to a payload; every control takes the part of its colour."""
+    figure, axis = plt.subplots(figsize=(10, 3.6))
+    axis.set(xlim=(0, 100), ylim=(0, 38))
+    axis.axis("off")
+
+    def box(x: float, y: float, text: str, colour: str = "black") -> None:
+        axis.add_patch(
+            FancyBboxPatch((x, y), 15, 7, boxstyle="round,pad=0.4", fc="white", ec=colour, lw=1.6)
+        )
+        axis.text(x + 7.5, y + 3.5, text, ha="center", va="center", fontsize=9, color=colour)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], colour: str = "black") -> None:
+        axis.annotate(
+            "", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.4}
+        )
+
+    box(1, 15, "chunk of globes")
+    box(21, 15, "set aside NaN,\n±Inf, fill values")
+    box(43, 27, "fit latents of\nthe network", BLUE)
+    box(43, 15, "transform in time\nand on the sphere", GREEN)
+    box(43, 3, "round to a lattice,\npredict each cell", RED)
+    box(63, 27, "quantize to b bits", BLUE)
+    box(63, 15, "quantize with the\nlargest step", GREEN)
+    box(63, 3, "code by mixed\npredictions", RED)
+    box(84, 15, "decode, check,\npack with CRC")
+    arrow((16.6, 18.5), (20.4, 18.5))
+    for y, colour in ((30.5, BLUE), (18.5, GREEN), (6.5, RED)):
+        arrow((36.6, 18.5), (42.4, y), colour)
+        arrow((58.6, y), (62.4, y), colour)
+        arrow((78.6, y), (83.4, 18.5), colour)
+    arrow((50.5, 26.4), (50.5, 22.6), GREEN)
+    arrow((50.5, 14.4), (50.5, 10.6), RED)
+    for y, text, colour in (
+        (35.6, "bits", BLUE),
+        (23.6, "target_rmse", GREEN),
+        (11.6, "max_error", RED),
+    ):
+        axis.text(63 + 7.5, y, text, ha="center", va="center", color=colour, family="monospace")
+    save(figure, "way")
+
+
+# ---- a SIREN and its latents ---------------------------------------------------------------------
+
+
+def siren() -> None:
+    """A SIREN meta-learned on simulated weather: mean state, and one latent at a time."""
+    study = STUDIES["weather"]
+    config = study.config(8, quick=True, **study.matrix_changes(quick=True))
+    network = Bench(ROOT / "out" / "how", None, True).networks([Task("weather", config)])[0]
+    data = material("weather", None, True)
+    points, weights = data.points, np.full((1, len(data.points)), 1 / len(data.points), np.float32)
+    train = data.training.train
+    learned = gauss_newton(
+        network, points, train[::20], weights=weights, chord_steps=3, own_steps=0
+    )
+    mean = learned.mean(0)
+    # Principal axes, each as long as the standard deviation along it.
+    _, sizes, axes_of = np.linalg.svd(learned - mean, full_matrices=False)
+    step = axes_of * (sizes / np.sqrt(len(learned)))[:, None]
+    shape, (low, scale) = data.patch, PAPER_RANGE
+    grid = SphereGrid(np.linspace(90, -90, shape[0]), np.arange(shape[1]) * 360 / shape[1])
+
+    def field(latents: Any) -> Any:
+        values = network(points, latents[None].astype(np.float32))[0, :, 0]
+        return values.reshape(shape) * scale + low
+
+    figure, axes = plt.subplots(2, 3, figsize=(10, 3.9))
+    globe_map(axes[0, 0], grid, field(mean) - CELSIUS, "mean latents", vmin=-45, vmax=35)
+    for axis, number in zip(axes.flat[1:], (0, 1, 2, 4, 7), strict=True):
+        change = field(mean + step[number]) - field(mean)
+        most = float(np.quantile(np.abs(change), 0.99))
+        title = f"direction {number + 1}: ±{most:.1f} K"
+        globe_map(axis, grid, change, title, cmap="RdBu_r", vmin=-most, vmax=most)
+    figure.tight_layout()
+    save(figure, "siren")
+
+
+def latents() -> None:
+    """The shipped model on a globe of ERA5: more and more latents."""
+    model = load_model("t2m-46x90")
+    array = open_variable(ROOT / "examples" / "era5_t2m_46x90.nc")[-1]
+    grid = SphereGrid(array["lat"].values, array["lon"].values)
+    weights = area_weights(grid.latitude, len(grid.longitude))
+    original = array.values.astype(np.float64)
+    features = ((original.reshape(1, -1, 1) - model.offset) / model.scale).astype(np.float32)
+    figure, axes = plt.subplots(2, 4, figsize=(13, 3.9))
+    globe_map(axes[0, 0], grid, original - CELSIUS, "ERA5", vmin=-45, vmax=35)
+    axes[1, 0].axis("off")
+    for column, count in enumerate((16, 128, 800), 1):
+        network = model.network.truncated(count)
+        weight = weights.reshape(1, -1).astype(np.float32)
+        origin = Origin.of(network, grid.points, weight)
+        found = (features - origin.output).reshape(1, -1) @ origin.step.T
+        values = network(grid.points, found)[0, :, 0].reshape(original.shape)
+        values = values * model.scale + model.offset
+        rmse = np.sqrt((weights * (values - original) ** 2).sum())
+        globe_map(axes[0, column], grid, values - CELSIUS, f"{count} latents", vmin=-45, vmax=35)
+        globe_map(
+            axes[1, column], grid, values - original, f"error, RMSE {rmse:.1f} K",
+            cmap="RdBu_r", vmin=-10, vmax=10,
+        )  # fmt: skip
+    figure.tight_layout()
+    save(figure, "latents")
+
+
+# ---- a bound -------------------------------------------------------------------------------------
+
+
+def bound() -> None:
+    """One circle of latitude under a bound, and its errors under both controls."""
+    array = open_variable(ROOT / "examples" / "era5_t2m_46x90.nc")[6:]
+    values, latitude = array.values.astype(np.float64), array["lat"].values
+    bounded = COINppCodec("t2m-46x90", max_error=BOUND)
+    aimed = COINppCodec("t2m-46x90", target_rmse=BOUND)
+    decoded = {codec: codec.decode(codec.encode(array.values)) for codec in (bounded, aimed)}
+    row = int(np.abs(latitude - 46).argmin())
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), width_ratios=(3, 2))
+    circle = values[0, row] - CELSIUS
+    longitude = array["lon"].values
+    left.fill_between(longitude, circle - BOUND, circle + BOUND, color=GREY, alpha=0.5, lw=0)
+    for codec, colour, label in ((bounded, RED, f"max_error={BOUND}"),
+                                 (aimed, GREEN, f"target_rmse={BOUND}")):  # fmt: skip
+        left.plot(longitude, decoded[codec][0, row] - CELSIUS, ".-", ms=3, lw=0.8, color=colour,
+                  label=label)  # fmt: skip
+        error = (decoded[codec] - values).ravel()
+        right.hist(error, np.linspace(-2.5, 2.5, 101), histtype="step", color=colour, label=label)
+    left.set(xlabel="longitude, °E", ylabel=f"°C at {latitude[row]:g} °N", xlim=(60, 160))
+    inside = circle[(longitude >= 60) & (longitude <= 160)]
+    low, high = inside.min(), inside.max()
+    left.set_ylim(low - 2, high + 2)
+    right.set(xlabel="error, K", ylabel="cells")
+    left.legend(fontsize=8)
+    figure.tight_layout()
+    save(figure, "bound")
+
+
+def main() -> None:
+    way()
+    bound()
+    latents()
+    siren()
+
+
+if __name__ == "__main__":
+    main()
