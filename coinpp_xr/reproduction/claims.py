@@ -78,10 +78,12 @@ def table(records: Records) -> str:
 
 
 def _all(verdicts: dict[str, bool | None], seen: Iterable[str]) -> Verdict:
-    """Of verdicts by data; None is undecided."""
+    """Of verdicts by data or by codec; None is undecided."""
     words = "; ".join(seen)
     if all(verdicts.values()):
         return Verdict(HOLDS, words)
+    if set(verdicts.values()) == {None}:
+        return Verdict(UNTESTED, words)
     kept = [name for name, holds in verdicts.items() if holds]
     unsure = [name for name, holds in verdicts.items() if holds is None]
     if not kept and not unsure:
@@ -93,22 +95,32 @@ def _all(verdicts: dict[str, bool | None], seen: Iterable[str]) -> Verdict:
     return Verdict("; ".join(parts), words)
 
 
+Found = tuple[bool | None, str]
+
+
+def _on_each(one: Callable[[dict[str, Any]], Found]) -> Callable[[dict[str, Any]], Verdict]:
+    """A judge of results by data, from one that looks at the findings on a single kind."""
+
+    def judge(findings: dict[str, Any]) -> Verdict:
+        found = {study: one(numbers) for study, numbers in findings.items()}
+        verdicts = {study: holds for study, (holds, _) in found.items()}
+        return _all(verdicts, [f"{study}: {seen}" for study, (_, seen) in found.items()])
+
+    return judge
+
+
 # ---- figure 5 ------------------------------------------------------------------------------------
 
 
-def _beats_others(findings: dict[str, Any]) -> Verdict:
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, ways in findings.items():
-        margins = {
-            label: _margin(ways[OURS]["test_psnr"], way["test_psnr"])
-            for label, way in ways.items()
-            if label != OURS
-        }
-        verdicts[study] = _every(_sure(*pair) for pair in margins.values())
-        words = ", ".join(f"{m:+.2f} ± {e:.2f} dB on {label}" for label, (m, e) in margins.items())
-        seen.append(f"{study}: {words}")
-    return _all(verdicts, seen)
+@_on_each
+def _beats_others(ways: dict[str, Any]) -> Found:
+    margins = {
+        label: _margin(ways[OURS]["test_psnr"], way["test_psnr"])
+        for label, way in ways.items()
+        if label != OURS
+    }
+    seen = [f"{m:+.2f} ± {e:.2f} dB on {label}" for label, (m, e) in margins.items()]
+    return _every(_sure(*pair) for pair in margins.values()), ", ".join(seen)
 
 
 def _margin(ours: list[float], other: list[float]) -> tuple[float, float]:
@@ -130,82 +142,56 @@ def _every(decided: Iterable[bool | None]) -> bool | None:
     return None if None in found else True
 
 
-def _shifts_suffice(findings: dict[str, Any]) -> Verdict:
+@_on_each
+def _shifts_suffice(ways: dict[str, Any]) -> Found:
     """Shifts and scales together are surely better by less than half a decibel."""
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, ways in findings.items():
-        margin, error = _margin(ways["scales and shifts"]["test_psnr"], ways[OURS]["test_psnr"])
-        more = _sure(margin, error, least=0.5)
-        verdicts[study] = None if more is None else not more
-        seen.append(f"{study}: both {margin:+.2f} ± {error:.2f} dB")
-    return _all(verdicts, seen)
+    margin, error = _margin(ways["scales and shifts"]["test_psnr"], ways[OURS]["test_psnr"])
+    more = _sure(margin, error, least=0.5)
+    return None if more is None else not more, f"both {margin:+.2f} ± {error:.2f} dB"
 
 
-def _scales_are_worse(findings: dict[str, Any]) -> Verdict:
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, ways in findings.items():
-        margin, error = _margin(ways[OURS]["test_psnr"], ways["scales"]["test_psnr"])
-        verdicts[study] = _sure(margin, error)
-        seen.append(f"{study}: shifts {margin:+.2f} ± {error:.2f} dB")
-    return _all(verdicts, seen)
+@_on_each
+def _scales_are_worse(ways: dict[str, Any]) -> Found:
+    margin, error = _margin(ways[OURS]["test_psnr"], ways["scales"]["test_psnr"])
+    return _sure(margin, error), f"shifts {margin:+.2f} ± {error:.2f} dB"
 
 
 # ---- figure 7 ------------------------------------------------------------------------------------
 
 
-def _best_bits(findings: dict[str, Any]) -> Verdict:
+@_on_each
+def _best_bits(found: dict[str, Any]) -> Found:
     """At most rates that curves have in common."""
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, found in findings.items():
-        best = sorted(found["best_bits_at_equal_rate"].values())
-        if not best:
-            verdicts[study] = None
-            seen.append(f"{study}: curves have no rate in common")
-            continue
-        verdicts[study] = sum(bits in (5, 6) for bits in best) > len(best) / 2
-        seen.append(f"{study}: {' to '.join(map(str, sorted({best[0], best[-1]})))} bits")
-    return _all(verdicts, seen)
+    best = sorted(found["best_bits_at_equal_rate"].values())
+    if not best:
+        return None, "curves have no rate in common"
+    enough = sum(bits in (5, 6) for bits in best) > len(best) / 2
+    return enough, f"{' to '.join(map(str, sorted({best[0], best[-1]})))} bits"
 
 
-def _less_than_coin(findings: dict[str, Any]) -> Verdict:
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, found in findings.items():
-        pairs = {
-            bits: [float(np.mean(found[label][str(bits)])) for label in ("COIN++", "COIN")]
-            for bits in (5, 6, 8)
-        }
-        verdicts[study] = all(ours > theirs for ours, theirs in pairs.values())
-        words = ", ".join(f"{b} bits {o:.2f} and {t:.2f} dB" for b, (o, t) in pairs.items())
-        seen.append(f"{study}, COIN++ and COIN: {words}")
-    return _all(verdicts, seen)
+@_on_each
+def _less_than_coin(found: dict[str, Any]) -> Found:
+    pairs = {
+        bits: [float(np.mean(found[label][str(bits)])) for label in ("COIN++", "COIN")]
+        for bits in (5, 6, 8)
+    }
+    words = ", ".join(f"{b} bits {o:.2f} and {t:.2f} dB" for b, (o, t) in pairs.items())
+    return all(ours > theirs for ours, theirs in pairs.values()), f"COIN++ and COIN at {words}"
 
 
-def _more_latents_lose_more(findings: dict[str, Any]) -> Verdict:
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, found in findings.items():
-        drops = {int(k): float(np.mean(by_bits["5"])) for k, by_bits in found.items()}
-        ordered = [drops[k] for k in sorted(drops)]
-        verdicts[study] = all(a >= b for a, b in pairwise(ordered))
-        words = ", ".join(f"{k}: {drops[k]:.2f}" for k in sorted(drops))
-        seen.append(f"{study}, dB at 5 bits by latents: {words}")
-    return _all(verdicts, seen)
+@_on_each
+def _more_latents_lose_more(found: dict[str, Any]) -> Found:
+    drops = {int(k): float(np.mean(by_bits["5"])) for k, by_bits in found.items()}
+    words = ", ".join(f"{k} latents {drops[k]:.2f} dB" for k in sorted(drops))
+    return all(drops[a] >= drops[b] for a, b in pairwise(sorted(drops))), f"at 5 bits {words}"
 
 
-def _saved(findings: dict[str, Any]) -> Verdict:
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, found in findings.items():
-        shares = [100 * s for by_seed in found["share_saved_by_entropy_coding"].values()
-                  for s in by_seed]  # fmt: skip
-        low, mean, high = min(shares), float(np.mean(shares)), max(shares)
-        verdicts[study] = 8 <= mean <= 15
-        seen.append(f"{study}: {mean:.0f} % ({low:.0f} to {high:.0f})")
-    return _all(verdicts, seen)
+@_on_each
+def _saved(found: dict[str, Any]) -> Found:
+    shares = [100 * s for by_seed in found["share_saved_by_entropy_coding"].values()
+              for s in by_seed]  # fmt: skip
+    low, mean, high = min(shares), float(np.mean(shares)), max(shares)
+    return 8 <= mean <= 15, f"{mean:.0f} % ({low:.0f} to {high:.0f})"
 
 
 # ---- rates ---------------------------------------------------------------------------------------
@@ -231,14 +217,15 @@ def _leads(
     """Whether a curve lies above some others and below some."""
 
     def judge(findings: dict[str, Any]) -> Verdict:
-        seen: list[str] = []
-        verdicts: list[bool | None] = []
-        for other, wanted in [(name, 1) for name in above] + [(name, -1) for name in below]:
-            side, words = _side(findings, ours, other)
-            verdicts.append(None if side is None else side == wanted)
-            seen.append(words)
-        holds = _every(verdicts)
-        return Verdict(UNTESTED if holds is None else HOLDS if holds else DIFFERS, "; ".join(seen))
+        wanted = dict.fromkeys(above, 1) | dict.fromkeys(below, -1)
+        found = {other: _side(findings, ours, other) for other in wanted}
+        verdicts = {
+            f"{'above' if wanted[other] > 0 else 'below'} {other}": (
+                None if side is None else side == wanted[other]
+            )
+            for other, (side, _) in found.items()
+        }
+        return _all(verdicts, [seen for _, seen in found.values()])
 
     return judge
 
@@ -317,19 +304,14 @@ def _speed(label: str, findings: dict[str, Any]) -> str:
     )
 
 
-def _ten_steps(findings: dict[str, Any]) -> Verdict:
+@_on_each
+def _ten_steps(found: dict[str, Any]) -> Found:
     """Ten are no worse than three, and fifty change little."""
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, found in findings.items():
-        first = _changes(found, "3 steps", "10 steps")
-        then = _changes(found, "10 steps", "50 steps")
-        verdicts[study] = min(first) >= -0.1 and max(map(abs, then)) <= 0.15
-        seen.append(
-            f"{study}: 3 to 10 steps {min(first):+.2f} to {max(first):+.2f} dB, "
-            f"10 to 50 {min(then):+.2f} to {max(then):+.2f}"
-        )
-    return _all(verdicts, seen)
+    first, then = _changes(found, "3 steps", "10 steps"), _changes(found, "10 steps", "50 steps")
+    return min(first) >= -0.1 and max(map(abs, then)) <= 0.15, (
+        f"3 to 10 steps {min(first):+.2f} to {max(first):+.2f} dB, "
+        f"10 to 50 {min(then):+.2f} to {max(then):+.2f}"
+    )
 
 
 def _changes(found: dict[str, Any], before: str, after: str) -> list[float]:
@@ -337,33 +319,25 @@ def _changes(found: dict[str, Any], before: str, after: str) -> list[float]:
     return [float(np.mean(found[after][k]) - np.mean(found[before][k])) for k in found[before]]
 
 
-def _fewer_steps(findings: dict[str, Any]) -> Verdict:
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, found in findings.items():
-        steps = found["coin_steps_to_reach_3_steps"]
-        verdicts[study] = None if steps is None else steps >= 300
-        seen.append(
-            f"{study}: {found['coinpp_psnr_after_3_steps']:.1f} dB after 3 steps, COIN after "
-            + (f"{steps}" if steps else "more than all its")
-            + f" steps (COIN at its end {found['coin_psnr_at_the_end']:.1f} dB)"
-        )
-    return _all(verdicts, seen)
+@_on_each
+def _fewer_steps(found: dict[str, Any]) -> Found:
+    steps = found["coin_steps_to_reach_3_steps"]
+    return None if steps is None else steps >= 300, (
+        f"{found['coinpp_psnr_after_3_steps']:.1f} dB after 3 steps, COIN after "
+        f"{steps or 'more than all its'} steps (COIN at its end "
+        f"{found['coin_psnr_at_the_end']:.1f} dB)"
+    )
 
 
-def _learns_on(findings: dict[str, Any]) -> Verdict:
+@_on_each
+def _learns_on(curves: dict[str, Any]) -> Found:
     """In the last third, too."""
-    verdicts: dict[str, bool | None] = {}
-    seen = []
-    for study, curves in findings.items():
-        gains = [
-            c["psnr"][-1] - c["psnr"][-1 - len(c["psnr"]) // 3]
-            for label, c in curves.items()
-            if "matrix" not in label
-        ]
-        verdicts[study] = min(gains) > 0
-        seen.append(f"{study}: {min(gains):+.1f} to {max(gains):+.1f} dB")
-    return _all(verdicts, seen)
+    gains = [
+        c["psnr"][-1] - c["psnr"][-1 - len(c["psnr"]) // 3]
+        for label, c in curves.items()
+        if "matrix" not in label
+    ]
+    return min(gains) > 0, f"{min(gains):+.1f} to {max(gains):+.1f} dB"
 
 
 _BPG = "HEVC-intra (for BPG)"
