@@ -82,8 +82,6 @@ def _all(verdicts: dict[str, bool | None], seen: Iterable[str]) -> Verdict:
     words = "; ".join(seen)
     if all(verdicts.values()):
         return Verdict(HOLDS, words)
-    if set(verdicts.values()) == {None}:
-        return Verdict(UNTESTED, words)
     kept = [name for name, holds in verdicts.items() if holds]
     unsure = [name for name, holds in verdicts.items() if holds is None]
     if not kept and not unsure:
@@ -225,7 +223,10 @@ def _leads(
             )
             for other, (side, _) in found.items()
         }
-        return _all(verdicts, [seen for _, seen in found.values()])
+        words = [seen for _, seen in found.values()]
+        if set(verdicts.values()) == {None}:
+            return Verdict(UNTESTED, "; ".join(words))
+        return _all(verdicts, words)
 
     return judge
 
