@@ -1,0 +1,57 @@
+"""docs/bitstream.md is complete: the decoder that it spells out reads every golden payload."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from test_docs import ROOT, blocks
+from test_golden import GOLDEN, OWN, PAYLOADS
+
+from coinpp_xr.bitstream import Kind, Payload
+
+# Its loops are Python's; these take ten seconds.
+SLOW = {"patches-image-lossless-u1"}
+PATHS = [path for path in PAYLOADS if path.stem not in SLOW]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    namespace: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.chdir(folder)
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        for code in blocks(ROOT / "docs/bitstream.md", "python"):
+            exec(compile(code, "bitstream.md", "exec"), namespace)
+    return namespace
+
+
+@pytest.fixture(scope="module")
+def models(page) -> dict[str, Any]:
+    found = [page["read_model"](p.read_bytes()) for p in GOLDEN.glob("format-*/*.safetensors")]
+    return {model["fingerprint"]: model for model in found}
+
+
+def test_slow_payloads_are_golden() -> None:
+    assert {path.stem for path in PAYLOADS} >= SLOW
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_the_page_decodes_golden_payloads(page, models, path) -> None:
+    expected = np.load(path.with_suffix(".npy"))
+    own = (OWN.latitude, OWN.longitude) if "own" in path.stem else None
+    with np.errstate(over="ignore", invalid="ignore"):
+        got = page["decode"](path.read_bytes(), models, own)
+    assert got.dtype == expected.dtype
+    kind = Payload.unpack(path.read_bytes()).kind
+    if kind in (Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL):
+        assert got.tobytes() == expected.tobytes()
+    tolerance = 0.13 if got.dtype.itemsize == 2 else 1e-3
+    np.testing.assert_allclose(got.astype(float), expected.astype(float), atol=tolerance, rtol=0)
+    exact = ~np.isfinite(expected.astype(float))
+    assert got[exact].tobytes() == expected[exact].tobytes()
