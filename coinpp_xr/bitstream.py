@@ -350,12 +350,30 @@ def unpack_bytes(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[A
     """``count`` values of ``dtype`` from :func:`pack_bytes`; never allocates more than those."""
     if count == 0 or dtype.itemsize == 0:
         return np.empty(count, dtype=dtype)
-    planes = np.zeros((dtype.itemsize, count), dtype=np.uint8)
+    planes = np.empty((dtype.itemsize, count), dtype=np.uint8)
+    if _zstd_content_size(data) != planes.size:
+        raise CorruptPayloadError(
+            f"stored values are damaged: not {planes.size:,} bytes, as there should be"
+        )
     try:
-        zstd_decompress(data, planes)  # refuses what would not fit
+        zstd_decompress(data, planes)
     except (RuntimeError, ValueError) as error:
         raise CorruptPayloadError(f"stored values are damaged: {error}") from error
     return np.ascontiguousarray(planes.T).reshape(-1).view(dtype)
+
+
+def _zstd_content_size(frame: bytes) -> int | None:
+    """What a frame says it holds (RFC 8878, 3.1.1.1); numcodecs would not mind if that is less."""
+    if len(frame) < 5:
+        return None
+    descriptor = frame[4]
+    single_segment = bool(descriptor & 0x20)
+    width = (int(single_segment), 2, 4, 8)[descriptor >> 6]
+    start = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    field = frame[start : start + width]
+    if not width or len(field) < width:
+        return None
+    return int.from_bytes(field, "little") + 256 * (width == 2)
 
 
 def pack_mask(mask: npt.NDArray[np.bool_]) -> bytes:

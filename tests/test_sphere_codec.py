@@ -17,8 +17,9 @@ from hypothesis.extra import numpy as hnp
 
 import coinpp_xr
 from coinpp_xr import COINppCodec, CompressionWarning, CorruptPayloadError, ModelNotFoundError
-from coinpp_xr.bitstream import Kind, Payload, Tag
-from coinpp_xr.chunk import decode_chunk, encode_chunk
+from coinpp_xr.bitstream import Kind, Payload, Tag, pack_bytes, unpack_bytes
+from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid
 
 
@@ -222,6 +223,20 @@ def test_a_constant_mask_is_stored_once(codec, tiny_globes) -> None:
     one[:, land], many[:, land] = np.nan, np.nan
     bits_of_latents = 200 * 3 * 10
     assert len(codec.encode(many)) < len(codec.encode(one)) + bits_of_latents / 8
+
+
+@pytest.mark.parametrize("count", [1, 5, 255, 256, 257, 70_000])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_packed_values_of_another_number_are_refused(count, dtype) -> None:
+    values = np.random.default_rng(count).integers(0, 9, count).astype(dtype)
+    packed = pack_bytes(values)
+    assert same_bits(unpack_bytes(packed, count, values.dtype), values)
+    for other in (count + 1, 2 * count, max(1, count - 1)):
+        if other != count:
+            with pytest.raises(CorruptPayloadError, match="as there should be"):
+                unpack_bytes(packed, other, values.dtype)
+    with pytest.raises(CorruptPayloadError, match="damaged"):
+        unpack_bytes(packed[: len(packed) // 2], count, values.dtype)
 
 
 def test_wrong_unit_is_stored_without_loss_and_said(codec, tiny_globes) -> None:
