@@ -14,13 +14,15 @@ import numpy.typing as npt
 import xarray as xr
 
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.chunk import decode_chunk, encode_chunk
+from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import DEFAULT_BITS
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.labels import display_unit, in_digits, temperature_scale
 from coinpp_xr.metrics import chunk_rmse, globe_errors
-from coinpp_xr.models import Model, cache_folder, shipped_models
+from coinpp_xr.model_files import models_at_hand
+from coinpp_xr.models import Model
 from coinpp_xr.notebook_html import block, head, table
 from coinpp_xr.report import plain_text
 from coinpp_xr.selection import Layout
@@ -145,9 +147,7 @@ def models_for(array: xr.DataArray) -> ModelList:
         That can be compressed. Two of its globes are read.
     """
     values, grid = _sample(array)
-    found = [(path, "shipped") for path in shipped_models().values()]
-    found += [(path, "cached") for path in sorted(cache_folder().glob("*.safetensors"))]
-    fits = [_judge(path, where, array, values, grid) for path, where in found]
+    fits = [_judge(path, where, array, values, grid) for path, where in models_at_hand()]
     fits.sort(key=lambda fit: (not fit.fits, inf if fit.rmse is None else fit.rmse, fit.name))
     return ModelList(str(array.name), display_unit(array.attrs).label, tuple(fits))
 

@@ -17,7 +17,8 @@ from coinpp_xr.choice import BASE_RMSE
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compact import LARGEST, pack_text
-from coinpp_xr.models import Model, cache_folder, load_model
+from coinpp_xr.model_files import cache_folder
+from coinpp_xr.models import Model, load_model
 from coinpp_xr.sizing import smallest_model
 
 # The sizes of so many chunks, spread over the data, stand for those of all.

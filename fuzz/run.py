@@ -44,7 +44,7 @@ from mutations import damaged, repaired
 
 from coinpp_xr import CorruptPayloadError, ModelNotFoundError
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.chunk import decode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.settings import config
 
 HERE = Path(__file__).parent

@@ -19,6 +19,7 @@ from refusals import refusal
 import coinpp_xr
 from coinpp_xr import COINppCodec, CompressionWarning, accessor
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.model_files import shipped_models
 
 # The network's output differs by rounding between batches and threads.
 ROUNDING = 1e-3
@@ -610,7 +611,7 @@ def test_the_models_that_fit_come_first_with_the_smallest_error(ds, cache, tiny_
     assert (models["tiny"].fits, models["tiny"].where) == (True, "cached")
     assert models["tiny"].rmse == pytest.approx(0.2, abs=0.3)
     assert [fit.fits for fit in models] == sorted((fit.fits for fit in models), reverse=True)
-    assert len(models) == 1 + len(coinpp_xr.models.shipped_models())
+    assert len(models) == 1 + len(shipped_models())
 
 
 def test_models_of_patches_do_not_fit_globes(ds, cache) -> None:

@@ -21,10 +21,10 @@ LAYERS = {
     "network": "latent_maps siren network fitting devices",
     "bits": "quantization mixing binary entropy coefficients bitstream transform reference causal "
     "stepping patches patch_header splitting blocks bands priors deblocking",
-    "models": "models compact",
+    "models": "model_files models compact",
     "schemes": "recognition schemes patterns residual choice patch_latents patch_reading "
     "patch_subject",
-    "one chunk": "chunk patch_chunk",
+    "one chunk": "chunk chunk_reading patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing patch_learning "
     "deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",

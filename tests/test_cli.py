@@ -26,11 +26,12 @@ import torch
 import xarray as xr
 from safetensors import safe_open
 
-from coinpp_xr import COINppCodec, __version__, config, load_model, models
+from coinpp_xr import COINppCodec, __version__, config, load_model, model_files, models
 from coinpp_xr.cli import main
 from coinpp_xr.compressed_file import compress
 from coinpp_xr.curves import training_curve
 from coinpp_xr.data.media import Media, read_media, write_media
+from coinpp_xr.model_files import cache_folder, shipped_models
 from coinpp_xr.models import Model
 
 COMMANDS = (
@@ -590,13 +591,13 @@ def test_list_shows_shipped_cached_and_registered_models(
     coinpp: Coinpp, mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coinpp("models", "install", mine)
-    monkeypatch.setattr(models, "registry", lambda: {"far.safetensors": "0" * 64})
+    monkeypatch.setattr(model_files, "registry", lambda: {"far.safetensors": "0" * 64})
 
     header, *lines = coinpp("models", "list").out.splitlines()
 
     assert header.split() == ["NAME", "LATENTS", "PARAMETERS", "BYTES", "UNITS", "WHERE"]
     rows = {line.split()[0]: line.split()[1:] for line in lines}
-    shipped = next(iter(models.shipped_models()))
+    shipped = next(iter(shipped_models()))
     assert rows[shipped][-1] == "shipped"
     size = f"{mine.stat().st_size:,}"
     model = Model.from_file(mine)
@@ -605,8 +606,8 @@ def test_list_shows_shipped_cached_and_registered_models(
 
 
 def test_list_survives_a_damaged_file(coinpp: Coinpp) -> None:
-    models.cache_folder().mkdir()
-    (models.cache_folder() / "broken.safetensors").write_bytes(b"nothing")
+    cache_folder().mkdir()
+    (cache_folder() / "broken.safetensors").write_bytes(b"nothing")
 
     result = coinpp("models", "list")
 
@@ -623,7 +624,7 @@ def test_show_prints_the_card(coinpp: Coinpp, mine: Path) -> None:
 
 
 def test_show_knows_shipped_models_by_name(coinpp: Coinpp) -> None:
-    name = next(iter(models.shipped_models()))
+    name = next(iter(shipped_models()))
 
     assert load_model(name).fingerprint in coinpp("models", "show", name).out
 
@@ -655,7 +656,7 @@ def test_fetch_puts_a_model_into_the_cache(
 ) -> None:
     content = mine.read_bytes()
     monkeypatch.setattr(
-        models, "registry", lambda: {mine.name: hashlib.sha256(content).hexdigest()}
+        model_files, "registry", lambda: {mine.name: hashlib.sha256(content).hexdigest()}
     )
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -680,18 +681,18 @@ def test_fetch_puts_a_model_into_the_cache(
 
 
 def test_fetch_needs_an_address(coinpp: Coinpp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "registry", lambda: {"far.safetensors": "0" * 64})
+    monkeypatch.setattr(model_files, "registry", lambda: {"far.safetensors": "0" * 64})
 
     assert "COINPP_XR_MODEL_URL" in failure(coinpp("models", "fetch", "far"))
 
 
 def test_fetch_leaves_shipped_models_where_they_are(coinpp: Coinpp) -> None:
-    name = next(iter(models.shipped_models()))
+    name = next(iter(shipped_models()))
 
     result = coinpp("models", "fetch", name)
 
     assert result.code == 0
-    assert not models.cache_folder().exists()
+    assert not cache_folder().exists()
 
 
 def test_an_installed_model_is_found_by_its_name(coinpp: Coinpp, mine: Path) -> None:
@@ -724,7 +725,7 @@ def test_install_replaces_another_model_only_when_forced(
 
 
 def test_install_refuses_the_name_of_a_shipped_model(coinpp: Coinpp, tiny_model: Model) -> None:
-    name = next(iter(models.shipped_models()))
+    name = next(iter(shipped_models()))
     path = replace(tiny_model, name=name).save("mine.safetensors")
 
     assert "--force" in failure(coinpp("models", "install", path))

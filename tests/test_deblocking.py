@@ -11,7 +11,7 @@ from bound_cases import golden_patch_model
 
 from coinpp_xr import AudioPatchCodec, CorruptPayloadError, ImagePatchCodec
 from coinpp_xr.bitstream import Payload, Tag
-from coinpp_xr.chunk import decode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.deblocking import Deblocking, inputs
 from coinpp_xr.models import Model
 from coinpp_xr.patch_header import Header

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from coinpp_xr import __version__, config, devices, models
+from coinpp_xr import __version__, config, devices, model_files
 from coinpp_xr.cli import doctor, main
 
 PYPROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
@@ -152,8 +152,8 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "package/tiny.safetensors"
     path.parent.mkdir()
     path.write_bytes(b"damaged")
-    monkeypatch.setattr(models, "shipped_models", lambda: {"tiny": path})
-    monkeypatch.setattr(models, "registry", lambda: {path.name: "0" * 64})
+    monkeypatch.setattr(model_files, "shipped_models", lambda: {"tiny": path})
+    monkeypatch.setattr(model_files, "registry", lambda: {path.name: "0" * 64})
     return path
 
 

@@ -15,7 +15,7 @@ from bound_cases import golden_model
 
 from coinpp_xr import CorruptPayloadError
 from coinpp_xr.bitstream import Kind, Payload, Tag
-from coinpp_xr.chunk import decode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 
 FUZZ = Path(__file__).parent.parent / "fuzz"
 sys.path.append(str(FUZZ))

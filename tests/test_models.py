@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from coinpp_xr import ModelNotFoundError, config, load_model, models
-from coinpp_xr.models import Model, fetch_model, registry, shipped_models
+from coinpp_xr import ModelNotFoundError, config, load_model, model_files, models
+from coinpp_xr.model_files import fetch_model, registry, shipped_models
+from coinpp_xr.models import Model
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder in place of the one that holds the package's models."""
     folder = tmp_path / "package"
     folder.mkdir()
-    monkeypatch.setattr(models, "_shipped_folder", lambda: folder)
+    monkeypatch.setattr(model_files, "_shipped_folder", lambda: folder)
     return folder
 
 
@@ -80,7 +81,7 @@ def refusal(call: Callable[[], object], kind: type[Exception]) -> str:
 
 
 def cached(name: str) -> Path:
-    return models.cache_folder() / f"{name}.safetensors"
+    return model_files.cache_folder() / f"{name}.safetensors"
 
 
 def register(package: Path, name: str, content: bytes) -> None:
@@ -375,14 +376,14 @@ def test_a_wrong_hash_is_refused_and_not_kept(package: Path, server: Path, varia
     register(package, "tiny", variant(3.0).to_bytes())
 
     assert "sha256" in refusal(lambda: fetch_model("tiny"), ModelNotFoundError)
-    assert list(models.cache_folder().iterdir()) == []
+    assert list(model_files.cache_folder().iterdir()) == []
 
 
 def test_a_file_that_the_server_lacks(package: Path, server: Path, variant: Any) -> None:
     register(package, "tiny", variant(3.0).to_bytes())
 
     assert "could not download" in refusal(lambda: fetch_model("tiny"), ModelNotFoundError)
-    assert list(models.cache_folder().iterdir()) == []
+    assert list(model_files.cache_folder().iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "no address"])

@@ -429,6 +429,7 @@ def test_patches_of_another_model_are_refused(payload: bytes) -> None:
         bits=whole.bits,
     ).pack()  # fmt: skip
     message = refusal(
-        lambda: coinpp_xr.chunk.decode_chunk(other, lambda _: MODELS[3]), CorruptPayloadError
+        lambda: coinpp_xr.chunk_reading.decode_chunk(other, lambda _: MODELS[3]),
+        CorruptPayloadError,
     )
     assert "not those of its model" in message

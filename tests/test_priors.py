@@ -14,7 +14,7 @@ import coinpp_xr
 from coinpp_xr import CorruptPayloadError, ImagePatchCodec, VolumePatchCodec
 from coinpp_xr.bitstream import Kind, Payload
 from coinpp_xr.blocks import State, new_state
-from coinpp_xr.chunk import decode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.models import Model
 from coinpp_xr.patch_learning import learn_prior

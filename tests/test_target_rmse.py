@@ -13,7 +13,8 @@ from refusals import refusal
 import coinpp_xr
 from coinpp_xr import COINppCodec
 from coinpp_xr.bitstream import Kind, Payload
-from coinpp_xr.chunk import decode_chunk, encode_chunk
+from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid, area_weights
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.models import Model

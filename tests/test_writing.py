@@ -529,9 +529,9 @@ def test_a_store_that_reads_back_wrong_is_an_error(ds, store, monkeypatch) -> No
 
 
 def test_a_mask_that_reads_back_wrong_is_an_error(ds, store, monkeypatch) -> None:
-    from coinpp_xr import chunk
+    from coinpp_xr import chunk_reading
 
-    original: Callable[..., Any] = chunk.decode_chunk
+    original: Callable[..., Any] = chunk_reading.decode_chunk
 
     def decode(*arguments: Any, **keywords: Any) -> np.ndarray:
         return np.nan_to_num(original(*arguments, **keywords))

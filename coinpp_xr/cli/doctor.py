@@ -222,7 +222,7 @@ def _fault(point: metadata.EntryPoint | None, name: str) -> str:
 
 
 def _caches() -> Iterator[Finding]:
-    from coinpp_xr.models import cache_folder
+    from coinpp_xr.model_files import cache_folder
 
     yield _cache("models", cache_folder(), "set COINPP_XR_CACHE to a folder that can be written")
     from coinpp_xr import binary
@@ -263,7 +263,7 @@ def _refusal(folder: Path) -> str:
 
 
 def _models() -> Iterator[Finding]:
-    from coinpp_xr.models import cache_folder, registry, shipped_models
+    from coinpp_xr.model_files import cache_folder, registry, shipped_models
 
     known, shipped = registry(), shipped_models()
     if not shipped:

@@ -36,11 +36,11 @@ def list_models() -> None:
     Example:
       coinpp models list
     """
-    from coinpp_xr.models import Model, cache_folder, registry, shipped_models
+    from coinpp_xr.model_files import models_at_hand, registry
+    from coinpp_xr.models import Model
 
     rows = [("NAME", "LATENTS", "PARAMETERS", "BYTES", "UNITS", "WHERE")]
-    found = [(path, "shipped") for path in shipped_models().values()]
-    found += [(path, "cached") for path in sorted(cache_folder().glob("*.safetensors"))]
+    found = models_at_hand()
     for path, where in found:
         size = f"{path.stat().st_size:,}"
         try:
@@ -119,7 +119,7 @@ def fetch(
     Example:
       coinpp models fetch t2m-46x90
     """
-    from coinpp_xr.models import fetch_model, shipped_models
+    from coinpp_xr.model_files import fetch_model, shipped_models
 
     if name in shipped_models():
         typer.echo(f"{name} comes with the package: {shipped_models()[name]}")
@@ -144,7 +144,8 @@ def install(
       coinpp models install mine.safetensors
     """
     from coinpp_xr.files import write_atomically
-    from coinpp_xr.models import Model, cache_folder, shipped_models
+    from coinpp_xr.model_files import cache_folder, shipped_models
+    from coinpp_xr.models import Model
 
     model = Model.from_file(file)
     target = cache_folder() / f"{model.name}.safetensors"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs.compat import ensure_bytes
 
-from coinpp_xr.chunk import decode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import NO_MODEL, NumcodecsCodec, Rate, parse_error
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.patch_chunk import BAND_CELLS, PatchRate, encode_patches

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.chunk import decode_chunk, encode_chunk
+from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import NO_MODEL, ArrayCodec, Configured, NumcodecsCodec, Rate
 from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.coordinates import SphereGrid

@@ -14,7 +14,8 @@ import numpy as np
 
 from coinpp_xr import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec, load_model
 from coinpp_xr.bitstream import VERSION, Payload
-from coinpp_xr.chunk import decode_chunk, encode_chunk
+from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import BoxGrid, SphereGrid
 from coinpp_xr.deblocking import Deblocking
 from coinpp_xr.entropy import fit_histogram
