@@ -20,7 +20,8 @@ import xarray as xr
 from common import RESULTS, climate, open_variable, write_result
 
 from coinpp_xr import load_model
-from coinpp_xr.comparison import Comparison, compare
+from coinpp_xr.comparison import compare
+from coinpp_xr.comparison_table import Comparison
 from coinpp_xr.models import Model
 from coinpp_xr.peers import PEERS
 from coinpp_xr.reference import FRACTION, Reference

@@ -11,10 +11,10 @@ import xarray as xr
 
 if TYPE_CHECKING:
     from coinpp_xr.catalogue import ModelList
-    from coinpp_xr.comparison import Comparison
+    from coinpp_xr.comparison_table import Comparison
+    from coinpp_xr.compression_result import CompressionResult
     from coinpp_xr.models import Model
     from coinpp_xr.report import Report
-    from coinpp_xr.roundtrip import CompressionResult
 
 Bits = int | Mapping[str, int] | None
 Bound = float | Mapping[str, float] | None

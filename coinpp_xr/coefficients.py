@@ -145,7 +145,7 @@ class _Contexts:
 
     def __init__(self, shape: Sequence[int], extents: Sequence[int], prior: Index | None) -> None:
         self._extents = extents
-        _, self._orders, self._waves = extents
+        self._waves = extents[2]
         wave = (np.arange(self._waves) + 1) // 2  # cosine and sine of one wavenumber
         self._wave_class = _position_class(wave)
         self._wave = wave

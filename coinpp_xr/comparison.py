@@ -1,16 +1,11 @@
-"""What this package and other codecs make of the same chunk, in one table."""
+"""What this package and other codecs make of the same chunk."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,268 +14,17 @@ import xarray as xr
 from coinpp_xr import peers
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
-from coinpp_xr.files import write_atomically
+from coinpp_xr.comparison_table import OWN, Comparison, Row
 from coinpp_xr.labels import display_unit
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.peers import Chunk, Goal, NotInstalledError
-from coinpp_xr.plots import plot_errors
 from coinpp_xr.reference import FRACTION
 from coinpp_xr.selection import Layout
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.table import Table
-
-OWN = "COIN++"
 # What a rate-distortion plot shows beside this package, at these multiples of the goal.
 PLOTTED = ("SZ3", "SPERR", "ZFP", "JPEG 2000", "PCodec")
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _MOST_GLOBES = 64
-# Columns of text that a table needs.
-WIDTH = 132
-
-
-@dataclass(frozen=True)
-class Row:
-    """One codec on the chunk.
-
-    Parameters
-    ----------
-    codec, setting : str
-    nbytes : int or None
-        None where it has no result; ``note`` says why.
-    ratio : float or None
-        Plain float32 bytes per compressed byte.
-    bits_per_value : float or None
-    max_error, rmse, bias : float or None
-        Measured after decoding, in the table's unit; RMSE and bias area-weighted.
-    encode_mb_per_s, decode_mb_per_s : float or None
-        Megabytes of float32 values a second, at this setting.
-    note : str
-    """
-
-    codec: str
-    setting: str = ""
-    nbytes: int | None = None
-    ratio: float | None = None
-    bits_per_value: float | None = None
-    max_error: float | None = None
-    rmse: float | None = None
-    bias: float | None = None
-    encode_mb_per_s: float | None = None
-    decode_mb_per_s: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Codecs on one chunk, the smallest first.
-
-    Parameters
-    ----------
-    name : str
-        Of the variable.
-    shape : tuple of int
-    goal : Goal
-        In the variable's own unit.
-    unit : str
-        Of all errors in the rows.
-    rows : tuple of Row
-        Sorted by size; those without a result last.
-    curves : dict
-        Codec → (error, bits per value) at several goals; empty unless asked for.
-    own_unit : str
-        Of the goal.
-    seen : int
-        How many of the globes the model has as reference.
-    original : DataArray
-        The chunk.
-    decoded : dict
-        Codec → what it gives back, shape (globes, n_lat, n_lon), in the variable's own unit.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    goal: Goal
-    unit: str
-    rows: tuple[Row, ...]
-    curves: dict[str, list[tuple[float, float]]]
-    own_unit: str = ""
-    seen: int = 0
-    original: xr.DataArray | None = field(default=None, repr=False)
-    decoded: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
-
-    @property
-    def title(self) -> str:
-        what = "every error at most" if self.goal.max_error is not None else "RMSE at most"
-        size = " × ".join(map(str, self.shape))
-        title = f"{self.name}, {size}: {what} {self.goal.size:g} {self.own_unit}".rstrip()
-        if self.seen:
-            title += f" ({self.seen} of the globes are in the model's reference: not a fair test)"
-        return title
-
-    def __getitem__(self, codec: str) -> Row:
-        for row in self.rows:
-            if row.codec == codec:
-                return row
-        raise KeyError(codec)
-
-    @property
-    def best_peer(self) -> Row | None:
-        """The smallest of the other codecs."""
-        others = (r for r in self.rows if not r.codec.startswith(OWN) and r.nbytes is not None)
-        return next(others, None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        # Arrays are for maps.
-        plain = asdict(replace(self, original=None, decoded={}))
-        return {name: v for name, v in plain.items() if name not in ("original", "decoded")}
-
-    def save(self, path: str | Path) -> Path:
-        """Write the table as ``.json`` or ``.html``, or the plot as ``.png``.
-
-        Raises
-        ------
-        ValueError
-            For other endings.
-        """
-        target = Path(path)
-        if target.suffix == ".json":
-            content = (json.dumps(self.to_dict(), indent=1) + "\n").encode()
-        elif target.suffix == ".html":
-            content = self.html().encode()
-        elif target.suffix == ".png":
-            content = _png(self.plot())
-        else:
-            raise ValueError(f"{target.name}: give a name that ends in .json, .html or .png")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, content)
-        return target
-
-    def __rich__(self) -> Table:
-        from rich import box
-        from rich.table import Table
-
-        table = Table(
-            box=box.SIMPLE_HEAD, title=self.title, title_justify="left", padding=(0, 1, 0, 0)
-        )
-        for number, heading in enumerate(self._headings()):
-            if number < 2:
-                table.add_column(heading, justify="left", max_width=(27, 28)[number], no_wrap=True)
-            else:
-                table.add_column(heading, justify="right", min_width=len(heading), no_wrap=True)
-        for cells in self._cells():
-            table.add_row(*cells)
-        return table
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        Console(file=text, width=WIDTH, force_jupyter=False, no_color=True).print(self)
-        return text.getvalue().rstrip() + "\n"
-
-    def _repr_html_(self) -> str:
-        heads = "".join(f"<th>{escape(heading)}</th>" for heading in self._headings())
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-            for cells in self._cells()
-        )
-        return (
-            f"<p>{escape(self.title)}</p>"
-            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        )
-
-    def html(self) -> str:
-        """A page with the table and the plot, complete in itself."""
-        image = base64.b64encode(_png(self.plot())).decode()
-        return (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(self.title)}'
-            f"</title><style>{_CSS}</style><body>{self._repr_html_()}"
-            f'<img alt="bits per value against error" src="data:image/png;base64,{image}">'
-            "</body></html>\n"
-        )
-
-    def plot(self) -> Figure:
-        """Bits per value against the measured error of every codec, and their curves."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        bounded = self.goal.max_error is not None
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        for codec, points in self.curves.items():
-            error, bits = np.array(sorted(points)).T
-            axes.plot(error, bits, marker="o", label=codec, lw=2.5 if codec == OWN else 1.2)
-        for row in self.rows:
-            if row.nbytes is None or row.codec in self.curves:
-                continue
-            error = row.max_error if bounded else row.rmse
-            if error and row.bits_per_value:
-                axes.plot(error, row.bits_per_value, "x", label=row.codec)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        kind = "largest error" if bounded else "RMSE"
-        axes.set_xlabel(f"{kind} {self.unit}".rstrip())
-        axes.set_ylabel("bits per value")
-        axes.set_title(self.title)
-        axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize="small", ncols=2)
-        return figure
-
-    def maps(self, codecs: Sequence[str] | None = None, *, item: int = 0) -> Figure:
-        """Errors of several codecs on one globe, in the same colours.
-
-        Parameters
-        ----------
-        codecs : sequence of str, optional
-            Default: this package and the two smallest others.
-        item : int
-            Which globe of the chunk.
-        """
-        if codecs is None:
-            others = [name for name in self.decoded if not name.startswith(OWN)]
-            codecs = [OWN, *others[:2]]
-        assert self.original is not None
-        return plot_errors(self.original, {c: self.decoded[c] for c in codecs}, item=item)
-
-    def _headings(self) -> list[str]:
-        unit = f" {self.unit}" if self.unit else ""
-        return [
-            "codec", "setting", "bytes", "ratio", f"largest{unit}", "RMSE", "bias", "enc MB/s",
-            "dec MB/s",
-        ]  # fmt: skip
-
-    def _cells(self) -> Iterable[list[str]]:
-        for row in self.rows:
-            if row.nbytes is None:
-                yield [row.codec, row.note, *["–"] * 7]
-                continue
-            numbers = (
-                row.ratio, row.max_error, row.rmse, row.bias,
-                row.encode_mb_per_s, row.decode_mb_per_s,
-            )  # fmt: skip
-            yield [
-                row.codec, row.setting, f"{row.nbytes:,}",
-                *("–" if number is None else _three_digits(number) for number in numbers),
-            ]  # fmt: skip
-
-
-def _three_digits(number: float) -> str:
-    if abs(number) >= 100:
-        return f"{number:.0f}"
-    return f"{number:.3g}" if abs(number) >= 0.01 else f"{number:.4f}"
-
-
-_CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: 2px 10px; text-align: right; border-bottom: 1px solid #ddd; }
-td:first-child, td:nth-child(2), th:first-child, th:nth-child(2) { text-align: left; }
-img { max-width: 100%; }
-"""
 
 
 _Outcome = tuple[Row, npt.NDArray[Any] | None]
@@ -436,9 +180,3 @@ def _in_unit(row: Row, scale: float) -> Row:
         return row
     errors = {n: scale * getattr(row, n) for n in ("max_error", "rmse", "bias")}
     return replace(row, **errors)
-
-
-def _png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    return data.getvalue()

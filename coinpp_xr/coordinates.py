@@ -142,9 +142,6 @@ class BoxGrid:
         return np.full(n, 1.0 / n)
 
 
-Grid = SphereGrid | BoxGrid
-
-
 def area_weights(latitude: npt.ArrayLike, n_lon: int) -> Float64:
     """Weights proportional to cos(latitude) that sum to one, shape (n_lat, n_lon)."""
     # A grid that holds nothing but a pole would otherwise weigh nothing.

@@ -3,201 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise, product
+from itertools import product
 from math import prod
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from coinpp_xr.bitstream import Kind, Payload
+from coinpp_xr.blockwise import WorstGlobe, cuts, regular_cuts
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
-from coinpp_xr.data import horizontal_axes
+from coinpp_xr.compression_result import CompressionResult
 from coinpp_xr.errors import CompressionWarning
-from coinpp_xr.labels import in_digits
-from coinpp_xr.metrics import GLOBE_ERRORS, globe_errors
+from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.models import Model, load_model
-from coinpp_xr.notebook_html import block, details, field_png, head, numbers, picture
-from coinpp_xr.plots import plot_result
 from coinpp_xr.progress import Progress
-from coinpp_xr.report import Report, times_smaller
+from coinpp_xr.report import Report
 from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable
-from coinpp_xr.variable_report import StoredChunk, VariableReport, measured_errors, variable_report
+from coinpp_xr.variable_report import StoredChunk, VariableReport, variable_report
 from coinpp_xr.xarray_encoding import whole_globe_chunks
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Values = npt.NDArray[Any]
 Slices = tuple[slice, ...]
-
-
-@dataclass(repr=False)
-class CompressionResult:
-    """A reconstruction and what it cost.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The original's structure, attributes and dtypes with the values that decoding gives.
-    report : Report
-        Bytes, ratios, errors and times of every variable.
-    dataarray : DataArray or None
-        The reconstruction where a DataArray was compressed.
-    """
-
-    dataset: xr.Dataset
-    report: Report
-    dataarray: xr.DataArray | None = field(default=None, kw_only=True)
-    _original: xr.Dataset = field(kw_only=True)
-    # By variable: the residual of its worst globe, so that a notebook's view computes nothing.
-    _pictures: dict[str, bytes] = field(default_factory=dict, kw_only=True)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all payloads, without the model; of a part, too, those of the whole."""
-        return self.report.nbytes
-
-    @property
-    def ratio(self) -> float | None:
-        """Plain float32 bytes of the encoded variables per compressed byte, without the model."""
-        return self.report.ratio
-
-    def plot(self, variable: str | None = None, item: int = 0) -> Figure:
-        """Maps of original, reconstruction and residual, errors by area, and power spectra.
-
-        Parameters
-        ----------
-        variable : str, optional
-            Default: the first one that was encoded.
-        item : int
-            Position of the globe on the maps along the other axes, flattened in C order;
-            ``result.report["t2m"].worst_globe_index`` is the one with the largest error.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            See :func:`coinpp_xr.plots.plot_result`. Save it with ``figure.savefig("maps.png")``.
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib.
-        ValueError, IndexError
-            If the variable was not encoded or has not that many globes, or a part of it is too
-            narrow for a map.
-        """
-        encoded = [v.name for v in self.report.encoded]
-        name = encoded[0] if variable is None else variable
-        if name not in encoded:
-            raise ValueError(
-                f"variable {name!r} was not compressed; there are: {', '.join(encoded)}"
-            )
-        return plot_result(self._original[name], self.dataset[name], item=item)
-
-    def sel(
-        self,
-        indexers: Mapping[Any, Any] | None = None,
-        *,
-        method: str | None = None,
-        tolerance: Any = None,
-        **indexers_by_name: Any,
-    ) -> CompressionResult:
-        """The result for a part, by coordinates: its errors are measured again.
-
-        Bytes, ratios and chunks remain those of the whole, since a part has none of its own; the
-        report says so.
-
-        Parameters
-        ----------
-        indexers, method, tolerance, **indexers_by_name
-            As for :meth:`xarray.Dataset.sel`.
-
-        Returns
-        -------
-        CompressionResult
-            With the selected reconstruction.
-
-        Raises
-        ------
-        KeyError, ValueError
-            If there are no such coordinates, or nothing is left.
-
-        Examples
-        --------
-        >>> result.sel(time="2026-03", lat=slice(60, 30)).report  # doctest: +SKIP
-        """
-        chosen = {**(indexers or {}), **indexers_by_name}
-        return self._part(chosen, lambda d: d.sel(chosen, method=method, tolerance=tolerance))
-
-    def isel(
-        self, indexers: Mapping[Any, Any] | None = None, **indexers_by_name: Any
-    ) -> CompressionResult:
-        """The result for a part, by positions; see :meth:`sel`."""
-        chosen = {**(indexers or {}), **indexers_by_name}
-        return self._part(chosen, lambda d: d.isel(chosen))
-
-    def _part(self, chosen: Mapping[Any, Any], select: Callable[[Any], Any]) -> CompressionResult:
-        original, decoded = select(self._original), select(self.dataset)
-        variables: list[VariableReport] = []
-        pictures: dict[str, bytes] = {}
-        for variable in self.report:
-            name = variable.name
-            if variable.nbytes is not None:
-                whole = self._original[name]
-                pair = (_with_both_axes(part[name], whole) for part in (original, decoded))
-                facts, picture = _measure(*pair)
-                variable = replace(variable, **facts, worst_chunk_rmse=None, worst_chunk_label="")
-                pictures |= {name: picture} if picture else {}
-            variables.append(variable)
-        labels = [_part_label(dim, original) for dim in chosen]
-        part = ", ".join(filter(None, (self.report.part, *labels)))
-        return CompressionResult(
-            decoded,
-            replace(self.report, variables=tuple(variables), part=part),
-            dataarray=None if self.dataarray is None else select(self.dataarray),
-            _original=original,
-            _pictures=pictures,
-        )
-
-    def __repr__(self) -> str:
-        return f"<coinpp_xr.CompressionResult: {self.report.headline}>\n{self.report}"
-
-    def _repr_html_(self) -> str:
-        report = self.report
-        several = len(report.encoded) > 1
-        return block(
-            head("coinpp_xr.CompressionResult", report.headline),
-            self._numbers_html(),
-            self._picture_html(),
-            # What the numbers above say of the first variable only should not be hidden.
-            details("Table and notes", report.table_html(), is_open=several),
-            details("Reconstruction", self.dataset._repr_html_()),
-        )
-
-    def _numbers_html(self) -> str:
-        first = self.report.encoded[0]
-        of = f" of {first.name}" if len(self.report.encoded) > 1 else ""
-        return numbers([
-            (times_smaller(self.ratio), "smaller than float32"),
-            (f"{in_digits(first.rmse)} {first.unit}".rstrip(), f"RMSE{of}"),
-            (f"{in_digits(first.max_error)} {first.unit}".rstrip(), f"largest error{of}"),
-        ])  # fmt: skip
-
-    def _picture_html(self) -> str:
-        first = self.report.encoded[0]
-        if first.name not in self._pictures:
-            return ""
-        caption = f"{first.name}: reconstruction − original"
-        if first.n_globes > 1:
-            caption += f", the worst of {first.n_globes:,} globes ({first.worst_globe_label})"
-        return picture(self._pictures[first.name], f"{caption}; blue is too low, red too high")
 
 
 def compress(
@@ -245,16 +77,16 @@ def _round_trip(
     from_order = [layout.dims.index(dim) for dim in variable.dims]
     lazy = variable.chunks is not None
 
-    cuts = _cuts(variable, layout)
+    axes = cuts(variable, layout)
     errors = np.zeros([variable.sizes[dim] for dim in layout.dims[:-2]], GLOBE_ERRORS)
-    worst = _WorstGlobe()
-    blocks = np.empty([len(slices) for slices in cuts], dtype=object)
+    worst = WorstGlobe()
+    blocks = np.empty([len(slices) for slices in axes], dtype=object)
     values = None if lazy else np.empty(variable.shape, variable.dtype)
     chunks: list[StoredChunk] = []
     warned: list[str] = []
     encode_seconds = decode_seconds = 0.0
     for location in np.ndindex(*blocks.shape):
-        where = tuple(slices[i] for slices, i in zip(cuts, location, strict=True))
+        where = tuple(slices[i] for slices, i in zip(axes, location, strict=True))
         selected = variable.isel(dict(zip(layout.dims, where, strict=True)))
         original = selected.to_numpy().transpose(to_order)
         decoded = np.empty_like(original)
@@ -293,88 +125,6 @@ def _round_trip(
     return variable.copy(deep=False, data=values), report, worst.picture(layout)
 
 
-def _measure(original: xr.DataArray, decoded: xr.DataArray) -> tuple[dict[str, Any], bytes]:
-    """The errors of what is decoded already, block by block, and a picture of the worst globe."""
-    layout, worst = Layout.of(original), _WorstGlobe()
-    errors = np.zeros([original.sizes[dim] for dim in layout.dims[:-2]], GLOBE_ERRORS)
-    for where in product(*_cuts(original.variable, layout)):
-        place = dict(zip(layout.dims, where, strict=True))
-        before, after = (
-            array.isel(place).transpose(*layout.dims).to_numpy() for array in (original, decoded)
-        )
-        errors[where[:-2]] = worst.measure(before, after, layout)
-    return measured_errors(original, errors), worst.picture(layout)
-
-
-class _WorstGlobe:
-    """Measures block after block and keeps the residual of the globe with the largest RMSE."""
-
-    def __init__(self) -> None:
-        self._mean_square = -1.0
-        self._residual: npt.NDArray[np.float32] | None = None
-
-    def measure(self, original: Values, decoded: Values, layout: Layout) -> npt.NDArray[np.void]:
-        errors = globe_errors(original, decoded, layout.latitude)
-        mean_squares = np.full(errors.shape, -1.0)
-        np.divide(errors["squared"], errors["weight"], out=mean_squares, where=errors["valid"] > 0)
-        place = np.unravel_index(mean_squares.argmax(), errors.shape)
-        if mean_squares[place] > self._mean_square:
-            self._mean_square = float(mean_squares[place])
-            globe = original[place].astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                residual = decoded[place] - globe
-            self._residual = np.where(np.isfinite(globe), residual, np.nan).astype(np.float32)
-        return errors
-
-    def picture(self, layout: Layout) -> bytes:
-        """A PNG; empty where no cell is valid."""
-        if self._residual is None:
-            return b""
-        return field_png(self._residual, layout.latitude, layout.longitude)
-
-
-def _with_both_axes(part: xr.DataArray, whole: xr.DataArray) -> xr.DataArray:
-    """A part whose latitude and longitude are dimensions again where one of either is left."""
-    for axis in horizontal_axes(whole):
-        (dim,) = axis.dims
-        if dim in part.dims:
-            continue
-        if axis.name not in part.coords or part[axis.name].ndim:
-            raise ValueError(
-                f"{whole.name}: select {axis.name} by a value, a list or a slice, not by an array "
-                "with a dimension of its own: errors are measured on a grid"
-            )
-        value = part[axis.name].to_numpy()
-        part = part.expand_dims(dim).assign_coords({axis.name: (dim, [value], axis.attrs)})
-    if part.size == 0:
-        raise ValueError(f"{whole.name}: nothing is left by this selection, which has no cells")
-    return part
-
-
-def _part_label(dim: Any, part: xr.Dataset) -> str:
-    """``lat=60 … 30``: what is left of a dimension."""
-    if dim not in part.coords:
-        return f"{dim}: {part.sizes.get(dim, 1)} of its positions"
-    values = part[dim].to_numpy().reshape(-1)
-    if values.dtype.kind == "M":
-        values = np.datetime_as_string(values, unit="m")
-    return f"{dim}={' … '.join(dict.fromkeys(str(value) for value in values[[0, -1]]))}"
-
-
-def _cuts(variable: xr.Variable, layout: Layout) -> list[list[slice]]:
-    """Along every axis of the layout, the slices that are read at a time; globes stay whole."""
-    if variable.chunks is not None:
-        sizes = [variable.chunksizes[dim] for dim in layout.dims]
-        if all(len(parts) == 1 for parts in sizes[-2:]):
-            edges = ([0, *accumulate(parts)] for parts in sizes)
-            return [
-                [slice(*pair) for pair in pairwise(axis) if pair[0] < pair[1]] for axis in edges
-            ]
-    # In memory, in a file, or in dask chunks that cut globes, which are then read across.
-    shape = [variable.sizes[dim] for dim in layout.dims]
-    return _regular(shape, layout.chunks(variable.sizes, variable.dtype.itemsize))
-
-
 def _parts(shape: tuple[int, ...], dtype: np.dtype[Any], time_axis: int) -> Iterator[Slices]:
     """Slices of a block that make one payload each: a dask chunk may be deeper than that."""
     in_line = (prod(shape[:-2]), *shape[-2:])
@@ -382,15 +132,8 @@ def _parts(shape: tuple[int, ...], dtype: np.dtype[Any], time_axis: int) -> Iter
         yield (slice(None),) * len(shape)
         return
     yield from product(
-        *_regular(shape, whole_globe_chunks(shape, dtype.itemsize, time_axis=time_axis))
+        *regular_cuts(shape, whole_globe_chunks(shape, dtype.itemsize, time_axis=time_axis))
     )
-
-
-def _regular(shape: Iterable[int], chunks: Iterable[int]) -> list[list[slice]]:
-    return [
-        [slice(start, min(start + depth, length)) for start in range(0, length, depth)]
-        for length, depth in zip(shape, chunks, strict=True)
-    ]
 
 
 def _within(block: Slices, part: Slices) -> Slices:

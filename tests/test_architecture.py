@@ -29,8 +29,8 @@ LAYERS = {
     "deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",
     "reports": "labels metrics variable_report selection plots report coin peers",
-    "datasets": "accessor roundtrip catalogue comparison model_choice planning verification "
-    "stores writing compressed_file",
+    "datasets": "accessor roundtrip compression_result blockwise catalogue comparison "
+    "comparison_table model_choice planning verification stores writing compressed_file",
     "archives": "archiving",
     "public names": "coinpp_xr",
     "the paper": "reproduction",

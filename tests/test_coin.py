@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coinpp_xr import cli, coin, comparison, peers
+from coinpp_xr import cli, coin, comparison, comparison_table, peers
 from coinpp_xr.coin import CoinNetwork, Schedule
 from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.errors import CorruptPayloadError
@@ -264,7 +264,7 @@ def test_the_peer_refuses_what_would_take_hours(monkeypatch) -> None:
 
 def test_the_peer_runs_only_when_it_is_named(capsys, monkeypatch) -> None:
     xr = pytest.importorskip("xarray")
-    own = comparison.Row(comparison.OWN, nbytes=1)
+    own = comparison_table.Row(comparison_table.OWN, nbytes=1)
     monkeypatch.setattr(comparison, "_own", lambda *arguments: (own, None))
     monkeypatch.setattr(peers, "PEERS", {})
     monkeypatch.setattr(coin, "_MOST_STEPS", 300)

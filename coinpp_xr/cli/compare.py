@@ -66,8 +66,8 @@ def compare(
             raise typer.BadParameter(f"{path}: give a name that ends in .json, .html or .png")
     from rich.console import Console
 
-    from coinpp_xr.comparison import WIDTH
     from coinpp_xr.comparison import compare as compare_codecs
+    from coinpp_xr.comparison_table import WIDTH
 
     drawn = any(path.suffix != ".json" for path in save or [])
     comparison = compare_codecs(
