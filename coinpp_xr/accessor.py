@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Never
 
 import xarray as xr
@@ -27,12 +27,21 @@ def register() -> None:
         xr.register_dataarray_accessor("coinpp")(DataArrayAccessor)  # type: ignore[no-untyped-call]
 
 
-def _refuse(unknown: Mapping[str, Any], method: Callable[..., Any]) -> None:
+def _refuse(
+    arguments: Mapping[str, Any],
+    method: Callable[..., Any],
+    passed_on_to: Callable[..., Any] | None = None,
+) -> None:
     """Say which argument was meant: a mistyped bound must not be looked for in a traceback."""
-    for name in unknown:
-        known = [other for other in inspect.signature(method).parameters if other != "unknown"]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(known)}"
+    own = [name for name, p in signature(method).parameters.items() if p.kind != p.VAR_KEYWORD]
+    others = list(signature(passed_on_to).parameters) if passed_on_to else []
+    for name in arguments:
+        if name in others:
+            continue
+        near = difflib.get_close_matches(name, [*own, *others], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(own)}"
+        if others and not near:
+            hint += ", and what xarray's to_zarr takes"
         raise TypeError(f"{method.__name__}() has no argument {name!r}; {hint}")
 
 
@@ -188,6 +197,8 @@ class DatasetAccessor:
         ------
         ValueError
             If an argument makes no sense, or a variable does not exist or cannot be compressed.
+        TypeError
+            If there is no such argument; the message names the one that was meant.
         FileExistsError
             If the store exists; give ``mode="w"`` to replace it.
         ModelNotFoundError
@@ -197,6 +208,7 @@ class DatasetAccessor:
         from coinpp_xr.planning import Settings
         from coinpp_xr.writing import write
 
+        _refuse(to_zarr_arguments, self.to_zarr, self._dataset.to_zarr)
         settings = Settings(
             rates={
                 "bits": bits,
@@ -359,6 +371,7 @@ class DataArrayAccessor:
         from coinpp_xr.writing import write
 
         dataset = self._dataset()
+        _refuse(to_zarr_arguments, self.to_zarr, dataset.to_zarr)
         settings = Settings(
             rates={
                 "bits": bits,

@@ -24,7 +24,7 @@ def compiled(function: Function) -> Function:
     still good: an upgrade that changes another file would go on with the old code.
     """
     previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_folder())
+    numba.config.CACHE_DIR = str(machine_code_folder())
     try:
         result: Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # nowhere to write
@@ -35,7 +35,8 @@ def compiled(function: Function) -> Function:
 
 
 @cache
-def _folder() -> Path:
+def machine_code_folder() -> Path:
+    """Where machine code belongs; numba falls back to the package's own folders without a word."""
     digest = hashlib.sha256(numba.__version__.encode())
     for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())

@@ -138,16 +138,6 @@ def decode(stream: bytes, items: int, histogram: Histogram, bits: int) -> Symbol
     return np.ascontiguousarray(symbols.T)
 
 
-def code_length(symbols: Symbols, histogram: Histogram, bits: int) -> float:
-    """Ideal code length in bits of symbols, shape (items, latent_dim), escapes included."""
-    levels = 1 << bits
-    table = frequencies(histogram, bits)
-    cost = np.log2(table.sum(axis=1, keepdims=True)) - np.log2(table)
-    coded = np.where((symbols >= 0) & (symbols < levels), symbols, levels)
-    escaped = _zigzag(symbols[coded == levels])
-    return float(cost[np.arange(len(table)), coded].sum() + (5 + _bit_lengths(escaped)).sum())
-
-
 @lru_cache(maxsize=8)
 def _tables(histogram: bytes, bits: int) -> list[Any]:
     rows = np.frombuffer(histogram, dtype=np.uint32).reshape(-1, CELLS)

@@ -417,6 +417,14 @@ def test_wrong_settings_are_refused_before_anything_is_compressed(ds, compress, 
             "compress() has no argument 'target_rsme'; did you mean target_rmse?",
         ),
         (
+            lambda da: da.coinpp.to_zarr("never.zarr", max_eror=1.0),
+            "to_zarr() has no argument 'max_eror'; did you mean max_error?",
+        ),
+        (
+            lambda da: da.to_dataset().coinpp.to_zarr("never.zarr", max_error=1.0, mdoe="w"),
+            "to_zarr() has no argument 'mdoe'; did you mean mode?",
+        ),
+        (
             lambda da: da.coinpp.compare(bound=1.0),
             "compare() has no argument 'bound'; it takes: max_error, target_rmse, peers, model, "
             "chunk, curves",

@@ -151,7 +151,7 @@ def test_decompress(store, tmp_path, run, suffix) -> None:
         ([SAMPLE, "a.zarr", "--max-error", "1", "--times", "x/y"], 1, "are none of time"),
         ([SAMPLE, "a.zarr", "--max-error", "1", "--zarr-format", "4"], 1, "must be 2 or 3, got 4"),
         ([SAMPLE, "a.zip", "--max-error", "1"], 1, "a zip file cannot be written in parts"),
-        ([SAMPLE], 2, "at least one source and the store"),
+        ([SAMPLE], 2, "Missing argument 'SRC'"),
         ([SAMPLE, "a.zarr", "--scheduler", "x", "--workers", "2"], 2, "not both"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 import typer
 
 import coinpp_xr.archiving
-from coinpp_xr import models
+from coinpp_xr import model_files
 from coinpp_xr.cli import app, main
 
 ROOT = typer.main.get_command(app)
@@ -142,7 +142,7 @@ def test_3_blocks_are_missing(monkeypatch, capsys) -> None:
     [
         ((coinpp_xr.archiving, "archive"), ("archive", "a.nc", "a.zarr", "--max-error", "1")),
         ((coinpp_xr.archiving, "verify"), ("verify", "a.zarr")),
-        ((models, "shipped_models"), ("models", "list")),
+        ((model_files, "models_at_hand"), ("models", "list")),
     ],
 )
 def test_130_stopped(place, words, monkeypatch) -> None:

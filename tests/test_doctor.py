@@ -146,6 +146,23 @@ def test_nowhere_to_keep_machine_code(examine, monkeypatch) -> None:
     assert "XDG_CACHE_HOME" in err[0]
 
 
+def test_machine_code_that_is_kept_where_upgrades_do_not_renew_it(examine, monkeypatch) -> None:
+    from coinpp_xr import binary
+
+    class Stats:
+        cache_path = "site-packages/coinpp_xr/__pycache__"
+
+    class Function:
+        stats = Stats()
+
+    only(monkeypatch, "caches")
+    monkeypatch.setattr(binary, "code", Function())
+    code, out, err = examine()
+    assert code == 1
+    assert "site-packages/coinpp_xr/__pycache__, not where it belongs" in " ".join(out.split())
+    assert "out of date after an upgrade" in err[0]
+
+
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package with one model whose bytes are not what the registry says."""

@@ -20,13 +20,18 @@ INCOMPLETE = 3
 
 
 def archive(
-    paths: Annotated[
+    sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SRC... DST",
-            help="NetCDF, GRIB or Zarr: files, patterns in quotes, URLs; last the store to write: "
-            "a folder or a URL.",
+            metavar="SRC",
+            help="NetCDF, GRIB or Zarr: files, patterns in quotes, URLs.",
             show_default=False,
+        ),
+    ],
+    store: Annotated[
+        str,
+        typer.Argument(
+            metavar="DST", help="The store to write: a folder or a URL.", show_default=False
         ),
     ],
     max_error: Annotated[
@@ -132,8 +137,6 @@ def archive(
     Exit codes:
       3    some blocks could not be written; the same command tries them again
     """
-    if len(paths) < 2:
-        raise typer.BadParameter("give at least one source and the store to write")
     if scheduler is not None and workers is not None:
         raise typer.BadParameter("give --scheduler or --workers, not both")
     if report is not None and not report.parent.is_dir():
@@ -141,7 +144,6 @@ def archive(
     from coinpp_xr.archiving import archive as write_archive
     from coinpp_xr.archiving import plan_archive
 
-    *sources, store = paths
     settings: dict[str, Any] = {
         "max_error": _by_name(max_error, float, "--max-error"),
         "max_error_relative": _by_name(max_error_relative, float, "--max-error-relative"),

@@ -226,6 +226,7 @@ def _caches() -> Iterator[Finding]:
 
     yield _cache("models", cache_folder(), "set COINPP_XR_CACHE to a folder that can be written")
     from coinpp_xr import binary
+    from coinpp_xr.compiled import machine_code_folder
 
     # Where numba really keeps it: it looks for another place if it cannot write to ours.
     function: Any = binary.code
@@ -236,8 +237,15 @@ def _caches() -> Iterator[Finding]:
     elif function.stats.cache_path is None:
         problem = f"cache of machine code: nowhere to write; {advice}"
         yield Finding("machine code", "not kept", problem, {"folder": None, "writable": False})
+    elif not (folder := Path(function.stats.cache_path)).is_relative_to(machine_code_folder()):
+        problem = (
+            f"cache of machine code: {machine_code_folder()} cannot be written; what is kept in "
+            f"{folder} may be out of date after an upgrade: set XDG_CACHE_HOME to a folder of yours"
+        )
+        facts = {"folder": str(folder), "writable": not _refusal(folder.absolute())}
+        yield Finding("machine code", f"{folder}, not where it belongs", problem, facts)
     else:
-        yield _cache("machine code", Path(function.stats.cache_path), advice)
+        yield _cache("machine code", folder, advice)
 
 
 def _cache(label: str, folder: Path, advice: str) -> Finding:
