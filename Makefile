@@ -2,8 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTHON311 ?= python3.11
+PYTHON312 ?= python3.12
 
-.PHONY: demo test fuzz lint types docs benchmarks clean
+# Extras whose lowest versions are tried, and what the newest are tried with.
+LOWEST := plot archive media peers dev
+TESTERS := hypothesis pytest pytest-timeout pytest-xdist
+# Tests of how the package meets xarray, Zarr and numcodecs; and, for old versions, of its commands.
+WIRING := $(addprefix tests/test_,zarr.py sphere_codec.py patch_codecs.py accessor.py writing.py)
+OLD := $(addprefix tests/test_,golden.py bound.py archive.py cli_help.py doctor.py)
+comma := ,
+space := $(subst ,, )
+
+.PHONY: demo test fuzz lint types docs wheel try-wheel lowest newest compatibility benchmarks clean
 
 # constraints.txt pins what must be pinned; the marker is newer than both only after an install.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -33,6 +44,42 @@ types: $(VENV)/.installed
 # The site, in build/site; a broken link or reference is an error.
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Wheel and sdist, in dist; both must be complete.
+wheel: $(VENV)/.installed
+	rm -rf dist
+	$(BIN)/hatchling build -d dist
+	$(BIN)/python tests/distribution/contents.py dist
+
+# The wheel, then the checkout, in an environment that has nothing else.
+try-wheel: wheel
+	$(PYTHON) -m venv --clear build/wheel
+	build/wheel/bin/python -m pip install --quiet dist/*.whl
+	build/wheel/bin/python -I tests/distribution/installed.py examples/era5_t2m_46x90.nc
+	build/wheel/bin/python -m pip install --quiet --force-reinstall --no-deps .
+	build/wheel/bin/python -I tests/distribution/installed.py examples/era5_t2m_46x90.nc
+
+# The lowest versions that pyproject.toml allows, without torch. Old versions warn; and before
+# Typer 0.26 arguments do not say their help to the test that is left out.
+lowest: $(VENV)/.installed
+	@if ! $(PYTHON311) -c "" 2>/dev/null; then echo "skipped: no $(PYTHON311)"; exit; fi; set -ex; \
+	$(PYTHON311) -m venv --clear build/lowest; \
+	$(BIN)/python tests/distribution/lowest.py $(LOWEST) > build/lowest.txt; \
+	build/lowest/bin/python -m pip install --quiet --only-binary :all: \
+	    --constraint build/lowest.txt --editable '.[$(subst $(space),$(comma),$(LOWEST))]'; \
+	build/lowest/bin/python -m pytest -W default $(WIRING) $(OLD) \
+	    --deselect tests/test_cli_help.py::test_every_argument_and_option_is_explained
+
+# The newest versions that there are, on Python 3.12; Zarr from 3.2 on needs it.
+newest: export PYENV_VERSION = 3.12
+newest:
+	@if ! $(PYTHON312) -c "" 2>/dev/null; then echo "skipped: no $(PYTHON312)"; exit; fi; set -ex; \
+	$(PYTHON312) -m venv --clear build/newest; \
+	build/newest/bin/python -m pip install --quiet --editable '.[plot]' $(TESTERS); \
+	build/newest/bin/python -m pytest $(WIRING)
+
+# What takes minutes and downloads much.
+compatibility: try-wheel lowest newest
 
 benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/throughput.py
