@@ -167,17 +167,6 @@ def plot_errors(
     return figure
 
 
-def residual_of_globe(
-    original: xr.DataArray, reconstruction: xr.DataArray, item: int
-) -> tuple[Values, npt.NDArray[Any], npt.NDArray[Any]]:
-    """Reconstruction − original of one globe in the display unit, its latitude and longitude.
-
-    Cells that are missing in the original are NaN.
-    """
-    globe = _Globe.of(original, reconstruction, item)
-    return globe.residual, globe.latitude, globe.longitude
-
-
 @dataclass(frozen=True, eq=False)
 class _Globe:
     """One globe before and after, in the display unit; NaN where the original is missing."""
