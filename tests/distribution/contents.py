@@ -1,6 +1,6 @@
 """Check what wheel and sdist hold, and that a wheel made from the sdist holds the same.
 
-    python tests/distribution/contents.py dist
+python tests/distribution/contents.py dist
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def kept(*patterns: str) -> set[str]:
     """Files that git does not ignore, by path from the root."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
-        cwd=ROOT, capture_output=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     # What was removed and not yet committed is not there to be packed.
     return {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).exists()}
