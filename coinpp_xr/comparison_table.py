@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from coinpp_xr import notebook_html
 from coinpp_xr.files import write_atomically
 from coinpp_xr.peers import Goal
-from coinpp_xr.plots import plot_errors
+from coinpp_xr.plots import headless_figure, plot_errors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,7 @@ class Row:
     note: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Codecs on one chunk, the smallest first.
 
@@ -169,15 +170,13 @@ class Comparison:
         Console(file=text, width=WIDTH, force_jupyter=False, no_color=True).print(self)
         return text.getvalue().rstrip() + "\n"
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
-        heads = "".join(f"<th>{escape(heading)}</th>" for heading in self._headings())
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-            for cells in self._cells()
-        )
-        return (
-            f"<p>{escape(self.title)}</p>"
-            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        sides = ["left", "left", *["right"] * (len(self._headings()) - 2)]
+        heads = list(zip(self._headings(), sides, strict=True))
+        return notebook_html.block(
+            notebook_html.head("Comparison", self.title), notebook_html.table(heads, self._cells())
         )
 
     def html(self) -> str:
@@ -192,12 +191,8 @@ class Comparison:
 
     def plot(self) -> Figure:
         """Bits per value against the measured error of every codec, and their curves."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         bounded = self.goal.max_error is not None
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = headless_figure((8, 5))
         axes = figure.subplots()
         for codec, points in self.curves.items():
             error, bits = np.array(sorted(points)).T
@@ -265,8 +260,7 @@ def _three_digits(number: float) -> str:
 _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-td, th { padding: 2px 10px; text-align: right; border-bottom: 1px solid #ddd; }
-td:first-child, td:nth-child(2), th:first-child, th:nth-child(2) { text-align: left; }
+td, th { border-bottom: 1px solid #ddd; }
 img { max-width: 100%; }
 """
 

@@ -123,7 +123,10 @@ def choose_model(
         except ValueError as error:  # a grid without enough cells, no complete field, ...
             remarks.append(f"no model was trained: {error}")
         else:
-            trained = trained and _named(trained, array)
+            if trained is None:
+                remarks.append("no model of its own would pay for its bytes")
+            else:
+                trained = _named(trained, array)
     if not has_target:
         model = trained or given
         if embed and model is not None:

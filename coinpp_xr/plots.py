@@ -88,7 +88,7 @@ def plot_result(original: xr.DataArray, reconstruction: xr.DataArray, *, item: i
     # Maps are as high as their degrees want it, beside title, ticks and bar of colours.
     extent = np.ptp(grid.latitude) / np.ptp(grid.longitude)
     heights = 1.4 + 3.9 * float(np.clip(extent, 0.1, 1.2)), 3.2
-    figure = _headless_figure((13.5, sum(heights) + 0.3))
+    figure = headless_figure((13.5, sum(heights) + 0.3))
     panels = figure.subplot_mosaic(
         "AAAABBBBCCCC;DDDDDDEEEEEE" if has_spectra else "AAAABBBBCCCC;DDDDDDDDDDDD",
         height_ratios=heights,
@@ -126,7 +126,7 @@ def plot_maps(original: xr.DataArray, reconstruction: xr.DataArray, *, item: int
         If there are not that many globes.
     """
     globe = _Globe.of(original, reconstruction, item)
-    figure = _headless_figure()
+    figure = headless_figure()
     figure.suptitle(globe.title)
     _draw_maps(figure, figure.subplots(1, 3, sharey=True), globe)
     return figure
@@ -153,7 +153,7 @@ def plot_errors(
     errors = {name: unit.scale * (values[item] - globe) for name, values in decoded.items()}
     largest = max((float(np.nanmax(np.abs(e))) for e in errors.values()), default=0.0) or 1.0
     weights = area_weights(latitude.to_numpy(), len(longitude)) * np.isfinite(globe)
-    figure = _headless_figure()
+    figure = headless_figure()
     axes = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
     for axis, (name, error) in zip(axes, errors.items(), strict=True):
         rmse = float(np.sqrt(np.nansum(weights * error**2) / max(weights.sum(), 1e-300)))
@@ -357,7 +357,8 @@ def coastlines() -> tuple[Values, ...]:
     return tuple(line[number > 0 :] for number, line in enumerate(lines))
 
 
-def _headless_figure(size: tuple[float, float] = (13.5, 3.9)) -> Figure:
+def headless_figure(size: tuple[float, float] = (13.5, 3.9)) -> Figure:
+    """A figure of so many inches that needs no display, and that notebooks show."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -365,7 +366,7 @@ def _headless_figure(size: tuple[float, float] = (13.5, 3.9)) -> Figure:
         raise ImportError("plots need matplotlib: pip install 'coinpp-xr[plot]'") from error
 
     class HeadlessFigure(Figure):  # type: ignore[misc]
-        """A figure that notebooks show although pyplot never heard of it."""
+        # Notebooks know figures of pyplot only, unless they show themselves.
 
         def _repr_png_(self) -> bytes:
             picture = io.BytesIO()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,8 +122,19 @@ def write(
             **arguments.get("encoding", {}),
             **{name: plan.encoding for name, plan in plans.items() if plan.encoding},
         }
-        _compute(_to_write(dataset, plans, arguments).to_zarr(target, compute=False, **arguments))
+        with _quiet_about_consolidation(arguments):
+            writes = _to_write(dataset, plans, arguments)
+            _compute(writes.to_zarr(target, compute=False, **arguments))
         return _report(dataset, plans, reasons, target, arguments)
+
+
+@contextmanager
+def _quiet_about_consolidation(arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Zarr warns of what format 3 does not specify; only who asked for it should hear that."""
+    with warnings.catch_warnings():
+        if arguments.get("consolidated") is None:
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+        yield
 
 
 def _compute(writes: Any) -> None:

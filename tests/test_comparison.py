@@ -81,6 +81,8 @@ def test_rows_are_sorted_and_the_best_peer_is_known(era5) -> None:
     assert table.seen == 0
     assert "°C" in str(table)
     assert table.maps(item=5)._repr_png_()[:4] == b"\x89PNG"
+    assert table.plot()._repr_png_()[:4] == b"\x89PNG"
+    assert repr(table) == str(table)
     with_seen = era5.t2m.isel(time=slice(4, 8)).coinpp.compare(target_rmse=1, peers=[])
     assert with_seen.seen == 2
     assert "2 of the globes are in the model's reference" in str(with_seen)
