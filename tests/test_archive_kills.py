@@ -641,7 +641,7 @@ def test_ctrl_c(source, processes, undisturbed, tmp_path, seed) -> None:
         nearly_done = blocks_done(store) >= N_BLOCKS - 2
         os.killpg(child.pid, signal.SIGINT)
         rest = child.communicate(timeout=20)[0]
-        wait_for(lambda: not group_members(child.pid), seconds=5)
+        wait_for(lambda: not group_members(child.pid), seconds=30)
     said = (tmp_path / "stderr").read_text()
     # While workers are started it may be ignored; so soon one tries again.
     if "ended" not in rest or (seed and not nearly_done):
