@@ -21,6 +21,7 @@ ARCHIVES = HERE.parent / "docs" / "archives.md"
 MODELS_PAGE = HERE.parent / "docs" / "models.md"
 PRETRAINED = HERE.parent / "pretrained"
 REPRODUCE = HERE.parent / "docs" / "reproduce.md"
+MEASURED = HERE.parent / "docs" / "measurements.md"
 SCIENCE = HERE.parent / "docs" / "science.md"
 START, END = "<!-- results -->\n", "<!-- /results -->"
 
@@ -813,22 +814,18 @@ def with_results(page: Path, tables: str) -> str:
     return f"{before}{START}\n{tables}\n{END}{after}"
 
 
+def from_docs(text: str) -> str:
+    """Links as a page in docs has them."""
+    return text.replace("](benchmarks/", "](../benchmarks/").replace("](docs/", "](")
+
+
 def main() -> None:
-    tables = "\n".join(
-        [
-            bounds_summary(),
-            target_rmse(),
-            model_size(),
-            coding_stages(),
-            train_your_own(),
-            fitting(),
-            shipped_model(),
-            throughput(),
-            media(),
-        ]
-    )
+    rest = [
+        target_rmse(), model_size(), coding_stages(), train_your_own(), fitting(), shipped_model(),
+    ]  # fmt: skip
     pages = {
-        README: with_results(README, tables),
+        README: with_results(README, "\n".join([bounds_summary(), throughput()])),
+        MEASURED: with_results(MEASURED, from_docs("\n".join([*rest, media()]))),
         COMPARISON: comparison_page(),
         MEDIA_PAGE: media_page(),
         ARCHIVES: with_results(ARCHIVES, archive_scale()),
