@@ -45,7 +45,7 @@ def globe_map(axis: Any, grid: SphereGrid, values: Any, title: str, **colours: A
 
 def save(figure: Any, name: str) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(IMAGES / f"{name}.png", dpi=100, bbox_inches="tight")
+    figure.savefig(IMAGES / f"{name}.png", dpi=120, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -54,43 +54,39 @@ def save(figure: Any, name: str) -> None:
 
 def way() -> None:
     """Boxes from a chunk to a payload; every control takes the part of its colour."""
-    figure, axis = plt.subplots(figsize=(10, 3.6))
-    axis.set(xlim=(0, 100), ylim=(0, 38))
+    figure, axis = plt.subplots(figsize=(5, 5.2))
+    axis.set(xlim=(0, 60), ylim=(0, 62))
     axis.axis("off")
 
     def box(x: float, y: float, text: str, colour: str = "black") -> None:
         axis.add_patch(
-            FancyBboxPatch((x, y), 15, 7, boxstyle="round,pad=0.4", fc="white", ec=colour, lw=1.6)
+            FancyBboxPatch((x, y), 16, 8, boxstyle="round,pad=0.4", fc="white", ec=colour, lw=1.6)
         )
-        axis.text(x + 7.5, y + 3.5, text, ha="center", va="center", fontsize=9, color=colour)
+        axis.text(x + 8, y + 4, text, ha="center", va="center", fontsize=8, color=colour)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], colour: str = "black") -> None:
         axis.annotate(
             "", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.4}
         )
 
-    box(1, 15, "chunk of globes")
-    box(21, 15, "set aside NaN,\n±Inf, fill values")
-    box(43, 27, "fit latents of\nthe network", BLUE)
-    box(43, 15, "transform in time\nand on the sphere", GREEN)
-    box(43, 3, "round to a lattice,\npredict each cell", RED)
-    box(63, 27, "quantize to b bits", BLUE)
-    box(63, 15, "quantize with the\nlargest step", GREEN)
-    box(63, 3, "code by mixed\npredictions", RED)
-    box(84, 15, "decode, check,\npack with CRC")
-    arrow((16.6, 18.5), (20.4, 18.5))
-    for y, colour in ((30.5, BLUE), (18.5, GREEN), (6.5, RED)):
-        arrow((36.6, 18.5), (42.4, y), colour)
-        arrow((58.6, y), (62.4, y), colour)
-        arrow((78.6, y), (83.4, 18.5), colour)
-    arrow((50.5, 26.4), (50.5, 22.6), GREEN)
-    arrow((50.5, 14.4), (50.5, 10.6), RED)
-    for y, text, colour in (
-        (35.6, "bits", BLUE),
-        (23.6, "target_rmse", GREEN),
-        (11.6, "max_error", RED),
-    ):
-        axis.text(63 + 7.5, y, text, ha="center", va="center", color=colour, family="monospace")
+    box(22, 53, "chunk of globes")
+    box(22, 40, "set aside NaN,\n±Inf, fill values")
+    arrow((30, 52.4), (30, 48.8))
+    rows = (
+        (1, "bits", BLUE, "fit latents of\nthe network", "quantize\nto b bits"),
+        (22, "target_rmse", GREEN, "transform in\ntime and space", "quantize with\nlargest step"),
+        (43, "max_error", RED, "round to lattice,\npredict cells", "code by mixed\npredictions"),
+    )
+    for x, control, colour, first, second in rows:
+        box(x, 24, first, colour)
+        box(x, 12, second, colour)
+        arrow((30, 39.4), (x + 8, 32.8), colour)
+        arrow((x + 8, 23.4), (x + 8, 20.8), colour)
+        arrow((x + 8, 11.4), (30, 8.8), colour)
+        axis.text(x + 9.2, 22.1, control, va="center", color=colour, family="monospace", fontsize=7)
+    arrow((17.6, 28), (21.4, 28), GREEN)
+    arrow((38.6, 28), (42.4, 28), RED)
+    box(22, 0.5, "decode, check,\npack with CRC")
     save(figure, "way")
 
 
@@ -119,7 +115,7 @@ def siren() -> None:
         values = network(points, latents[None].astype(np.float32))[0, :, 0]
         return values.reshape(shape) * scale + low
 
-    figure, axes = plt.subplots(2, 3, figsize=(10, 3.9))
+    figure, axes = plt.subplots(3, 2, figsize=(5.6, 4.9))
     globe_map(axes[0, 0], grid, field(mean) - CELSIUS, "mean latents", vmin=-45, vmax=35)
     for axis, number in zip(axes.flat[1:], (0, 1, 2, 4, 7), strict=True):
         change = field(mean + step[number]) - field(mean)
@@ -138,10 +134,10 @@ def latents() -> None:
     weights = area_weights(grid.latitude, len(grid.longitude))
     original = array.values.astype(np.float64)
     features = ((original.reshape(1, -1, 1) - model.offset) / model.scale).astype(np.float32)
-    figure, axes = plt.subplots(2, 4, figsize=(13, 3.9))
+    figure, axes = plt.subplots(4, 2, figsize=(5.6, 6.4))
     globe_map(axes[0, 0], grid, original - CELSIUS, "ERA5", vmin=-45, vmax=35)
-    axes[1, 0].axis("off")
-    for column, count in enumerate((16, 128, 800), 1):
+    axes[0, 1].axis("off")
+    for row, count in enumerate((16, 128, 800), 1):
         network = model.network.truncated(count)
         weight = weights.reshape(1, -1).astype(np.float32)
         origin = Origin.of(network, grid.points, weight)
@@ -149,9 +145,9 @@ def latents() -> None:
         values = network(grid.points, found)[0, :, 0].reshape(original.shape)
         values = values * model.scale + model.offset
         rmse = np.sqrt((weights * (values - original) ** 2).sum())
-        globe_map(axes[0, column], grid, values - CELSIUS, f"{count} latents", vmin=-45, vmax=35)
+        globe_map(axes[row, 0], grid, values - CELSIUS, f"{count} latents", vmin=-45, vmax=35)
         globe_map(
-            axes[1, column], grid, values - original, f"error, RMSE {rmse:.1f} K",
+            axes[row, 1], grid, values - original, f"error, RMSE {rmse:.1f} K",
             cmap="RdBu_r", vmin=-10, vmax=10,
         )  # fmt: skip
     figure.tight_layout()
@@ -169,7 +165,7 @@ def bound() -> None:
     aimed = COINppCodec("t2m-46x90", target_rmse=BOUND)
     decoded = {codec: codec.decode(codec.encode(array.values)) for codec in (bounded, aimed)}
     row = int(np.abs(latitude - 46).argmin())
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), width_ratios=(3, 2))
+    figure, (left, right) = plt.subplots(2, 1, figsize=(5.6, 5.6))
     circle = values[0, row] - CELSIUS
     longitude = array["lon"].values
     left.fill_between(longitude, circle - BOUND, circle + BOUND, color=GREY, alpha=0.5, lw=0)

@@ -211,7 +211,7 @@ def draw(results: dict[str, Any]) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    figure, axes = plt.subplots(2, 1, figsize=(5.6, 7.4))
     panels = {"simulation": "simulation, 46 × 90", "era5": "ERA5 snapshots, 181 × 360"}
     for axis, (part, title) in zip(axes, panels.items(), strict=True):
         rows = results[part]
@@ -226,12 +226,11 @@ def draw(results: dict[str, Any]) -> None:
                 range(1, len(error)), error[1:], color=f"C{colour}",
                 ls="--" if "rmse" in label else "-", label=f"error, {label}",
             )  # fmt: skip
-        axis.set(title=title, xlabel="zonal wavenumber")
+        axis.set(title=title, xlabel="zonal wavenumber", ylabel="power, K²")
         axis.legend(fontsize=7)
-    axes[0].set_ylabel("power, K²")
     figure.tight_layout()
     IMAGES.mkdir(exist_ok=True)
-    figure.savefig(IMAGES / "spectra.png", dpi=110)
+    figure.savefig(IMAGES / "spectra.png", dpi=120)
 
 
 def main() -> None:
