@@ -745,8 +745,8 @@ def reproduction() -> str:
     hours = sum(record["seconds"] for record in records.values()) / 3600
     parts = [
         "## The paper's claims\n\nBy results of `coinpp reproduce all --quick` "
-        f"({machine['processor']}, {machine['cores']} cores, {hours:.1f} hours for experiments, "
-        "with the training of those networks that no earlier item had trained; "
+        f"({machine['processor']}, {machine['cores']} cores, {hours:.1f} hours in one unattended "
+        "run beside other work, Table 1 once more with nothing beside it; "
         "[results](../benchmarks/results/reproduction)). Where there are several seeds, "
         "differences are of means with their standard errors; less than two of them is "
         "*undecided*. The rules behind the verdicts are in `coinpp_xr/reproduction/claims.py`. "

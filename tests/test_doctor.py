@@ -115,7 +115,7 @@ def test_what_is_needed_must_be_there_and_fit(examine, monkeypatch, version, wor
     (problem,) = err
     assert problem.startswith("coinpp: zarr is ")
     assert word in problem
-    assert "pip install 'zarr>=3.0.8'" in problem
+    assert "pip install 'zarr>=3.1.2'" in problem
 
 
 def test_a_broken_cache_folder(examine, monkeypatch, tmp_path) -> None:
