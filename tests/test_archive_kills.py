@@ -637,9 +637,11 @@ def test_ctrl_c(source, processes, undisturbed, tmp_path, seed) -> None:
         if seed:
             wait_for(lambda: blocks_done(store) > 0)
         time.sleep(np.random.default_rng(seed).uniform(0, 0.3 if seed else 2))
-        # On a busy machine it may have come to its end meanwhile.
+        # On a busy machine it may have come to its end meanwhile. It waits while that is looked at.
+        os.killpg(child.pid, signal.SIGSTOP)
         nearly_done = blocks_done(store) >= N_BLOCKS - 2
         os.killpg(child.pid, signal.SIGINT)
+        os.killpg(child.pid, signal.SIGCONT)
         rest = child.communicate(timeout=20)[0]
         wait_for(lambda: not group_members(child.pid), seconds=30)
     said = (tmp_path / "stderr").read_text()
