@@ -67,3 +67,9 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     text = json.dumps({"machine": machine(), **result}, indent=1)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """In Markdown; all columns but the first are numbers."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

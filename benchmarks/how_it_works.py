@@ -15,14 +15,14 @@ import numpy as np
 
 matplotlib.use("agg")
 
-from common import RESULTS, open_variable
+from common import RESULTS, open_variable, weighted_rmse
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 from coinpp_xr import COINppCodec, load_model
 from coinpp_xr.coordinates import SphereGrid, area_weights
 from coinpp_xr.fitting import Origin, gauss_newton
-from coinpp_xr.plots import coastlines
+from coinpp_xr.plots import draw_map
 from coinpp_xr.reproduction.datasets import PAPER_RANGE, STUDIES, material
 from coinpp_xr.reproduction.training_runs import Bench, Task
 
@@ -35,11 +35,8 @@ BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
 
 def globe_map(axis: Any, grid: SphereGrid, values: Any, title: str, **colours: Any) -> None:
-    axis.pcolormesh(grid.longitude, grid.latitude, values, shading="nearest", **colours)
-    for line in coastlines():
-        for turn in (0, 360):
-            axis.plot(line[:, 0] + turn, line[:, 1], "k", lw=0.4)
-    axis.set(xlim=(0, 358), ylim=(-90, 90), aspect="equal", xticks=[], yticks=[])
+    draw_map(axis, grid.longitude, grid.latitude, values, **colours)
+    axis.set(xlabel="", xticks=[], yticks=[])
     axis.set_title(title, fontsize=9)
 
 
@@ -144,7 +141,7 @@ def latents() -> None:
         found = (features - origin.output).reshape(1, -1) @ origin.step.T
         values = network(grid.points, found)[0, :, 0].reshape(original.shape)
         values = values * model.scale + model.offset
-        rmse = np.sqrt((weights * (values - original) ** 2).sum())
+        rmse = weighted_rmse(values[None], original[None], weights)
         globe_map(axes[row, 0], grid, values - CELSIUS, f"{count} latents", vmin=-45, vmax=35)
         globe_map(
             axes[row, 1], grid, values - original, f"error, RMSE {rmse:.1f} K",

@@ -48,28 +48,35 @@ IMAGES = RESULTS.parent.parent / "docs" / "images"
 
 
 def ours(control: dict[str, float], array: xr.DataArray) -> Coded:
-    """Chunk by chunk, as a store holds them."""
+    """This package's codec."""
     latitude, longitude = array[array.dims[1]].values, array[array.dims[2]].values
     codec = COINppCodec("t2m-46x90", latitude=latitude, longitude=longitude, **control)
-    nbytes, decoded = 0, []
-    for start in range(0, len(array), GLOBES):
-        payload = codec.encode(array.values[start : start + GLOBES])
-        nbytes += len(payload)
-        decoded.append(codec.decode(payload))
-    return nbytes, np.concatenate(decoded).astype(np.float64)
+
+    def code(chunk: Values) -> Coded:
+        payload = codec.encode(chunk)
+        return len(payload), codec.decode(payload)
+
+    return in_chunks(array, code)
 
 
 def sz3(bound: float, array: xr.DataArray) -> Coded:
     """SZ3 at its best layout for a bound."""
-    nbytes, decoded = 0, []
-    for start in range(0, len(array), GLOBES):
-        chunk = Chunk.of(array.values[start : start + GLOBES], array[array.dims[1]].values)
-        found = smallest("SZ3", chunk, Goal(max_error=bound))
+    latitude = array[array.dims[1]].values
+
+    def code(chunk: Values) -> Coded:
+        found = smallest("SZ3", Chunk.of(chunk, latitude), Goal(max_error=bound))
         if found is None:
             raise RuntimeError(f"SZ3 does not keep a bound of {bound}")
-        nbytes += found[0].nbytes
-        decoded.append(found[1])
-    return nbytes, np.concatenate(decoded).astype(np.float64)
+        return found[0].nbytes, found[1]
+
+    return in_chunks(array, code)
+
+
+def in_chunks(array: xr.DataArray, code: Callable[[Values], Coded]) -> Coded:
+    """As a store holds them."""
+    starts = range(0, len(array), GLOBES)
+    sizes, decoded = zip(*(code(array.values[n : n + GLOBES]) for n in starts), strict=True)
+    return sum(sizes), np.concatenate(decoded).astype(np.float64)
 
 
 # ---- what is looked at ---------------------------------------------------------------------------
@@ -81,7 +88,7 @@ def errors(original: Values, decoded: Values, grid: SphereGrid) -> dict[str, flo
     weights = area_weights(grid.latitude, original.shape[2])
     of_globes = (error * weights).sum((1, 2))
     return {
-        "rmse": float(np.sqrt((error**2 * weights).sum((1, 2)).mean())),
+        "rmse": rms(error, weights),
         "max_error": float(np.abs(error).max()),
         "bias": float(of_globes.mean()),
         "largest_bias_of_a_globe": float(np.abs(of_globes).max()),

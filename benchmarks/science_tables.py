@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from common import table
+
+from coinpp_xr.labels import in_digits
+
 Row = dict[str, Any]
 
 # One line of a table: what it says, and how a control's numbers say it.
 LINES: dict[str, dict[str, Callable[[Row], str]]] = {
     "Sizes": {
         "ratio to float32": lambda r: f"{r['ratio']:,.0f} ×",
-        "RMSE by area, K": lambda r: digits(r["rmse"]),
-        "largest error, K": lambda r: digits(r["max_error"]),
-        "largest error in the rows at ±90°, K": lambda r: digits(r["max_error_at_poles"]),
+        "RMSE by area, K": lambda r: in_digits(r["rmse"]),
+        "largest error, K": lambda r: in_digits(r["max_error"]),
+        "largest error in the rows at ±90°, K": lambda r: in_digits(r["max_error_at_poles"]),
     },
     "Means": {
         "mean error of all globes, mK": lambda r: f"{1000 * r['bias']:+.2f}",
-        "largest mean error of one globe, K": lambda r: digits(r["largest_bias_of_a_globe"]),
-        "time mean at a cell: RMS error, K": lambda r: digits(r["rms_error_of_time_mean"]),
-        "time mean at a cell: largest error, K": lambda r: digits(r["largest_error_of_time_mean"]),
+        "largest mean error of one globe, K": lambda r: in_digits(r["largest_bias_of_a_globe"]),
+        "time mean at a cell: RMS error, K": lambda r: in_digits(r["rms_error_of_time_mean"]),
+        "time mean at a cell: largest error, K": lambda r: in_digits(
+            r["largest_error_of_time_mean"]
+        ),
     },
     "Variability and extremes": {
         "standard deviation in time, of the original's: least … median … most": lambda r: (
@@ -27,7 +33,7 @@ LINES: dict[str, dict[str, Callable[[Row], str]]] = {
             f"{r['spread_ratio_most']:.2f}"
         ),
         "highest value of a cell: mean error, K": lambda r: f"{r['mean_error_of_maximum']:+.3f}",
-        "highest value of a cell: largest error, K": lambda r: digits(
+        "highest value of a cell: largest error, K": lambda r: in_digits(
             r["largest_error_of_maximum"]
         ),
         "values above a cell's own 99th percentile: how many": lambda r: (
@@ -40,13 +46,13 @@ LINES: dict[str, dict[str, Callable[[Row], str]]] = {
     },
     "Trends": {
         "change over the half year at a cell: RMS error, K": lambda r: (
-            f"{digits(r['rms_error_of_trend'])} of {r['rms_trend']:.1f}"
+            f"{in_digits(r['rms_error_of_trend'])} of {r['rms_trend']:.1f}"
         ),
         "change of the global mean: error, K": lambda r: f"{r['error_of_mean_trend']:+.4f}",
     },
     "Gradients and spectra": {
         "gradient: RMS error, K per 100 km": lambda r: (
-            f"{digits(r['rms_error_of_gradient'])} of {r['rms_gradient']:.2f}"
+            f"{in_digits(r['rms_error_of_gradient'])} of {r['rms_gradient']:.2f}"
         ),
         "steepest gradient": lambda r: (
             f"{r['largest_gradient_after']:.1f} of {r['largest_gradient']:.1f}"
@@ -84,8 +90,8 @@ def science_tables(result: dict[str, Any]) -> str:
 
 def grid(rows: dict[str, Row]) -> str:
     """One column for every control; lines for which there are numbers."""
-    out = ["| | " + " | ".join(f"`{name}`" if "=" in name else name for name in rows) + " |"]
-    out.append("| --- " + "| ---: " * len(rows) + "|")
+    header = ["", *(f"`{name}`" if "=" in name else name for name in rows)]
+    out: list[list[str]] = []
     for title, lines in LINES.items():
         cells = {}
         for label, show in lines.items():
@@ -94,11 +100,6 @@ def grid(rows: dict[str, Row]) -> str:
             except KeyError:  # a series' number, and this is none
                 continue
         if cells:
-            out.append(f"| **{title}** " + "| " * len(rows) + "|")
-            out += [f"| {label} | " + " | ".join(found) + " |" for label, found in cells.items()]
-    return "\n".join(out) + "\n"
-
-
-def digits(number: float) -> str:
-    """Two that matter."""
-    return f"{number:.2g}" if number < 10 else f"{number:.0f}"
+            out.append([f"**{title}**", *[""] * len(rows)])
+            out += [[label, *found] for label, found in cells.items()]
+    return table(header, out)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import table
 from science_tables import science_tables
 
 HERE = Path(__file__).parent
@@ -28,11 +29,6 @@ START, END = "<!-- results -->\n", "<!-- /results -->"
 
 def load(name: str) -> dict[str, Any]:
     return json.loads((HERE / "results" / f"{name}.json").read_text())
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def shipped_model() -> str:

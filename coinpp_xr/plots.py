@@ -157,7 +157,7 @@ def plot_errors(
     axes = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
     for axis, (name, error) in zip(axes, errors.items(), strict=True):
         rmse = float(np.sqrt(np.nansum(weights * error**2) / max(weights.sum(), 1e-300)))
-        image = _draw_map(
+        image = draw_map(
             axis, longitude.to_numpy(), latitude.to_numpy(), error, cmap="RdBu_r", vmin=-largest,
             vmax=largest,
         )  # fmt: skip
@@ -276,7 +276,7 @@ def _draw_maps(figure: Figure, axes: Any, globe: _Globe) -> None:
         ),
     )
     for axis, (title, shades, text, colours, vmin, vmax) in zip(axes, panels, strict=True):
-        image = _draw_map(
+        image = draw_map(
             axis, globe.longitude, globe.latitude, shades, cmap=colours, vmin=vmin, vmax=vmax
         )
         axis.set_title(title)
@@ -319,14 +319,24 @@ def _draw_spectra(axis: Axes, spectra: Mapping[str, Any], unit: DisplayUnit, of:
     axis.legend()
 
 
-def _draw_map(
+def draw_map(
     axis: Axes,
     longitude: npt.NDArray[Any],
     latitude: npt.NDArray[Any],
     values: Values,
     **colours: Any,
 ) -> QuadMesh:
-    """One field with coastlines, wherever its longitudes begin; missing cells are grey."""
+    """Draw one field with coastlines, wherever its longitudes begin; missing cells are grey.
+
+    Parameters
+    ----------
+    axis : matplotlib Axes
+    longitude, latitude : float array, shapes (n_lon,) and (n_lat,)
+        Degrees.
+    values : float array, shape (n_lat, n_lon)
+    **colours
+        As for matplotlib's ``pcolormesh``: ``cmap``, ``vmin``, ``vmax``.
+    """
     from matplotlib.collections import LineCollection
 
     image = axis.pcolormesh(
@@ -358,7 +368,13 @@ def coastlines() -> tuple[Values, ...]:
 
 
 def headless_figure(size: tuple[float, float] = (13.5, 3.9)) -> Figure:
-    """A figure of so many inches that needs no display, and that notebooks show."""
+    """A figure of (width, height) inches that needs no display, and that notebooks show.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -8,10 +8,13 @@ import shutil
 import subprocess
 import sys
 import warnings
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from coinpp_xr import config
 from coinpp_xr.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -23,16 +26,22 @@ def blocks(page: Path, language: str) -> list[str]:
     return [code for kind, code in BLOCK.findall(page.read_text()) if kind == language]
 
 
+def run_blocks(page: Path, folder: Path) -> dict[str, Any]:
+    """Run a page's Python in a folder that has nothing but the examples; all that it defines."""
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    namespace: dict[str, Any] = {}
+    with chdir(folder):
+        for code in blocks(page, "python"):
+            with warnings.catch_warnings():
+                # Zarr says this of every store that xarray writes in format 3.
+                warnings.filterwarnings("ignore", message="Consolidated metadata")
+                exec(compile(code, page.name, "exec"), namespace)
+    return namespace
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_python_blocks_run_in_order(page, tmp_path, monkeypatch) -> None:
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {}
-    for code in blocks(page, "python"):
-        with warnings.catch_warnings():
-            # Zarr says this of every store that xarray writes in format 3.
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            exec(compile(code, page.name, "exec"), namespace)
+def test_python_blocks_run_in_order(page, tmp_path) -> None:
+    run_blocks(page, tmp_path)
 
 
 def command_lines(page: Path) -> list[str]:
@@ -52,14 +61,13 @@ def test_command_lines_run(page, tmp_path, monkeypatch, capfd) -> None:
     for year in (2019, 2020):
         shutil.copy(ROOT / "examples/era5_t2m_46x90.nc", tmp_path / f"era5_{year}.nc")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COINPP_XR_CACHE", str(tmp_path / "models"))
     monkeypatch.delenv("COINPP_DATA", raising=False)
     for line in command_lines(page):
         for long, short in SHORTER.items():
             line = line.replace(long, short)
         program, *arguments = shlex.split(line.partition(" > ")[0]) or ["echo"]
         if program == "coinpp":
-            with pytest.raises(SystemExit) as ended:
+            with pytest.raises(SystemExit) as ended, config.set(cache=str(tmp_path / "models")):
                 main(arguments)
             # The paper's data is not here; 2 would be a line that is wrong.
             expected = 1 if arguments[0] == "reproduce" else 0

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,33 +131,25 @@ def test_a_broken_cache_folder(examine, monkeypatch, tmp_path) -> None:
     assert "machine code" in out
 
 
-def test_nowhere_to_keep_machine_code(examine, monkeypatch) -> None:
+def keep_machine_code(monkeypatch, folder: str | None) -> None:
+    """As numba does where it cannot write to the folder that it was told."""
     from coinpp_xr import binary
 
-    class Stats:
-        cache_path = None
+    function = SimpleNamespace(stats=SimpleNamespace(cache_path=folder))
+    monkeypatch.setattr(binary, "code", function)
 
-    class Function:
-        stats = Stats()
 
+def test_nowhere_to_keep_machine_code(examine, monkeypatch) -> None:
     only(monkeypatch, "caches")
-    monkeypatch.setattr(binary, "code", Function())
+    keep_machine_code(monkeypatch, None)
     code, _, err = examine()
     assert code == 1
     assert "XDG_CACHE_HOME" in err[0]
 
 
 def test_machine_code_that_is_kept_where_upgrades_do_not_renew_it(examine, monkeypatch) -> None:
-    from coinpp_xr import binary
-
-    class Stats:
-        cache_path = "site-packages/coinpp_xr/__pycache__"
-
-    class Function:
-        stats = Stats()
-
     only(monkeypatch, "caches")
-    monkeypatch.setattr(binary, "code", Function())
+    keep_machine_code(monkeypatch, "site-packages/coinpp_xr/__pycache__")
     code, out, err = examine()
     assert code == 1
     assert "site-packages/coinpp_xr/__pycache__, not where it belongs" in " ".join(out.split())

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
-from test_docs import ROOT, blocks
+from test_docs import ROOT, run_blocks
 from test_golden import GOLDEN, OWN, PAYLOADS
 
 from coinpp_xr.bitstream import Kind, Payload
@@ -20,15 +18,7 @@ PATHS = [path for path in PAYLOADS if path.stem not in SLOW]
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("page")
-    shutil.copytree(ROOT / "examples", folder / "examples")
-    namespace: dict[str, Any] = {}
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.chdir(folder)
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        for code in blocks(ROOT / "docs/bitstream.md", "python"):
-            exec(compile(code, "bitstream.md", "exec"), namespace)
-    return namespace
+    return run_blocks(ROOT / "docs/bitstream.md", tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
