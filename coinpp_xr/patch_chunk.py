@@ -74,7 +74,7 @@ def encode_patches(
     ----------
     values : array
         Any dtype and memory order. What is no real number is stored without loss: other types, and
-        of floats NaN, ±Inf and, under a bound, -0.0.
+        of floats NaN, ±Inf and, under a bound, -0.0. So are integers beyond ±2⁵³.
     layout : Layout
     patching : Patching
     rate : PatchRate

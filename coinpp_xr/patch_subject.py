@@ -37,6 +37,8 @@ Float64 = npt.NDArray[np.float64]
 PRICE = 0.09
 # Bytes of transforms that are kept from one trial to the next.
 _MOST_KEPT = 1 << 26
+# Up to here double precision has every integer.
+_LARGEST_INTEGER = 1 << 53
 # Coefficients that a curve is made of.
 _CURVE_CELLS = 1 << 15
 
@@ -102,19 +104,13 @@ class Subject:
         exact_zeros: bool,
     ) -> Subject | None:
         """None where there is nothing to be coded but exactly."""
-        valid = None
-        if values.dtype.kind == "f":
-            usable = np.isfinite(values) & (np.abs(values.astype(np.float64)) < LARGEST)
-            if exact_zeros:
-                usable &= ~((values == 0) & np.signbit(values))
-            if not usable.any():
-                return None
-            if not usable.all():
-                values_filled = _filled(values, usable)
-                valid = layout.arrange(usable)
-                arranged = layout.arrange(values_filled)
-        if valid is None:
-            arranged = layout.arrange(values)
+        usable = _usable(values, exact_zeros)
+        if usable is None:
+            valid, arranged = None, layout.arrange(values)
+        elif usable.any():
+            valid, arranged = layout.arrange(usable), layout.arrange(_filled(values, usable))
+        else:
+            return None
         n_channels = arranged.shape[1]
         offsets = np.array([arranged[:, c].mean(dtype=np.float64) for c in range(n_channels)])
         single = np.float32
@@ -313,6 +309,22 @@ def _with_prior(model: Model | None, layout: Layout) -> Model | None:
     if model is None or model.prior is None or model.box is None:
         return None
     return model if len(model.box.shape) == layout.spatial else None
+
+
+def _usable(values: npt.NDArray[Any], exact_zeros: bool) -> Bool | None:
+    """Which values can be coded; None for all."""
+    if values.dtype.kind == "f":
+        usable = np.isfinite(values) & (np.abs(values.astype(np.float64)) < LARGEST)
+        if exact_zeros:
+            usable &= ~((values == 0) & np.signbit(values))
+    elif values.dtype.itemsize == 8:
+        # Errors are computed in double precision, which tells no larger integers apart.
+        usable = values <= _LARGEST_INTEGER
+        if values.dtype.kind == "i":
+            usable &= values >= -_LARGEST_INTEGER
+    else:
+        return None
+    return None if usable.all() else usable
 
 
 def _filled(values: npt.NDArray[Any], usable: Bool) -> npt.NDArray[Any]:

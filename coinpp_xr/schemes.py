@@ -259,11 +259,9 @@ def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
             return np.clip(values, least, most).astype(dtype)
         # The largest of 64 bits is no float: what reaches it is set afterwards.
         inside = (values > least) & (values < most)
-        return np.where(
-            inside,
-            np.where(inside, values, 0).astype(dtype),
-            np.where(values < 0, least, most).astype(dtype),
-        )
+        numbers = np.where(inside, values, 0).astype(dtype)
+        numbers[~inside] = np.where(values[~inside] < 0, least, most)
+        return numbers
     if dtype.itemsize == 2:  # what was finite must not become infinite
         largest = values.dtype.type(np.finfo(np.float16).max)
         values = np.clip(values, -largest, largest)

@@ -41,7 +41,7 @@ def rmse(one, other):
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda c: next(iter(c)))
-@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<f2", "|u1", ">i2", "<i8"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<f2", "|u1", ">i2", "<i8", ">i8", ">u8"])
 def test_every_control_is_kept(codec, control, dtype) -> None:
     values = waves((3, 21, 40), dtype)
     payload = codec(**control).encode(values)
@@ -59,6 +59,20 @@ def test_every_control_is_kept(codec, control, dtype) -> None:
         assert rmse(got, given) <= control.get("target_rmse", 1.0)
     if "max_error_relative" not in control:
         assert Payload.unpack(payload).kind.of_patches
+
+
+@pytest.mark.parametrize("dtype", ["<i8", ">i8", "<u8", ">u8"])
+@pytest.mark.parametrize("around", [2**53 - 40, 2**53 + 40, 2**62])
+@pytest.mark.parametrize("control", [{"max_error": 3}, {"max_error_relative": 1e-16}], ids=str)
+def test_bound_of_integers_that_no_float_holds(dtype, around, control) -> None:
+    values = (waves((21, 40), "i8") + around).astype(dtype)
+    values[3, 5:9] = np.iinfo(dtype).max
+    values[4, 5:9] = np.iinfo(dtype).min
+    made = ImagePatchCodec(**control)
+    decoded = made.decode(made.encode(values))
+    assert decoded.dtype == values.dtype
+    errors = [abs(int(a) - int(b)) for a, b in zip(decoded.ravel(), values.ravel(), strict=True)]
+    assert max(errors) <= control.get("max_error", 1)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -200,8 +214,9 @@ def test_configuration_travels(codec) -> None:
         (ImagePatchCodec(target_rmse=3), photo(), (64, 64, 3)),
         (VolumePatchCodec(target_rmse=1), waves((20, 30, 40)), (16, 16, 40)),
         (AudioPatchCodec(target_rmse=1), waves((2, 5000)), (1, 3000)),
+        (ImagePatchCodec(max_error=1), waves((70, 50), ">i8"), (40, 50)),
     ],
-    ids=["image", "volume", "sound"],
+    ids=["image", "volume", "sound", "big-endian"],
 )
 def test_zarr_store(tmp_path, zarr_format, codec, values, chunks) -> None:
     array = zarr.create_array(
@@ -211,7 +226,7 @@ def test_zarr_store(tmp_path, zarr_format, codec, values, chunks) -> None:
     array[:] = values
     read = zarr.open_array(tmp_path / "out.zarr", mode="r")[:]
     # Chunks at the edges are filled up, which must not count.
-    assert rmse(read, values) <= (codec.target_rmse or 0)
+    assert rmse(read, values) <= (codec.target_rmse or codec.max_error)
 
 
 @pytest.mark.parametrize(
