@@ -122,11 +122,17 @@ def _decode_fields(
         decoded = _with_residual(payload, mask)
     else:
         grid = _grid_of(payload, grid)
-        model = find_model(payload.fingerprint) if payload.kind.has_model else None
-        if model is not None and 4 * items * model.latent_dim > config.get("max_decode_bytes"):
-            raise CorruptPayloadError(
-                "payload claims more globes than config max_decode_bytes allows"
-            )
+        model = None
+        if payload.kind.has_model:
+            model = find_model(payload.fingerprint)
+            if model.domain != "sphere":
+                raise CorruptPayloadError(
+                    f"payload holds globes, its model {model.name!r} is for patches"
+                )
+            if 4 * items * model.latent_dim > config.get("max_decode_bytes"):
+                raise CorruptPayloadError(
+                    "payload claims more globes than config max_decode_bytes allows"
+                )
         if payload.kind == Kind.LATENTS:
             assert model is not None
             decoded = _decode_latents(payload, model, grid, items)

@@ -14,7 +14,7 @@ from coinpp_xr import patch_latents, residual
 from coinpp_xr.bitstream import Kind, pack_fields, pack_lossless
 from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.models import Model
-from coinpp_xr.patch_header import Band
+from coinpp_xr.patch_header import LARGEST, Band
 from coinpp_xr.patch_latents import patching_of
 from coinpp_xr.patch_reading import decode_bands, mask_shape, planes_of
 from coinpp_xr.patch_subject import Coded, Subject
@@ -136,14 +136,14 @@ def _encode(subject: Subject, rate: PatchRate) -> bytes | None:
         candidates = [_with_residual(subject, bound, None)]
         # Near whole numbers a base may be rounded to others on another machine.
         if not bound.relative and not (integers and bound.error < 4):
-            base = _search(subject, "error", (_BASE_RMSE * bound.error) ** 2, deblocking=False)
+            base = _search_rmse(subject, _BASE_RMSE * bound.error, deblocking=False)
             if base is not None:
                 candidates.append(_with_residual(subject, bound, base))
         payloads = [payload for payload in candidates if payload is not None]
         payload = min(payloads, key=len, default=None)
         return payload if payload is not None and subject.keeps(payload, bound) else None
     if rate.rmse is not None:
-        found = _search(subject, "error", rate.rmse**2)
+        found = _search_rmse(subject, rate.rmse)
     else:
         assert rate.bpp is not None
         cells = subject.items * prod(subject.space)
@@ -178,6 +178,12 @@ def _encode_latents(
         subject.values, valid.reshape(mask_shape(shape)), Kind.PATCH_LATENTS, sections,
         bits=bits, fingerprint=model.fingerprint,
     )  # fmt: skip
+
+
+def _search_rmse(subject: Subject, rmse: float, *, deblocking: bool = True) -> Coded | None:
+    """The coarsest step within an RMSE."""
+    # Nothing that is coded can be further off, and the square of more may not be finite.
+    return _search(subject, "error", min(rmse, 2 * LARGEST) ** 2, deblocking=deblocking)
 
 
 def _search(subject: Subject, what: str, limit: float, *, deblocking: bool = True) -> Coded | None:

@@ -12,7 +12,7 @@ from coinpp_xr.quantization import STEPS_PER_OCTAVE
 
 # Steps that single precision can count with.
 MOST_EXPONENT = 110 * STEPS_PER_OCTAVE
-_ATTEMPTS = 8
+_ATTEMPTS = 10
 # What is within this share of the limit is close enough.
 _CLOSE = 0.985
 # Octaves from one trial to the next, at most.
@@ -71,8 +71,9 @@ def search_step(
     inside: int | None = None  # the closest known to be within the limit
     outside: int | None = None
     points: dict[int, float] = {}  # what to add to the curve
-    exponent = _met(curve, points, wanted, start, sign)
-    for _ in range(_ATTEMPTS):
+    exponent, move, gap = _met(curve, points, wanted, start, sign), 0, 1 << 30
+    # Something within the limit is worth any number of trials; getting closer to it is not.
+    while best is None or len(points) < _ATTEMPTS:
         try:
             trial = code(exponent)
         except OverflowError:  # too fine a step for the values
@@ -94,13 +95,20 @@ def search_step(
         if inside is not None and outside is not None:
             low, high = sorted((inside, outside))
             following = min(max(following, low + 1), high - 1)
-        elif following == exponent:
-            following += sign if inside is not None else -sign
+            if 2 * (high - low) > gap + 2:  # one side is steep and draws all trials to the other
+                following = (low + high) // 2
+            gap = high - low
+        elif inside is not None:
+            following += sign * (following == exponent)
+        else:
+            # Where the error is that of noise, it hardly depends on the step: do not creep.
+            least = 2 * move or 1
+            following = min(following, exponent - least, key=lambda e: sign * e)
         if following in points or abs(following) > MOST_EXPONENT:
             break
         if value <= limit and abs(following - exponent) <= 1:
             break  # one step is 1 % of an error or a size: not worth a trial
-        exponent = following
+        move, exponent = abs(following - exponent), following
     return best
 
 

@@ -56,8 +56,9 @@ MOST_BYTES = 1 << 20
 # What decoding may take: so many times the declared array, the payload, and a constant for the
 # state of the coders, which does not depend on the payload.
 PER_ARRAY_BYTE, PER_PAYLOAD_BYTE, CONSTANT_BYTES = 64, 64, 256 << 20
-# Generous: measuring memory is slow, and so is a busy machine.
-SECONDS_PER_PAYLOAD = 60.0
+# Generous: measuring memory is slow, and so is a busy machine. Bytes that are each a plane of their
+# own are the slowest ones.
+SECONDS_PER_ARRAY_BYTE, SECONDS_PER_PAYLOAD = 2.5e-4, 30.0
 # Address space on top of what is there before: a runaway must not take the machine with it.
 _SPARE_BYTES = 8 << 30
 _MOST_KEPT = 2000
@@ -143,6 +144,10 @@ def allowed_bytes(payload: bytes) -> int:
     return (
         PER_ARRAY_BYTE * declared_bytes(payload) + PER_PAYLOAD_BYTE * len(payload) + CONSTANT_BYTES
     )
+
+
+def allowed_seconds(payload: bytes) -> float:
+    return SECONDS_PER_ARRAY_BYTE * declared_bytes(payload) + SECONDS_PER_PAYLOAD
 
 
 # ---- many payloads -------------------------------------------------------------------------------
@@ -275,10 +280,14 @@ def watch(options: argparse.Namespace) -> Summary:
     theirs.close()
     while not ours.poll(_WATCH_EVERY):
         count, payload, seconds = window.look()
-        if count and seconds > SECONDS_PER_PAYLOAD:
+        if not count:
+            continue
+        with config.set(max_decode_bytes=MOST_BYTES):
+            allowed = allowed_seconds(payload)
+        if seconds > allowed:
             worker.kill()
             worker.join()
-            found = save_finding(payload, f"takes more than {SECONDS_PER_PAYLOAD:.0f} seconds")
+            found = save_finding(payload, f"takes more than {allowed:.0f} seconds")
             return Summary(options.suite, options.seed, count, findings=[found])
     try:
         summary: Summary = ours.recv()
@@ -303,6 +312,7 @@ def write(summary: Summary) -> None:
     limits = {
         "max_decode_bytes": MOST_BYTES, "bytes_per_array_byte": PER_ARRAY_BYTE,
         "bytes_per_payload_byte": PER_PAYLOAD_BYTE, "constant_bytes": CONSTANT_BYTES,
+        "seconds_per_array_byte": SECONDS_PER_ARRAY_BYTE,
         "seconds_per_payload": SECONDS_PER_PAYLOAD,
     }  # fmt: skip
     suites = {name: known[name] for name in SUITES if name in known}

@@ -7,11 +7,12 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bound_cases import golden_model
+from bound_cases import golden_model, golden_patch_model
 
 from coinpp_xr import CorruptPayloadError
 from coinpp_xr.bitstream import Kind, Payload, Tag
@@ -94,6 +95,19 @@ def test_small_payloads_that_ask_for_much_memory(kind, shape, sections, along_ti
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < run.allowed_bytes(payload)
+
+
+def test_a_model_of_another_domain_is_refused() -> None:
+    globes, patches = golden_model().fingerprint, golden_patch_model().fingerprint
+    tried = set()
+    for seed in seeds():
+        payload = Payload.unpack(seed.payload)
+        if payload.kind.has_model:
+            other = globes if payload.kind.of_patches else patches
+            changed = replace(payload, fingerprint=other).pack()
+            assert run.judge(changed, seed.grid, valid=False)[0] == "CorruptPayloadError"
+            tried.add(payload.kind)
+    assert tried == {kind for kind in Kind if kind.has_model}
 
 
 # ---- what counts as a finding --------------------------------------------------------------------

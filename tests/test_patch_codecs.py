@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import numcodecs
 import numpy as np
 import pytest
 import zarr
 
-from coinpp_xr import AudioPatchCodec, CorruptPayloadError, ImagePatchCodec, VolumePatchCodec
+from coinpp_xr import (
+    AudioPatchCodec,
+    COINppCodec,
+    CorruptPayloadError,
+    ImagePatchCodec,
+    VolumePatchCodec,
+)
 from coinpp_xr.bitstream import Payload
 
 CODECS = [ImagePatchCodec, VolumePatchCodec, AudioPatchCodec]
@@ -282,3 +289,28 @@ def test_bits_per_cell_are_never_exceeded(bpp) -> None:
     values = waves((40, 41))
     values += 0.1 * np.random.default_rng(0).standard_normal(values.shape).astype(values.dtype)
     assert 8 * len(ImagePatchCodec(target_bpp=bpp).encode(values)) <= max(bpp * values.size, 8 * 90)
+
+
+def test_a_smaller_error_never_takes_fewer_bytes() -> None:
+    # Where the error is that of the noise, it hardly depends on the step.
+    noise = 0.1 * np.random.default_rng(0).standard_normal((3, 46, 90))
+    values = (np.sin(np.indices(noise.shape).sum(axis=0) / 9) + noise).astype(np.float32)
+    targets = [1, 0.5, 0.2, 0.12, 0.102, 0.1, 0.098, 0.09, 0.05, 0.01]
+    sizes = [len(ImagePatchCodec(target_rmse=target).encode(values)) for target in targets]
+    assert all(a <= 1.02 * b for a, b in pairwise(sizes))
+    assert sizes[-1] < values.nbytes / 5
+
+
+@pytest.mark.parametrize("codec", [*CODECS, COINppCodec])
+@pytest.mark.parametrize("magnitude", [1e-300, 1e-40, 1e25, 1e40, 1e200, 1e302])
+@pytest.mark.parametrize("share", [0.1, 1e5])
+def test_any_magnitude(codec, magnitude, share) -> None:
+    values = waves((3, 21, 40), "f8") * magnitude
+    for control in ("target_rmse", "max_error"):
+        made = codec(**{control: share * magnitude})
+        decoded = made.decode(made.encode(values))
+        error = np.abs(decoded / magnitude - values / magnitude)
+        if control == "max_error":
+            assert error.max() <= 1.001 * share
+        elif codec is not COINppCodec:  # whose cells have areas
+            assert rmse(error, 0 * error) <= 1.001 * share
