@@ -164,7 +164,7 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
     # Where rounding hides little, neighbours predict values better than a transform compacts them.
     if 8 * worthwhile > _FINE * int(fields.valid.sum()):
-        bound = residual.bound_for_rmse(fields, target_rmse)
+        bound = residual.bound_for_rmse(fields, target_rmse, fields.mean_squared_error)
         rounded = None if bound is None else _alone(chunk, bound)
         payloads += [] if rounded is None else [rounded]
         worthwhile = min(map(len, payloads), default=worthwhile)

@@ -159,11 +159,8 @@ def _encode_chunk(
             payload = smallest_for_rmse(chunk, target_rmse)
         else:
             raise ValueError("give bits and a model, target_rmse, or a bound")
-    if payload is None:
-        return pack_lossless(values)
-    if 4 * len(payload) > values.nbytes:  # tiny chunks, noise under many bits
-        payload = min(payload, pack_lossless(values), key=len)
-    return payload
+    exact = pack_lossless(values)  # takes next to no time
+    return exact if payload is None else min(payload, exact, key=len)
 
 
 def _keeps(payload: bytes, chunk: Chunk, bound: Bound) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from math import ceil, floor, prod
+from math import ceil, floor, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from coinpp_xr.patches import MOST_CHANNELS, Layout, Patching
 from coinpp_xr.quantization import exponent_of
 from coinpp_xr.recognition import MUCH_UNEXPLAINED
 from coinpp_xr.residual import Bound
-from coinpp_xr.schemes import PlaneFields
+from coinpp_xr.schemes import PlaneFields, Sequences
 from coinpp_xr.stepping import search_step
 
 # Cells of a band. What a band teaches the coder is lost for the next.
@@ -31,6 +31,11 @@ BAND_CELLS = 1 << 19
 _SAMPLED = 3
 # Payloads of fewer bytes are tried without the model, too.
 _SMALL = 1024
+# RMSEs whose squares are numbers.
+_SMALLEST = 1e-150
+# Cells of a sample that tells whether rounded values may be shorter, and up to what share of the
+# other way's bytes they may be: a longer one teaches the coder more.
+_TRIED, _WORTH_TRYING = 1 << 14, 1.1
 # RMSE of a base under a bound, as a share of the bound.
 _BASE_RMSE = 0.6
 
@@ -120,11 +125,8 @@ def encode_patches(
                 without = Subject.of(*options, None, exact_zeros=rate.bound is not None)
                 other = None if without is None else _encode(without, rate)
                 payload = min((p for p in (payload, other) if p is not None), key=len)
-    if payload is None:
-        return pack_lossless(values)
-    if 4 * len(payload) > values.nbytes:  # tiny arrays, noise at a high rate
-        payload = min(payload, pack_lossless(values), key=len)
-    return payload
+    exact = pack_lossless(values)  # takes next to no time
+    return exact if payload is None else min(payload, exact, key=len)
 
 
 def _encode(subject: Subject, rate: PatchRate) -> bytes | None:
@@ -143,15 +145,42 @@ def _encode(subject: Subject, rate: PatchRate) -> bytes | None:
         payload = min(payloads, key=len, default=None)
         return payload if payload is not None and subject.keeps(payload, bound) else None
     if rate.rmse is not None:
-        found = _search_rmse(subject, rate.rmse)
-    else:
-        assert rate.bpp is not None
-        cells = subject.items * prod(subject.space)
-        nothing = Coded(0, [b""] * len(subject.bands), np.zeros((2, 2)))
-        # The length of the streams is itself a number of up to five bytes, here of one.
-        allowed = rate.bpp * cells / 8 - len(subject.pack(nothing)) - 4
-        found = _search(subject, "size", allowed) or subject.flat()
-    return None if found is None else subject.pack(found)
+        coded = _search_rmse(subject, rate.rmse)
+        payload = None if coded is None else subject.pack(coded)
+        return _rounded(subject, rate.rmse, coded, payload) or payload
+    assert rate.bpp is not None
+    cells = subject.items * prod(subject.space)
+    nothing = Coded(0, [b""] * len(subject.bands), np.zeros((2, 2)))
+    # The length of the streams is itself a number of up to five bytes, here of one.
+    allowed = rate.bpp * cells / 8 - len(subject.pack(nothing)) - 4
+    return subject.pack(_search(subject, "size", allowed) or subject.flat())
+
+
+def _rounded(
+    subject: Subject, rmse: float, coded: Coded | None, payload: bytes | None
+) -> bytes | None:
+    """Rounded values within an RMSE, coded one after the other, if they are shorter.
+
+    Where rounding hides little, or values are few, neighbours predict them better than a transform
+    compacts them.
+    """
+    if not _SMALLEST < rmse < LARGEST:
+        return None
+    if coded is not None and subject.arranged.size > 2 * _TRIED:
+        sample = subject.middle(_TRIED)
+        same = sample.code(coded.exponent, sample.bands, measured=True, deblocked=coded.deblocked)
+        fields, sequences = _planes(sample)
+        bound = residual.bound_for_rmse(fields, sqrt(same.error) or rmse, sample.mean_squared_error)
+        tried = None if bound is None else residual.encode(fields, bound, sequences)
+        if tried is None or len(tried.section) > _WORTH_TRYING * same.size:
+            return None
+    bound = residual.bound_for_rmse(_planes(subject)[0], rmse, subject.mean_squared_error)
+    if bound is None:
+        return None
+    rounded = _with_residual(subject, bound, None)
+    if rounded is None or (payload is not None and len(payload) <= len(rounded)):
+        return None
+    return rounded if subject.meets(rounded, rmse) else None
 
 
 def _encode_latents(
@@ -238,20 +267,23 @@ def _search(subject: Subject, what: str, limit: float, *, deblocking: bool = Tru
 
 def _with_residual(subject: Subject, bound: Bound, base: Coded | None) -> bytes | None:
     """Within a bound, on top of a base or of nothing."""
-    dtype, shape = subject.values.dtype, subject.arranged.shape
-    plane, sequences = planes_of(shape)
-    table = (-1, prod(plane.shape))
+    fields, sequences = _planes(subject)
     known = None
     if base is not None:
         known = decode_bands(
-            subject.header, base.exponent, base.streams, shape, dtype, np.float64, subject.model
-        )
-        known = known.reshape(table)
-    valid = np.ones(shape, np.bool_) if subject.valid is None else subject.valid
-    fields = PlaneFields(
-        subject.arranged.astype(np.float64).reshape(table), valid.reshape(table), dtype, plane
-    )
+            subject.header, base.exponent, base.streams, subject.arranged.shape, fields.dtype,
+            np.float64, subject.model,
+        ).reshape(fields.values.shape)  # fmt: skip
     coded = residual.encode(fields, bound, sequences, known, thorough=base is None)
     if coded is None:
         return None
-    return subject.pack(base, coded.section, coded.kept.reshape(shape))
+    return subject.pack(base, coded.section, coded.kept.reshape(subject.arranged.shape))
+
+
+def _planes(subject: Subject) -> tuple[PlaneFields, Sequences]:
+    """As what follows plane after plane."""
+    plane, sequences = planes_of(subject.arranged.shape)
+    table = (-1, prod(plane.shape))
+    values = subject.arranged.astype(np.float64).reshape(table)
+    valid = np.ones(values.shape, np.bool_) if subject.valid is None else subject.valid
+    return PlaneFields(values, valid.reshape(table), subject.values.dtype, plane), sequences

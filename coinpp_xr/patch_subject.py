@@ -184,20 +184,29 @@ class Subject:
             for i, deblocked in enumerate(measured):
                 if deblocked and self.model is not None and self.model.deblocking is not None:
                     channels[0] = self.model.deblocking(channels[0], levels, patching, step)
-                sums[i] += self._sums(band, where, channels)
+                decoded = self.header.finished(
+                    channels[within(self.arranged[where])], self.values.dtype
+                )
+                sums[i] += self._sums(decoded, where, self._inner(band, where[0]))
         return walk.finish(), sums
 
-    def _sums(self, band: Band, where: tuple[Any, ...], channels: Float32) -> Float64:
+    def _sums(
+        self, decoded: npt.NDArray[Any], where: tuple[Any, ...], inner: tuple[slice, ...]
+    ) -> Float64:
         """Squared errors of what was decoded and numbers of cells: within, and with padding."""
-        exact, dtype = self.arranged[where], self.values.dtype
-        decoded = self.header.finished(channels[within(exact)], dtype)
-        squared = (round_to(decoded, dtype).astype(np.float64) - exact) ** 2
+        rounded = round_to(decoded, self.values.dtype).astype(np.float64)
+        squared = (rounded - self.arranged[where]) ** 2
         counted = np.ones(squared.shape) if self.valid is None else self.valid[where] * 1.0
         squared *= counted
-        inner = self._inner(band, where[0])
         return np.array(
             [[squared[inner].sum(), squared.sum()], [counted[inner].sum(), counted.sum()]]
         )
+
+    def mean_squared_error(self, decoded: npt.NDArray[Any]) -> float:
+        """Of all cells, and without what looks like padding: the larger one."""
+        items, *space = self._filled_up_to
+        inner = (slice(items), slice(None), *map(slice, space))
+        return _error(self._sums(decoded.reshape(self.arranged.shape), (), inner))
 
     def analyses(self, band: Band) -> list[Analysis]:
         """Of the items of a band; kept for the next trial while there is room."""
@@ -293,15 +302,32 @@ class Subject:
 
     def keeps(self, payload: bytes, bound: Bound) -> bool:
         """Whether what a decoder makes of a payload is within the bound, and else bit for bit."""
-        models = {} if self.model is None else {self.model.fingerprint: self.model}
-        decoded = decode_patches(Payload.unpack(payload), models.__getitem__)
-        decoded = self.header.layout.arrange(decoded)
-        given = self.header.layout.arrange(self.values)
+        decoded, given = self._decoded(payload), self.header.layout.arrange(self.values)
         close = bound.holds(decoded.astype(np.float64), given.astype(np.float64))
         if self.valid is None:
             return bool(close.all())
         exact = decoded[~self.valid].tobytes() == given[~self.valid].tobytes()
         return exact and bool(close[self.valid].all())
+
+    def meets(self, payload: bytes, rmse: float) -> bool:
+        """Whether what a decoder makes of a payload has no larger error."""
+        return self.mean_squared_error(self._decoded(payload)) <= rmse**2
+
+    def _decoded(self, payload: bytes) -> npt.NDArray[Any]:
+        """In the order of :attr:`arranged`."""
+        models = {} if self.model is None else {self.model.fingerprint: self.model}
+        decoded = decode_patches(Payload.unpack(payload), models.__getitem__)
+        return self.header.layout.arrange(decoded)
+
+    def middle(self, cells: int) -> Subject:
+        """What is in the middle, to try things on: about so many cells, which cannot be packed."""
+        n_channels, axes = self.arranged.shape[1], sum(n > 1 for n in self.space)
+        side = max(1, ceil((cells / n_channels) ** (1 / max(axes, 1))))
+        starts = [max(0, (n - side) // 2) for n in (self.items, *self.space)]
+        item, *inner = (slice(start, start + side) for start in starts)
+        where = (slice(item.start, item.start + 1), slice(None), *inner)
+        valid = None if self.valid is None else self.valid[where]
+        return replace(self, arranged=self.arranged[where], valid=valid)
 
 
 def _with_prior(model: Model | None, layout: Layout) -> Model | None:

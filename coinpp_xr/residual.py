@@ -9,6 +9,7 @@ the steps leave room for. Cells that rounding would take beyond the bound are ke
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, log1p, sqrt
@@ -21,7 +22,7 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
-from coinpp_xr.schemes import ROUNDING, Fields, PlaneFields, Sequences, round_to
+from coinpp_xr.schemes import ROUNDING, PlaneFields, Sequences, round_to
 
 if TYPE_CHECKING:
     from coinpp_xr import causal
@@ -259,8 +260,19 @@ def encode(
     return Residual(header + stream, valid & ~coded)
 
 
-def bound_for_rmse(fields: Fields, target_rmse: float) -> Bound | None:
-    """The widest bound whose lattice alone, without a base, meets an area-weighted RMSE."""
+def bound_for_rmse(
+    fields: PlaneFields, target_rmse: float, mean_squared_error: Callable[[Float64], float]
+) -> Bound | None:
+    """The widest bound whose lattice alone, without a base, meets an RMSE.
+
+    Parameters
+    ----------
+    fields : PlaneFields
+    target_rmse : float
+        In the data's unit.
+    mean_squared_error : callable
+        Of decoded values, shape (items, cells).
+    """
     # Rounding errors are spread evenly, or smaller where values are few.
     error, best = sqrt(3) * target_rmse, None
     for _ in range(_ATTEMPTS):
@@ -271,7 +283,7 @@ def bound_for_rmse(fields: Fields, target_rmse: float) -> Bound | None:
         if not np.abs(wanted).max(where=fields.valid, initial=0) <= _LARGEST:
             break
         decoded = lattice.values(np.where(fields.valid, wanted, 0).astype(np.int64))
-        share = sqrt(fields.mean_squared_error(decoded)) / target_rmse
+        share = sqrt(mean_squared_error(decoded)) / target_rmse
         if share <= 1 - ROUNDING and (best is None or error > best.error):
             best = bound
             if share > _CLOSE:
