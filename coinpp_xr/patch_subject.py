@@ -196,8 +196,8 @@ class Subject:
         """Squared errors of what was decoded and numbers of cells: within, and with padding."""
         rounded = round_to(decoded, self.values.dtype).astype(np.float64)
         squared = (rounded - self.arranged[where]) ** 2
-        counted = np.ones(squared.shape) if self.valid is None else self.valid[where] * 1.0
-        squared *= counted
+        counted = np.ones(squared.shape, np.bool_) if self.valid is None else self.valid[where]
+        squared[~counted] = 0
         return np.array(
             [[squared[inner].sum(), squared.sum()], [counted[inner].sum(), counted.sum()]]
         )

@@ -277,13 +277,13 @@ def bound_for_rmse(
     error, best = sqrt(3) * target_rmse, None
     for _ in range(_ATTEMPTS):
         bound = Bound(error)
-        spacing = _spacing(fields, bound, fields.valid)
-        lattice = Lattice.of(bound, fields.values, fields.valid, spacing, 0)
-        wanted = lattice.integers(fields.values)
-        if not np.abs(wanted).max(where=fields.valid, initial=0) <= _LARGEST:
+        lattice = _lattice(bound, fields, fields.values, 0)
+        if not 0 < lattice.step < inf:
             break
-        decoded = lattice.values(np.where(fields.valid, wanted, 0).astype(np.int64))
-        share = sqrt(mean_squared_error(decoded)) / target_rmse
+        wanted = lattice.integers(fields.values)
+        coded = fields.valid & (np.abs(wanted) <= _LARGEST)
+        decoded = lattice.values(np.where(coded, wanted, 0).astype(np.int64))
+        share = sqrt(mean_squared_error(np.where(coded, decoded, fields.values))) / target_rmse
         if share <= 1 - ROUNDING and (best is None or error > best.error):
             best = bound
             if share > _CLOSE:

@@ -258,9 +258,10 @@ def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
         if dtype.itemsize < 8:
             return np.clip(values, least, most).astype(dtype)
         # The largest of 64 bits is no float: what reaches it is set afterwards.
-        inside = (values > least) & (values < most)
+        inside = (values >= least) & (values < most)
         numbers = np.where(inside, values, 0).astype(dtype)
-        numbers[~inside] = np.where(values[~inside] < 0, least, most)
+        numbers[values < least] = least
+        numbers[values >= most] = most
         return numbers
     if dtype.itemsize == 2:  # what was finite must not become infinite
         largest = values.dtype.type(np.finfo(np.float16).max)

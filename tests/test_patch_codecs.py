@@ -18,6 +18,7 @@ from coinpp_xr import (
     VolumePatchCodec,
 )
 from coinpp_xr.bitstream import Payload
+from coinpp_xr.schemes import round_to
 
 CODECS = [ImagePatchCodec, VolumePatchCodec, AudioPatchCodec]
 CONTROLS = [
@@ -314,3 +315,25 @@ def test_any_magnitude(codec, magnitude, share) -> None:
             assert error.max() <= 1.001 * share
         elif codec is not COINppCodec:  # whose cells have areas
             assert rmse(error, 0 * error) <= 1.001 * share
+
+
+@pytest.mark.parametrize("dtype", ["|i1", "|u1", ">i2", "<u4", "<i8", ">i8", "<u8", ">u8"])
+def test_rounding_is_to_the_nearest_that_the_type_holds(dtype) -> None:
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    values = np.array([-1e300, least, -0.6, -0.4, 0.0, 0.6, 99.5, float(most), 1e300])
+    rounded = round_to(values, np.dtype(dtype))
+    assert rounded.dtype == np.dtype(dtype)
+    assert rounded.tolist() == [least, least, max(-1, least), 0, 0, 1, 100, most, most]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("dtype", ["<f4", ">i4", "<u8"])
+@pytest.mark.parametrize("target", [0.3, 3, 30])
+def test_an_rmse_takes_no_more_bytes_than_the_same_bound(codec, dtype, target) -> None:
+    steps = 1000 * (np.indices((7, 31, 40)).sum(axis=0) // 9).astype(dtype)
+    steps[2, 3:9, 4] = 123_456_789
+    payloads = [
+        codec(**{control: target}).encode(steps) for control in ("target_rmse", "max_error")
+    ]
+    assert len(payloads[0]) <= len(payloads[1])
+    assert rmse(codec(target_rmse=1).decode(payloads[0]), steps) <= target
