@@ -31,11 +31,13 @@ BAND_CELLS = 1 << 19
 _SAMPLED = 3
 # Payloads of fewer bytes are tried without the model, too.
 _SMALL = 1024
+# Bits per cell that are too few to be worth it.
+_FEW_BITS = 0.05
 # RMSEs whose squares are numbers.
 _SMALLEST = 1e-150
 # Cells of a sample that tells whether rounded values may be shorter, and up to what share of the
 # other way's bytes they may be: a longer one teaches the coder more.
-_TRIED, _WORTH_TRYING = 1 << 14, 1.1
+_TRIED, _WORTH_TRYING = 1 << 12, 1.3
 # RMSE of a base under a bound, as a share of the bound.
 _BASE_RMSE = 0.6
 
@@ -164,9 +166,11 @@ def _rounded(
     Where rounding hides little, or values are few, neighbours predict them better than a transform
     compacts them.
     """
-    if not _SMALLEST < rmse < LARGEST:
+    n = subject.arranged.size
+    few = payload is not None and 8 * len(payload) < _FEW_BITS * n
+    if few or not _SMALLEST < rmse < LARGEST:
         return None
-    if coded is not None and subject.arranged.size > 2 * _TRIED:
+    if coded is not None and n > 2 * _TRIED:
         sample = subject.middle(_TRIED)
         same = sample.code(coded.exponent, sample.bands, measured=True, deblocked=coded.deblocked)
         fields, sequences = _planes(sample)
