@@ -69,6 +69,11 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     print(text)
 
 
+def load(name: str) -> dict[str, Any]:
+    """A result file."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     """In Markdown; all columns but the first are numbers."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
