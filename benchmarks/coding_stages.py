@@ -27,6 +27,7 @@ from coinpp_xr.bitstream import Payload, Tag
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit
 from coinpp_xr.eofs import PLAIN, HarmonicBasis, LocalisedEofs
+from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.models import Model
 from coinpp_xr.network import LinearTail, QuantizedTail
 from coinpp_xr.quantization import (
@@ -36,14 +37,7 @@ from coinpp_xr.quantization import (
     quantize_for_rate,
     step_of,
 )
-from coinpp_xr.schemes import (
-    Fields,
-    LatentSynthesis,
-    Quantized,
-    Search,
-    Sequences,
-    encode_symbols,
-)
+from coinpp_xr.schemes import LatentSynthesis, Quantized, Search, encode_symbols
 from coinpp_xr.transform import fit_spectrum
 
 Float64 = npt.NDArray[np.float64]

@@ -26,10 +26,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numcodecs.zstd import compress as zstd_compress
-from numcodecs.zstd import decompress as zstd_decompress
 
 from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.exact import pack_bytes, pack_mask, pack_special_values
 
 MAGIC = b"CNPP"
 VERSION = 1
@@ -334,78 +333,3 @@ def pack_lossless(values: npt.NDArray[Any]) -> bytes:
 
 def is_fortran(values: npt.NDArray[Any]) -> bool:
     return bool(values.flags.f_contiguous and not values.flags.c_contiguous)
-
-
-# ---- plain bytes and masks, without loss --------------------------------------------------
-
-
-def pack_bytes(values: npt.NDArray[Any]) -> bytes:
-    """Values as zstd over byte planes, bit for bit."""
-    flat = np.ascontiguousarray(values).reshape(-1)
-    planes = flat.view(np.uint8).reshape(flat.size, -1).T if flat.size else flat.view(np.uint8)
-    return bytes(zstd_compress(np.ascontiguousarray(planes), 9))
-
-
-def unpack_bytes(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """``count`` values of ``dtype`` from :func:`pack_bytes`; never allocates more than those."""
-    if count == 0 or dtype.itemsize == 0:
-        return np.empty(count, dtype=dtype)
-    planes = np.empty((dtype.itemsize, count), dtype=np.uint8)
-    if _zstd_content_size(data) != planes.size:
-        raise CorruptPayloadError(
-            f"stored values are damaged: not {planes.size:,} bytes, as there should be"
-        )
-    try:
-        zstd_decompress(data, planes)
-    except (RuntimeError, ValueError) as error:
-        raise CorruptPayloadError(f"stored values are damaged: {error}") from error
-    return np.ascontiguousarray(planes.T).reshape(-1).view(dtype)
-
-
-def _zstd_content_size(frame: bytes) -> int | None:
-    """What a frame says it holds (RFC 8878, 3.1.1.1); numcodecs would not mind if that is less."""
-    if len(frame) < 5:
-        return None
-    descriptor = frame[4]
-    single_segment = bool(descriptor & 0x20)
-    width = (int(single_segment), 2, 4, 8)[descriptor >> 6]
-    start = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
-    field = frame[start : start + width]
-    if not width or len(field) < width:
-        return None
-    return int.from_bytes(field, "little") + 256 * (width == 2)
-
-
-def pack_mask(mask: npt.NDArray[np.bool_]) -> bytes:
-    """A boolean array (items, cells); one that is the same for all items is stored once."""
-    constant = len(mask) > 1 and bool((mask == mask[:1]).all())
-    bits = np.packbits(mask[:1] if constant else mask)
-    return bytes([constant]) + pack_bytes(bits)
-
-
-def unpack_mask(data: bytes, items: int, cells: int) -> npt.NDArray[np.bool_]:
-    if not data or data[0] > 1:
-        raise CorruptPayloadError("the mask of missing values is damaged")
-    rows = 1 if data[0] else items
-    n_bits = rows * cells
-    packed = unpack_bytes(data[1:], -(-n_bits // 8), np.dtype(np.uint8))
-    mask = np.unpackbits(packed, count=n_bits).reshape(rows, cells).astype(np.bool_)
-    return np.broadcast_to(mask, (items, cells))
-
-
-def pack_special_values(values: npt.NDArray[Any]) -> bytes:
-    """Values that are kept bit for bit; one bit pattern for all is stored once."""
-    patterns = _bit_patterns(values)
-    if bool((patterns == patterns[:1]).all()):
-        return values[:1].tobytes()
-    return pack_bytes(values)
-
-
-def unpack_special_values(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if len(data) == dtype.itemsize:
-        return np.broadcast_to(np.frombuffer(data, dtype=dtype), (count,))
-    return unpack_bytes(data, count, dtype)
-
-
-def _bit_patterns(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")

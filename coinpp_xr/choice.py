@@ -14,18 +14,11 @@ import numpy.typing as npt
 
 from coinpp_xr import patterns, residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
+from coinpp_xr.fields import Fields, Sequences
+from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
-from coinpp_xr.residual import Bound
-from coinpp_xr.schemes import (
-    MOST_ITEMS,
-    Fields,
-    Quantized,
-    Sequences,
-    Trial,
-    encode_symbols,
-    mean_field,
-)
+from coinpp_xr.schemes import MOST_ITEMS, Quantized, Trial, encode_symbols, mean_field
 from coinpp_xr.transform import is_transformable
 
 Float32 = npt.NDArray[np.float32]
@@ -164,7 +157,7 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
     # Where rounding hides little, neighbours predict values better than a transform compacts them.
     if 8 * worthwhile > _FINE * int(fields.valid.sum()):
-        bound = residual.bound_for_rmse(fields, target_rmse, fields.mean_squared_error)
+        bound = bound_for_rmse(fields, target_rmse, fields.mean_squared_error)
         rounded = None if bound is None else _alone(chunk, bound)
         payloads += [] if rounded is None else [rounded]
         worthwhile = min(map(len, payloads), default=worthwhile)

@@ -16,6 +16,8 @@ from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc, decode_ch
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.fields import Fields, Sequences
+from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
 from coinpp_xr.recognition import (
@@ -27,8 +29,6 @@ from coinpp_xr.recognition import (
     layouts_of,
     usable_cells,
 )
-from coinpp_xr.residual import Bound
-from coinpp_xr.schemes import Fields, Sequences
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]

@@ -12,18 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import entropy, patterns, residual
-from coinpp_xr.bitstream import (
-    EXPLICIT_COORDINATES,
-    Kind,
-    Payload,
-    Tag,
-    unpack_bytes,
-    unpack_mask,
-    unpack_special_values,
-)
+from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Payload, Tag
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
+from coinpp_xr.fields import Sequences, round_to
 from coinpp_xr.models import Model
 from coinpp_xr.patch_reading import checked_region, decode_patches
 from coinpp_xr.quantization import BITS
@@ -31,11 +25,9 @@ from coinpp_xr.schemes import (
     MOST_ITEMS,
     GridSynthesis,
     LatentSynthesis,
-    Sequences,
     Synthesis,
     decode_values,
     mean_field,
-    round_to,
 )
 from coinpp_xr.settings import config
 from coinpp_xr.transform import is_transformable, is_transformable_in_time

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from coinpp_xr.bitstream import pack_bytes, unpack_bytes
 from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.entropy import CELLS, Histogram
 from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.exact import pack_bytes, unpack_bytes
 from coinpp_xr.files import write_atomically
 from coinpp_xr.model_files import cache_folder, fetch_model, shipped_models
 from coinpp_xr.network import BaseNetwork, QuantizedTail

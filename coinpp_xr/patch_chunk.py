@@ -13,6 +13,8 @@ import numpy.typing as npt
 from coinpp_xr import patch_latents, residual
 from coinpp_xr.bitstream import Kind, pack_fields, pack_lossless
 from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.fields import PlaneFields, Sequences
+from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
 from coinpp_xr.patch_header import LARGEST, Band
 from coinpp_xr.patch_latents import patching_of
@@ -21,8 +23,6 @@ from coinpp_xr.patch_subject import Coded, Subject
 from coinpp_xr.patches import MOST_CHANNELS, Layout, Patching
 from coinpp_xr.quantization import exponent_of
 from coinpp_xr.recognition import MUCH_UNEXPLAINED
-from coinpp_xr.residual import Bound
-from coinpp_xr.schemes import PlaneFields, Sequences
 from coinpp_xr.stepping import search_step
 
 # Cells of a band. What a band teaches the coder is lost for the next.
@@ -174,11 +174,11 @@ def _rounded(
         sample = subject.middle(_TRIED)
         same = sample.code(coded.exponent, sample.bands, measured=True, deblocked=coded.deblocked)
         fields, sequences = _planes(sample)
-        bound = residual.bound_for_rmse(fields, sqrt(same.error) or rmse, sample.mean_squared_error)
+        bound = bound_for_rmse(fields, sqrt(same.error) or rmse, sample.mean_squared_error)
         tried = None if bound is None else residual.encode(fields, bound, sequences)
         if tried is None or len(tried.section) > _WORTH_TRYING * same.size:
             return None
-    bound = residual.bound_for_rmse(_planes(subject)[0], rmse, subject.mean_squared_error)
+    bound = bound_for_rmse(_planes(subject)[0], rmse, subject.mean_squared_error)
     if bound is None:
         return None
     rounded = _with_residual(subject, bound, None)

@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import patch_latents, residual
-from coinpp_xr.bitstream import Kind, Payload, Tag, unpack_mask, unpack_special_values
+from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.coordinates import Plane
 from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.exact import unpack_mask, unpack_special_values
+from coinpp_xr.fields import Sequences, round_to
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_in_threads
 from coinpp_xr.patch_header import Band, Header, part
 from coinpp_xr.quantization import step_of
-from coinpp_xr.schemes import Sequences, round_to
 from coinpp_xr.stepping import MOST_EXPONENT
 
 if TYPE_CHECKING:

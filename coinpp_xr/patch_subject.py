@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields
+from coinpp_xr.fields import round_to
+from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_in_threads
 from coinpp_xr.patch_header import LARGEST, WHOLE, Band, Header, join
 from coinpp_xr.patch_reading import decode_patches, mask_shape, prior_of, within
 from coinpp_xr.patches import Layout, Patching
 from coinpp_xr.quantization import exponent_of, step_of
-from coinpp_xr.residual import Bound
-from coinpp_xr.schemes import round_to
 from coinpp_xr.stepping import MOST_EXPONENT
 
 if TYPE_CHECKING:

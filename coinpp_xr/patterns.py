@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.schemes import ROUNDING, Fields
+from coinpp_xr.fields import ROUNDING, Fields
 
 Floating = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.lattice import Bound
 from coinpp_xr.metrics import chunk_rmse, globe_errors
-from coinpp_xr.residual import Bound
 
 # Sums in another order differ by this much.
 _ROUNDING = 1e-6

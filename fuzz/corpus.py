@@ -13,8 +13,8 @@ from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
-from coinpp_xr.residual import Bound
 
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.append(str(TESTS))

@@ -19,11 +19,11 @@ LAYERS = {
     "ground": "errors files settings version compiled parallel progress notebook_html",
     "points": "coordinates harmonics cosines",
     "network": "latent_maps siren network fitting devices",
-    "bits": "quantization mixing binary entropy coefficients bitstream transform reference causal "
-    "stepping patches patch_header splitting blocks bands priors deblocking",
+    "bits": "quantization mixing binary entropy coefficients exact bitstream transform reference "
+    "causal stepping patches patch_header splitting blocks bands priors deblocking",
     "models": "model_files models compact",
-    "schemes": "recognition schemes patterns residual choice patch_latents patch_reading "
-    "patch_subject",
+    "schemes": "recognition fields lattice schemes patterns residual choice patch_latents "
+    "patch_reading patch_subject",
     "one chunk": "chunk chunk_reading patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing patch_learning "
     "deblocking_training patch_building",

@@ -18,7 +18,7 @@ from coinpp_xr import COINppCodec
 from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
-from coinpp_xr.residual import Bound
+from coinpp_xr.lattice import Bound
 
 
 def round_trip(values: np.ndarray, model="none", **options) -> np.ndarray:

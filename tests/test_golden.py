@@ -9,9 +9,10 @@ import pytest
 from bound_cases import golden_model, golden_models
 
 from coinpp_xr import coefficients, entropy
-from coinpp_xr.bitstream import Kind, Payload, Tag, unpack_mask
+from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk_reading import decode_chunk, synthesis_of
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.exact import unpack_mask
 from coinpp_xr.patch_header import Header
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -18,7 +18,7 @@ from coinpp_xr import (
     VolumePatchCodec,
 )
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.schemes import round_to
+from coinpp_xr.fields import round_to
 
 CODECS = [ImagePatchCodec, VolumePatchCodec, AudioPatchCodec]
 CONTROLS = [

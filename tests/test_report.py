@@ -17,10 +17,10 @@ from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import Rate
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.labels import display_unit
+from coinpp_xr.lattice import Bound
 from coinpp_xr.metrics import globe_errors, zonal_spectrum
 from coinpp_xr.plots import coastlines, plot_maps, plot_result
 from coinpp_xr.report import Report
-from coinpp_xr.residual import Bound
 from coinpp_xr.variable_report import StoredChunk, VariableReport, variable_report
 
 LATITUDE = np.array([90.0, 45.0, 0.0, -60.0])

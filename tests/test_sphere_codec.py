@@ -17,10 +17,11 @@ from hypothesis.extra import numpy as hnp
 
 import coinpp_xr
 from coinpp_xr import COINppCodec, CompressionWarning, CorruptPayloadError, ModelNotFoundError
-from coinpp_xr.bitstream import Kind, Payload, Tag, pack_bytes, unpack_bytes
+from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.exact import pack_bytes, unpack_bytes
 
 
 @pytest.fixture

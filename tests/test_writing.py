@@ -20,8 +20,8 @@ import coinpp_xr
 from coinpp_xr import CompressionWarning, model_choice
 from coinpp_xr.compact import pack_text
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.lattice import Bound
 from coinpp_xr.report import Report
-from coinpp_xr.residual import Bound
 from coinpp_xr.stores import codec_of
 
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])

@@ -16,8 +16,8 @@ from numcodecs.compat import ensure_bytes, ensure_ndarray_like, ndarray_copy
 from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
 
 from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.lattice import Bound
 from coinpp_xr.quantization import parse_bits
-from coinpp_xr.residual import Bound
 
 DEFAULT_BITS = 8
 # The name of no model at all.

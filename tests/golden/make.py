@@ -19,12 +19,12 @@ from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import BoxGrid, SphereGrid
 from coinpp_xr.deblocking import Deblocking
 from coinpp_xr.entropy import fit_histogram
+from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.network import LinearTail, QuantizedTail
 from coinpp_xr.patch_learning import learn_prior
 from coinpp_xr.patches import Layout, Patching
 from coinpp_xr.reference import Reference
-from coinpp_xr.residual import Bound
 from coinpp_xr.siren import ModulatedSiren
 from coinpp_xr.transform import fit_spectrum
 

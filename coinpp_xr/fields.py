@@ -1,0 +1,140 @@
+"""What is to be coded: fields of a chunk, their order in time, and how values are rounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coordinates import Plane, SphereGrid
+
+Bool = npt.NDArray[np.bool_]
+Floating = npt.NDArray[np.floating[Any]]
+
+# Other machines round differently: squared errors stay below the target by this share.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Which item of a chunk stands where: rows of fields that follow each other in time.
+
+    Parameters
+    ----------
+    order : int array, shape (sequences, times)
+        Numbers of items; times at which every item is missing are left out.
+    """
+
+    order: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, batch: tuple[int, ...], time_axis: int, present: Bool) -> Sequences:
+        """From the axes before latitude and longitude, and which items hold anything."""
+        items = np.arange(len(present)).reshape(batch or (1,))
+        order = np.moveaxis(items, time_axis if batch else 0, -1)
+        order = order.reshape(-1, order.shape[-1])
+        return cls(order[:, present[order].any(axis=0)])
+
+    def take(self, items: npt.NDArray[Any], present: Bool) -> npt.NDArray[Any]:
+        """Items arranged as (sequences, times, …); one that is missing repeats its neighbour."""
+        order = self.order.copy()
+        for row in order:
+            known = np.flatnonzero(present[row])
+            if 0 < len(known) < len(row):
+                nearest = np.abs(np.arange(len(row))[:, None] - known).argmin(axis=1)
+                row[:] = row[known[nearest]]
+        return items[order]
+
+    def put(self, arranged: Floating, n_items: int) -> Floating:
+        """The items again; those that stand nowhere are zero."""
+        items = np.zeros((n_items, *arranged.shape[2:]), arranged.dtype)
+        items[self.order] = arranged
+        return items
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneFields:
+    """What is to be kept within a bound: cells in a place.
+
+    Parameters
+    ----------
+    values : float64 array, shape (items, cells)
+        In the data's unit; anything finite where not valid.
+    valid : bool array, shape (items, cells)
+    dtype : dtype
+        Decoded values are rounded to it.
+    grid : Plane or SphereGrid
+    """
+
+    values: npt.NDArray[np.float64]
+    valid: Bool
+    dtype: np.dtype[Any]
+    grid: Plane | SphereGrid
+
+    @cached_property
+    def present(self) -> Bool:
+        """Items that hold anything, shape (items,)."""
+        return np.asarray(self.valid.any(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Fields(PlaneFields):
+    """What a chunk of globes holds, ready for the schemes: cells have an area, too.
+
+    Parameters
+    ----------
+    grid : SphereGrid
+    sequences : Sequences
+    """
+
+    grid: SphereGrid
+    sequences: Sequences
+
+    def sequence_means(self) -> npt.NDArray[np.float64]:
+        """Area-weighted mean of every sequence, shape (sequences,)."""
+        weights = self.grid.area_weights
+        sums = (np.where(self.valid, self.values, 0) @ weights)[self.sequences.order].sum(axis=1)
+        shares = (self.valid @ weights)[self.sequences.order].sum(axis=1)
+        return np.asarray(sums / np.maximum(shares, 1e-300))
+
+    def energy(self, base: Floating) -> float:
+        """Area-weighted mean square of what the means of the sequences differ from a base."""
+        fields = self.sequences.take(np.where(self.valid, self.values, 0), self.present)
+        count = self.sequences.take(self.valid, self.present).sum(axis=1)
+        means = fields.sum(axis=1) / np.maximum(count, 1)
+        squared = np.where(count > 0, (means - base) ** 2, 0)
+        return float((squared @ self.grid.area_weights).sum())
+
+    @cached_property
+    def _weights(self) -> npt.NDArray[np.float64]:
+        weights = self.grid.area_weights
+        return np.asarray(weights / float(weights @ self.valid.sum(axis=0)))
+
+    def mean_squared_error(self, decoded: Floating) -> float:
+        """Area-weighted, over the valid cells of the whole chunk, after rounding to the dtype."""
+        difference = round_to(decoded, self.dtype) - self.values
+        if not self.valid.all():
+            difference[~self.valid] = 0
+        return float(np.einsum("ic,ic,c->", difference, difference, self._weights))
+
+
+def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
+    """Values as they come back: in the data's type, and finite."""
+    if dtype.kind != "f":
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+        values = np.rint(values)
+        if dtype.itemsize < 8:
+            return np.clip(values, least, most).astype(dtype)
+        # The largest of 64 bits is no float: what reaches it is set afterwards.
+        inside = (values >= least) & (values < most)
+        numbers = np.where(inside, values, 0).astype(dtype)
+        numbers[values < least] = least
+        numbers[values >= most] = most
+        return numbers
+    if dtype.itemsize == 2:  # what was finite must not become infinite
+        largest = values.dtype.type(np.finfo(np.float16).max)
+        values = np.clip(values, -largest, largest)
+    return values.astype(dtype, copy=False)
