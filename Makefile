@@ -87,7 +87,8 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/shipped_model.py
 	$(BIN)/python benchmarks/against_others.py
 	$(BIN)/python benchmarks/soak.py
-	$(BIN)/python benchmarks/random_bounds.py
+	$(BIN)/python benchmarks/random_bounds.py --of globes
+	$(BIN)/python benchmarks/random_bounds.py --of patches
 	$(BIN)/python benchmarks/peer_sizes.py
 	$(BIN)/python benchmarks/target_rmse.py
 	$(BIN)/python benchmarks/model_size.py

@@ -1,6 +1,8 @@
-"""Ten thousand random arrays of every kind under random bounds: how many come back wrong.
+"""Ten thousand random arrays of every kind: how many come back wrong.
 
-python benchmarks/random_bounds.py [--cases 10000] [--seed 0]
+python benchmarks/random_bounds.py [--of globes|patches] [--cases 10000] [--seed 0]
+
+Globes under bounds; patches of images, volumes and sound under every rate control.
 """
 
 from __future__ import annotations
@@ -22,9 +24,18 @@ from common import write_result
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 from bound_cases import Case
+from patch_cases import PatchCase
+
+# Of what, what tells the cases apart, and the result file.
+KINDS = {
+    "globes": (Case, ("kind", "dtype", "gaps", "layout", "by", "effort", "model"), "random_bounds"),
+    "patches": (
+        PatchCase, ("codec", "kind", "dtype", "gaps", "layout", "control"), "random_patches",
+    ),
+}  # fmt: skip
 
 
-def check(case: Case) -> str:
+def check(case: Case | PatchCase) -> str:
     """What is wrong, if anything is."""
     try:
         return case.check()
@@ -34,12 +45,14 @@ def check(case: Case) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--of", choices=KINDS, default="globes")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("error")
     rng, start = np.random.default_rng(options.seed), time.perf_counter()
-    cases = [Case.random(rng) for _ in range(options.cases)]
+    kind, names, result_file = KINDS[options.of]
+    cases = [kind.random(rng) for _ in range(options.cases)]
     wrong = [(case, what) for case in cases if (what := check(case))]
     for case, what in wrong[:20]:
         print(what, case)
@@ -49,9 +62,9 @@ def main() -> None:
         "seconds": round(time.perf_counter() - start, 1),
         "seed": options.seed,
         **{name: dict(Counter(str(getattr(case, name)) for case in cases))
-           for name in ("kind", "dtype", "gaps", "layout", "by", "effort", "model")},
+           for name in names},
     }  # fmt: skip
-    write_result("random_bounds", result)
+    write_result(result_file, result)
     if wrong:
         sys.exit(f"{len(wrong)} of {len(cases)} came back wrong")
 

@@ -132,7 +132,8 @@ KINDS: dict[str, Callable[[Rng, Shape], np.ndarray]] = {
 }
 
 
-def _typed(kind: str, dtype: str, rng: Rng, shape: Shape) -> np.ndarray:
+def typed(kind: str, dtype: str, rng: Rng, shape: Shape) -> np.ndarray:
+    """Floats of a kind."""
     native = np.dtype(dtype).newbyteorder("=")
     limits = np.finfo(native)
     values = KINDS[kind](rng, shape)
@@ -152,7 +153,7 @@ def _typed(kind: str, dtype: str, rng: Rng, shape: Shape) -> np.ndarray:
 GAPS = ("none", "land", "cells", "zeros", "globes", "almost all", "all")
 
 
-def _with_gaps(values: np.ndarray, gaps: str, rng: Rng) -> np.ndarray:
+def with_gaps(values: np.ndarray, gaps: str, rng: Rng) -> np.ndarray:
     shape = values.shape
     missing = {
         "none": np.zeros(shape, bool),
@@ -249,8 +250,8 @@ class Case:
         rng = np.random.default_rng(self.seed)
         known = self.kind.startswith("known") and 0 not in (*self.batch, *self.grid)
         kind = "smooth" if self.kind.startswith("known") and not known else self.kind
-        values = _typed(kind, self.dtype, rng, (*self.batch, *self.grid))
-        return LAYOUTS[self.layout](_with_gaps(values, self.gaps, rng))
+        values = typed(kind, self.dtype, rng, (*self.batch, *self.grid))
+        return LAYOUTS[self.layout](with_gaps(values, self.gaps, rng))
 
     def bound(self, values: np.ndarray) -> dict[str, float]:
         if self.by == RELATIVE:
@@ -285,23 +286,30 @@ def broken(values: np.ndarray, decoded: np.ndarray, bound: dict[str, float]) -> 
     """What a codec with ``max_error`` or ``max_error_relative`` got wrong; empty if nothing."""
     if decoded.shape != values.shape or decoded.dtype != values.dtype:
         return f"{values.dtype} {values.shape} came back as {decoded.dtype} {decoded.shape}"
-    special = ~np.isfinite(values) | ((values == 0) & np.signbit(values))
+    whole = values.dtype.kind in "iu"
+    special = ~np.isfinite(values)
+    if not whole:
+        special |= (values == 0) & np.signbit(values)
     if values[special].tobytes() != decoded[special].tobytes():
         return "special values came back with other bits"
-    x, y = values[~special].astype(np.float64), decoded[~special].astype(np.float64)
-    if not np.isfinite(y).all():
+    given, found = values[~special], decoded[~special]
+    if not np.isfinite(found).all():
         return "a finite value came back infinite or as NaN"
     relative = "max_error_relative" in bound
     (error,) = bound.values()
+    x, y = given.astype(np.float64), found.astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
         apart = np.abs(x - y)
         allowed = error * np.abs(x) if relative else np.full(x.shape, error)
         # Rounding does not matter where errors are clearly smaller, but products may underflow.
         unsure = (apart > (1 - 1e-9) * allowed) | ((allowed < 1e-300) & (apart > 0))
+    if whole:
+        unsure |= np.abs(x) > 2**52  # which double precision rounds
+    number = int if whole else float
     for cell in np.flatnonzero(unsure):
-        a, b = Fraction(float(x[cell])), Fraction(float(y[cell]))
+        a, b = Fraction(number(given[cell])), Fraction(number(found[cell]))
         if abs(a - b) > Fraction(error) * (abs(a) if relative else 1):
-            return f"{float(a)!r} came back as {float(b)!r} with {bound}"
+            return f"{given[cell]!r} came back as {found[cell]!r} with {bound}"
     return ""
 
 

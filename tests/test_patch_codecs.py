@@ -9,6 +9,7 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from patch_cases import PatchCase
 
 from coinpp_xr import (
     AudioPatchCodec,
@@ -337,3 +338,11 @@ def test_an_rmse_takes_no_more_bytes_than_the_same_bound(codec, dtype, target) -
     ]
     assert len(payloads[0]) <= len(payloads[1])
     assert rmse(codec(target_rmse=1).decode(payloads[0]), steps) <= target
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_arrays_of_every_kind_under_every_control(seed) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(25):
+        case = PatchCase.random(rng)
+        assert case.check() == "", case

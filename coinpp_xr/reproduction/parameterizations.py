@@ -38,6 +38,7 @@ PLACES: dict[str, dict[str, Any]] = {
 _LATENTS = {"cifar10": (64, 384), "weather": (8, 8)}
 _INNER_RATES = {"quick": (3.0, 10.0), "full": (1e-2,)}
 _GRID = tuple(float(f"{digit}e{power}") for power in range(-2, 6) for digit in (1, 3))
+_AT_A_TIME = 2
 # The search for a rate takes this share of the steps: rates that run away do so early.
 _SEARCHED = 1 / 3
 SEEDS = (0, 1, 2)
@@ -130,13 +131,16 @@ def _validation_psnr(bench: Bench, task: Task) -> float:
 
 
 def _beyond(found: dict[float, float]) -> list[float]:
-    """The grid's next rate where the best so far is at an edge of what was tried."""
+    """The grid's next rates where the best so far is at an edge of what was tried.
+
+    As many as a small machine trains at a time: others may have found theirs.
+    """
     best = max(found, key=lambda rate: found[rate])
     place = _GRID.index(best)
     if best == max(found):
-        return list(_GRID[place + 1 : place + 2])
+        return list(_GRID[place + 1 : place + 1 + _AT_A_TIME])
     if best == min(found):
-        return list(_GRID[max(place - 1, 0) : place])
+        return list(_GRID[max(place - _AT_A_TIME, 0) : place])
     return []
 
 
