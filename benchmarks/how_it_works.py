@@ -23,7 +23,8 @@ from coinpp_xr import COINppCodec, load_model
 from coinpp_xr.coordinates import SphereGrid, area_weights
 from coinpp_xr.fitting import Origin, gauss_newton
 from coinpp_xr.plots import draw_map
-from coinpp_xr.reproduction.datasets import PAPER_RANGE, STUDIES, material
+from coinpp_xr.reproduction.datasets import PAPER_RANGE
+from coinpp_xr.reproduction.studies import STUDIES, material
 from coinpp_xr.reproduction.training_runs import Bench, Task
 
 ROOT = RESULTS.parent.parent

@@ -7,7 +7,9 @@ matrix products are small: one BLAS thread per block, several blocks at a time.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,10 @@ from coinpp_xr.settings import config
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 2**28
 
 _lock = threading.Lock()
 _active_callers = 0
@@ -44,6 +50,17 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
         if len(items) == 1 or getattr(_in_pool, "yes", False) or thread_count() == 1:
             return [function(item) for item in items]
         return list(_pool(thread_count()).map(function, items))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what arrays leave behind, up to 256 MiB: for processes that are all ours.
+
+    Otherwise every large array is mapped, cleared and unmapped again by the kernel.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            libc.mallopt(parameter, _KEPT_BYTES)
 
 
 @cache

@@ -9,7 +9,7 @@ from coinpp_xr import cli, coin, comparison, comparison_table, peers
 from coinpp_xr.coin import CoinNetwork, Schedule
 from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.peers import Chunk, Goal
+from coinpp_xr.peers import Chunk, Goal, coin_fields
 
 NETWORK = CoinNetwork(2, 3, 12)
 POINTS = BoxGrid((8, 8)).points
@@ -239,7 +239,7 @@ def globes() -> np.ndarray:
 @pytest.mark.parametrize("goal", [Goal(target_rmse=2.0), Goal(max_error=1.0)])
 def test_the_peer_measures_what_it_gives_back(goal: Goal, monkeypatch) -> None:
     pytest.importorskip("pcodec")
-    monkeypatch.setattr(coin, "_MOST_STEPS", 300)
+    monkeypatch.setattr(coin_fields, "_MOST_STEPS", 300)
     chunk = Chunk.of(globes(), LATITUDE)
     found = peers.smallest("COIN", chunk, goal)
     assert found is not None
@@ -251,13 +251,13 @@ def test_the_peer_measures_what_it_gives_back(goal: Goal, monkeypatch) -> None:
 
 
 def test_the_peer_says_that_no_network_meets_a_goal(monkeypatch) -> None:
-    monkeypatch.setattr(coin, "_MOST_STEPS", 3)
-    monkeypatch.setattr(coin, "_LEAST_STEPS", 1)
+    monkeypatch.setattr(coin_fields, "_MOST_STEPS", 3)
+    monkeypatch.setattr(coin_fields, "_LEAST_STEPS", 1)
     assert peers.smallest("COIN", Chunk.of(globes(), LATITUDE), Goal(target_rmse=1e-3)) is None
 
 
 def test_the_peer_refuses_what_would_take_hours(monkeypatch) -> None:
-    monkeypatch.setattr(coin, "_MOST_WORK", 1e3)
+    monkeypatch.setattr(coin_fields, "_MOST_WORK", 1e3)
     with pytest.raises(ValueError, match="give it fewer fields"):
         peers.smallest("COIN", Chunk.of(globes(), LATITUDE), Goal(target_rmse=1))
 
@@ -267,7 +267,7 @@ def test_the_peer_runs_only_when_it_is_named(capsys, monkeypatch) -> None:
     own = comparison_table.Row(comparison_table.OWN, nbytes=1)
     monkeypatch.setattr(comparison, "_own", lambda *arguments: (own, None))
     monkeypatch.setattr(peers, "PEERS", {})
-    monkeypatch.setattr(coin, "_MOST_STEPS", 300)
+    monkeypatch.setattr(coin_fields, "_MOST_STEPS", 300)
     array = xr.DataArray(
         globes(), {"lat": LATITUDE, "lon": np.arange(0, 360, 20)}, ("time", "lat", "lon")
     )

@@ -16,10 +16,10 @@ from coinpp_xr.reproduction import (
     ITEMS,
     claims,
     coin_runs,
-    datasets,
     parameterizations,
     published,
     quantization,
+    studies,
     timing,
     training_runs,
 )
@@ -54,7 +54,7 @@ def tiny(monkeypatch) -> None:
     """All studies on made-up data of few points, all networks of few units."""
 
     def study(name, shape, channels, unit, scale=0.0):
-        old = datasets.STUDIES[name]
+        old = studies.STUDIES[name]
         return replace(
             old, load=lambda folder, quick: made_up(shape, channels, unit, scale), quick=TINY,
             latents=(2, 3), bits=(5,),
@@ -62,10 +62,10 @@ def tiny(monkeypatch) -> None:
 
     speech = {
         f"librispeech-{n}": study(f"librispeech-{n}", (n,), 1, "kilobits per second")
-        for n in datasets.SPEECH_SAMPLES
+        for n in studies.SPEECH_SAMPLES
     }
     monkeypatch.setattr(
-        datasets, "STUDIES",
+        studies, "STUDIES",
         {
             "cifar10": study("cifar10", (32, 32), 3, "bits per pixel"),
             "kodak": study("kodak", (32, 32), 3, "bits per pixel"),
@@ -78,7 +78,7 @@ def tiny(monkeypatch) -> None:
     for name in ("parameterizations", "rate_distortion", "quantization", "encoding", "timing",
                  "training_runs"):  # fmt: skip
         module = __import__(f"coinpp_xr.reproduction.{name}", fromlist=["STUDIES"])
-        monkeypatch.setattr(module, "STUDIES", datasets.STUDIES)
+        monkeypatch.setattr(module, "STUDIES", studies.STUDIES)
     monkeypatch.setattr(parameterizations, "_LATENTS", {"cifar10": (3, 3), "weather": (3, 3)})
     monkeypatch.setattr(quantization, "_LATENTS", {"cifar10": (2, 3), "weather": (2, 3)})
     monkeypatch.setattr(timing, "_LATENTS", {True: 4, False: 4})
@@ -98,8 +98,8 @@ def tiny(monkeypatch) -> None:
 
 
 def _forget_data() -> None:
-    datasets.material.cache_clear()
-    datasets.fingerprint.cache_clear()
+    studies.material.cache_clear()
+    studies.fingerprint.cache_clear()
 
 
 def test_every_item_writes_its_figure_and_its_numbers_and_is_not_done_twice(tiny, tmp_path) -> None:
@@ -155,11 +155,11 @@ def paper_data(folder: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("name", [n for n in datasets.STUDIES if n != "weather"])
+@pytest.mark.parametrize("name", [n for n in studies.STUDIES if n != "weather"])
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_papers_data_is_read_in_its_own_form(tmp_path, name, quick) -> None:
     paper_data(tmp_path)
-    study = datasets.STUDIES[name]
+    study = studies.STUDIES[name]
     data = study.load(tmp_path, quick)
     assert "no " not in data.note
     patches = data.patches()
@@ -174,7 +174,7 @@ def test_the_papers_data_is_read_in_its_own_form(tmp_path, name, quick) -> None:
 
 
 def test_every_network_of_the_paper_has_its_preset() -> None:
-    for study in datasets.STUDIES.values():
+    for study in studies.STUDIES.values():
         for latents in study.preset_latents:
             config = study.config(latents, quick=False)
             assert (config.depth, config.omega0, config.inner_lr) == (9, 50.0, 1e-2)

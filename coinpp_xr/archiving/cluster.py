@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import multiprocessing
 import os
-import platform
 import signal
 import threading
 import time
@@ -43,7 +41,7 @@ from coinpp_xr.archiving.work import (
 )
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.models import Model, load_model
-from coinpp_xr.parallel import thread_count
+from coinpp_xr.parallel import keep_freed_memory, thread_count
 from coinpp_xr.settings import config
 
 # How often dask tries a block again that failed; a worker that dies is no failure of the block.
@@ -52,9 +50,6 @@ RETRIES = 2
 _PER_THREAD = 8
 _WAIT_SECONDS = 60.0
 _ATTEMPTS = 20
-# glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +73,10 @@ class Preparation(WorkerPlugin):  # type: ignore[misc]
         self._models, self._sharded, self._gpu = list(models), sharded, gpu
 
     def setup(self, worker: Any) -> None:
-        _keep_freed_memory()
+        # Dask starts workers with a trim threshold of 64 KiB: the kernel would take two fifths of
+        # their time.
+        if "MALLOC_TRIM_THRESHOLD_" in os.environ:
+            keep_freed_memory()
         _leave_interrupts_to_the_client()
         for model in self._models:
             load_model(model)
@@ -140,20 +138,6 @@ def _no_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what arrays leave behind, up to 256 MiB.
-
-    Dask starts workers with a trim threshold of 64 KiB, which also ends glibc's own growing of its
-    thresholds: every array of a chunk is then mapped, cleared and unmapped again by the kernel, at
-    two fifths of a worker's time.
-    """
-    if "MALLOC_TRIM_THRESHOLD_" not in os.environ or platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-        libc.mallopt(parameter, _KEPT_BYTES)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from coinpp_xr import coin
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.peers.coin_fields import CoinFields
 from coinpp_xr.peers.layouts import Float32, Layout
 from coinpp_xr.peers.residuals import search_qualities, search_with_residual
 from coinpp_xr.peers.rounding import steps_of
@@ -83,7 +84,7 @@ def eof_truncation(search: Search) -> None:
 def coin_networks(search: Search) -> None:
     """COIN: a small SIREN for every globe, of the width and the bits that make it smallest.
 
-    Steps are capped (``coin.Fields``), which is some two minutes for twelve globes of 46 × 90.
+    Steps are capped (:class:`CoinFields`), which is some two minutes for twelve globes of 46 × 90.
     """
     chunk, values = search.chunk, search.chunk.values
     low, span = float(values.min()), max(float(np.ptp(values)), 1e-30)
@@ -91,7 +92,7 @@ def coin_networks(search: Search) -> None:
     floor = _LEAST_WEIGHT if search.goal.max_error is not None else 0.0
     areas = np.maximum(chunk.weights, floor * chunk.weights.max())
     weights = np.where(chunk.valid, areas, _MISSING_WEIGHT * areas)
-    fields = coin.Fields(
+    fields = CoinFields(
         ((values.astype(np.float64) - low) / span).reshape(len(values), -1, 1),
         SphereGrid(chunk.latitude, chunk.longitude).points,
         weights.reshape(len(values), -1),

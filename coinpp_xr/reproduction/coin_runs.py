@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from coinpp_xr import coin
 from coinpp_xr.files import write_atomically
-from coinpp_xr.reproduction.datasets import Material, material
+from coinpp_xr.reproduction.datasets import Material
 from coinpp_xr.reproduction.measures import decibels
+from coinpp_xr.reproduction.studies import material
 from coinpp_xr.reproduction.training_runs import Bench
 
 # The paper's for images of 32 × 32 pixels (appendix B.1), and smaller ones, whose rates small

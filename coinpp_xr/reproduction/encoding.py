@@ -9,10 +9,10 @@ import numpy as np
 
 from coinpp_xr.reproduction import published
 from coinpp_xr.reproduction.coin_runs import PAPER_WIDTHS, CoinRuns
-from coinpp_xr.reproduction.datasets import STUDIES, material
 from coinpp_xr.reproduction.measures import Coder, decibels, gradient_steps, matrix_steps
 from coinpp_xr.reproduction.quantization import SEEDS, studies
 from coinpp_xr.reproduction.results import Panel, Result, Series
+from coinpp_xr.reproduction.studies import STUDIES, material
 from coinpp_xr.reproduction.training_runs import Bench, Task, tasks_of
 
 INNER_STEPS = (3, 10, 50)

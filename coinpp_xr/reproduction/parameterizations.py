@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from coinpp_xr.reproduction.datasets import STUDIES, material
 from coinpp_xr.reproduction.measures import Coder, gradient_steps
 from coinpp_xr.reproduction.results import Panel, Result, Series
+from coinpp_xr.reproduction.studies import STUDIES, material
 from coinpp_xr.reproduction.training_runs import Bench, Task
 
 # Label → settings of the network.

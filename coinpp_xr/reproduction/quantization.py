@@ -9,9 +9,9 @@ import numpy as np
 
 from coinpp_xr.reproduction import published
 from coinpp_xr.reproduction.coin_runs import CoinRuns
-from coinpp_xr.reproduction.datasets import STUDIES, material
 from coinpp_xr.reproduction.measures import Coder, decibels, gradient_steps
 from coinpp_xr.reproduction.results import Panel, Result, Series
+from coinpp_xr.reproduction.studies import STUDIES, material
 from coinpp_xr.reproduction.training_runs import Bench, tasks_of
 
 SEEDS = (0, 1, 2)

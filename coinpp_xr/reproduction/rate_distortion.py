@@ -8,15 +8,10 @@ import numpy as np
 
 from coinpp_xr.reproduction import published, usual
 from coinpp_xr.reproduction.coin_runs import CoinRuns
-from coinpp_xr.reproduction.datasets import (
-    PAPER_RANGE,
-    SPEECH_SAMPLES,
-    STUDIES,
-    Material,
-    material,
-)
+from coinpp_xr.reproduction.datasets import PAPER_RANGE, Material
 from coinpp_xr.reproduction.measures import Coder, decibels, gradient_steps, matrix_steps
 from coinpp_xr.reproduction.results import Panel, Result, Series
+from coinpp_xr.reproduction.studies import SPEECH_SAMPLES, STUDIES, material
 from coinpp_xr.reproduction.training_runs import Bench, Task, tasks_of
 
 PAPER_METHOD, OUR_METHOD = "COIN++", "COIN++ by matrix steps (ours)"

@@ -31,9 +31,10 @@ from coinpp_xr.patch_candidates import choose_patch_network
 from coinpp_xr.quantization import UniformQuantizer
 from coinpp_xr.reproduction import published, usual
 from coinpp_xr.reproduction.coin_runs import CoinRuns
-from coinpp_xr.reproduction.datasets import STUDIES, Material, material
+from coinpp_xr.reproduction.datasets import Material
 from coinpp_xr.reproduction.measures import Coder, decibels, gradient_steps, matrix_steps
 from coinpp_xr.reproduction.results import Panel, Result, Series
+from coinpp_xr.reproduction.studies import STUDIES, material
 from coinpp_xr.reproduction.training_runs import Bench, Task
 
 _LATENTS, _BITS = {True: 256, False: 384}, 6

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from coinpp_xr.reproduction.datasets import STUDIES, fingerprint, material
+from coinpp_xr.parallel import keep_freed_memory
+from coinpp_xr.reproduction.studies import STUDIES, fingerprint, material
 from coinpp_xr.siren import ModulatedSiren
 from coinpp_xr.training import (
     TrainingConfig,
@@ -40,7 +41,7 @@ class Task:
     Parameters
     ----------
     study : str
-        Of :data:`coinpp_xr.reproduction.datasets.STUDIES`.
+        Of :data:`coinpp_xr.reproduction.studies.STUDIES`.
     config : TrainingConfig
     """
 
@@ -111,9 +112,7 @@ class Bench:
                     self._finish(self._run(task))
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare) as pool:
             jobs = [pool.submit(replace(self, tell=_silent)._run, task) for task in tasks]
             try:
                 for job in as_completed(jobs):
@@ -167,6 +166,12 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _prepare() -> None:
+    """A process that trains."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def _silent(_line: str) -> None:

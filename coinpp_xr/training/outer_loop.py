@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,24 +302,17 @@ class _Training:
 
     def _validate(self, state: State, loss: float) -> None:
         with torch.no_grad():
-            if self.config.objective != "warm-start":
-                latents = self._inner_loop(
-                    state.siren, self.points, self.validation, self.weights[None]
-                )
-            else:
-                latents = torch.cat(
-                    [
-                        gauss_newton(
-                            state.siren, self.points, part, weights=self.weights[None],
-                            chord_steps=1, own_steps=2,
-                        )
-                        for part in self.validation.split(8)
-                    ]
-                )  # fmt: skip
+            # A few items at a time stay in the processor's cache.
+            parts = self.validation.split(8)
+            longer = partial(gauss_newton, chord_steps=1, own_steps=2)
+            fit = longer if self.config.objective == "warm-start" else self._inner_loop
+            latents = [
+                fit(state.siren, self.points, part, weights=self.weights[None]) for part in parts
+            ]
             error = torch.cat(
                 [
                     (state.siren(self.points, z) - y).square().mean(-1)
-                    for z, y in zip(latents.split(8), self.validation.split(8), strict=True)
+                    for z, y in zip(latents, parts, strict=True)
                 ]
             )
         mse = float((error * self.weights).sum(-1).mean())
