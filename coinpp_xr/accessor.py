@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Never
 
 import xarray as xr
+
+from coinpp_xr.errors import refuse_unknown
 
 if TYPE_CHECKING:
     from coinpp_xr.catalogue import ModelList
@@ -27,22 +28,9 @@ def register() -> None:
         xr.register_dataarray_accessor("coinpp")(DataArrayAccessor)  # type: ignore[no-untyped-call]
 
 
-def _refuse(
-    arguments: Mapping[str, Any],
-    method: Callable[..., Any],
-    passed_on_to: Callable[..., Any] | None = None,
-) -> None:
-    """Say which argument was meant: a mistyped bound must not be looked for in a traceback."""
-    own = [name for name, p in signature(method).parameters.items() if p.kind != p.VAR_KEYWORD]
-    others = list(signature(passed_on_to).parameters) if passed_on_to else []
-    for name in arguments:
-        if name in others:
-            continue
-        near = difflib.get_close_matches(name, [*own, *others], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(own)}"
-        if others and not near:
-            hint += ", and what xarray's to_zarr takes"
-        raise TypeError(f"{method.__name__}() has no argument {name!r}; {hint}")
+def _refuse_for_zarr(arguments: Collection[str], method: Callable[..., Any]) -> None:
+    others = signature(xr.Dataset.to_zarr).parameters
+    refuse_unknown(arguments, method, others, "xarray's to_zarr")
 
 
 class DatasetAccessor:
@@ -111,7 +99,7 @@ class DatasetAccessor:
         """
         from coinpp_xr.roundtrip import compress
 
-        _refuse(unknown, self.compress)
+        refuse_unknown(unknown, self.compress)
         return compress(
             self._dataset,
             variables=variables,
@@ -208,7 +196,7 @@ class DatasetAccessor:
         from coinpp_xr.planning import Settings
         from coinpp_xr.writing import write
 
-        _refuse(to_zarr_arguments, self.to_zarr, self._dataset.to_zarr)
+        _refuse_for_zarr(to_zarr_arguments, self.to_zarr)
         settings = Settings(
             rates={
                 "bits": bits,
@@ -268,7 +256,7 @@ class DatasetAccessor:
         from coinpp_xr.comparison import compare
         from coinpp_xr.selection import choose_variables
 
-        _refuse(unknown, self.compare)
+        refuse_unknown(unknown, self.compare)
         chosen, _ = choose_variables(self._dataset, variable)
         return compare(
             self._dataset[chosen[0]], max_error=max_error, target_rmse=target_rmse, names=peers,
@@ -329,7 +317,7 @@ class DataArrayAccessor:
         """Compress in memory and decompress again; see :meth:`DatasetAccessor.compress`."""
         from coinpp_xr.roundtrip import compress
 
-        _refuse(unknown, self.compress)
+        refuse_unknown(unknown, self.compress)
         dataset = self._dataset()
         (name,) = dataset
         result = compress(
@@ -371,7 +359,7 @@ class DataArrayAccessor:
         from coinpp_xr.writing import write
 
         dataset = self._dataset()
-        _refuse(to_zarr_arguments, self.to_zarr, dataset.to_zarr)
+        _refuse_for_zarr(to_zarr_arguments, self.to_zarr)
         settings = Settings(
             rates={
                 "bits": bits,
@@ -402,7 +390,7 @@ class DataArrayAccessor:
         """What other codecs make of the same globes; see :meth:`DatasetAccessor.compare`."""
         from coinpp_xr.comparison import compare
 
-        _refuse(unknown, self.compare)
+        refuse_unknown(unknown, self.compare)
         return compare(
             self._array, max_error=max_error, target_rmse=target_rmse, names=peers, model=model,
             chunk=chunk, curves=curves,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.data import load_fields, to_training_data
 from coinpp_xr.devices import compute_device, fit, predict
 from coinpp_xr.entropy import fit_histogram
+from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.models import Model, load_model, parse_name
 from coinpp_xr.network import BaseNetwork, QuantizedTail
 from coinpp_xr.patch_candidates import choose_patch_network
@@ -56,6 +57,7 @@ def train(
     resume: bool = False,
     log: Callable[[Record], None] | None = None,
     card: dict[str, Any] | None = None,
+    **unknown: Never,
 ) -> Model:
     """Train a model on one's own archive.
 
@@ -102,7 +104,10 @@ def train(
     ------
     ValueError
         If the grid does not resolve ``latent_dim`` latents, or an argument makes no sense.
+    TypeError
+        If there is no such argument; the message names the one that was meant.
     """
+    refuse_unknown(unknown, train)
     try:
         from coinpp_xr.training import PRESETS, TrainingConfig, meta_learn
     except ModuleNotFoundError as error:

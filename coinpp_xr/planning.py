@@ -124,7 +124,10 @@ def _codec(
     zarr_format: int, choice: Choice, codec_settings: Mapping[str, Any]
 ) -> COINppCodec | COINppArrayCodec:
     kind = COINppArrayCodec if zarr_format == 3 else COINppCodec
-    return kind(choice.model or NO_MODEL, embed_model=choice.embed, **codec_settings)
+    codec: COINppCodec | COINppArrayCodec = kind(
+        choice.model or NO_MODEL, embed_model=choice.embed, **codec_settings
+    )
+    return codec
 
 
 def check_codec(

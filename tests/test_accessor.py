@@ -429,6 +429,31 @@ def test_wrong_settings_are_refused_before_anything_is_compressed(ds, compress, 
             "compare() has no argument 'bound'; it takes: max_error, target_rmse, peers, model, "
             "chunk, curves",
         ),
+        (
+            lambda da: coinpp_xr.COINppCodec(max_eror=1.0),
+            "COINppCodec() has no argument 'max_eror'; did you mean max_error?",
+        ),
+        (
+            lambda da: coinpp_xr.ImagePatchCodec(target_pnsr=40),
+            "ImagePatchCodec() has no argument 'target_pnsr'; did you mean target_psnr?",
+        ),
+        (
+            lambda da: coinpp_xr.train(da, latents=4),
+            "train() has no argument 'latents'; did you mean latent_dim?",
+        ),
+        (
+            lambda da: coinpp_xr.archive(da, "never.zarr", max_eror=1.0),
+            "archive() has no argument 'max_eror'; did you mean max_error?",
+        ),
+        (
+            lambda da: coinpp_xr.plan_archive(da, "never.zarr", max_eror=1.0),
+            "plan_archive() has no argument 'max_eror'; did you mean max_error?",
+        ),
+        (
+            lambda da: coinpp_xr.plan_archive(da, "never.zarr", colour=1.0),
+            "plan_archive() has no argument 'colour'; it takes: source, store, workers, and what "
+            "archive takes",
+        ),
     ],
 )
 def test_a_mistyped_argument_is_named_with_the_one_that_was_meant(ds, call, message) -> None:

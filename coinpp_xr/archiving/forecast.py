@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from coinpp_xr.archiving.manifest import entry, is_archive, variables_of
 from coinpp_xr.archiving.parts import Options, Part, part_of, tiling_of
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import request
+from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.parallel import thread_count
 from coinpp_xr.report import plain_text
@@ -161,6 +163,7 @@ def plan_archive(
     FileNotFoundError, FileExistsError, ValueError
         As :func:`coinpp_xr.archive`.
     """
+    refuse_unknown(settings, plan_archive, signature(request).parameters, "archive")
     place, opened, wanted, options = request(source, store, **settings)
     group = place.open(read_only=True)
     if group is not None and not (is_archive(group) and options.resume):

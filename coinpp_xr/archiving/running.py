@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import dask
 import numpy as np
@@ -31,6 +31,7 @@ from coinpp_xr.archiving.requests import Bound, Wanted, request
 from coinpp_xr.archiving.sources import Source
 from coinpp_xr.archiving.work import Failure, Outcome, source_checksum
 from coinpp_xr.data.sources import one_line
+from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.stores import codec_of
 
 # Failures that one line can name.
@@ -67,6 +68,7 @@ def archive(
     workers: int | None = None,
     gpu: bool = False,
     progress: bool | None = None,
+    **unknown: Never,
 ) -> ArchiveReport:
     """Write a compressed Zarr archive, block by block on a dask cluster, and verify all of it.
 
@@ -132,9 +134,12 @@ def archive(
     FileNotFoundError, FileExistsError, ValueError
         If an argument makes no sense, the source cannot be read, or the archive was begun from
         another source or with other settings.
+    TypeError
+        If there is no such argument; the message names the one that was meant.
     RuntimeError
         If somebody else is writing the same part of the archive.
     """
+    refuse_unknown(unknown, archive)
     place, opened, wanted, options = request(
         source, store, variables=variables, bits=bits, target_rmse=target_rmse,
         max_error=max_error, max_error_relative=max_error_relative, model=model,

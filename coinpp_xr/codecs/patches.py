@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Never
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from numcodecs.compat import ensure_bytes
 
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import NO_MODEL, NumcodecsCodec, Rate, parse_error
+from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.patch_chunk import BAND_CELLS, PatchRate, encode_patches
 from coinpp_xr.patch_latents import patching_of
@@ -79,7 +80,9 @@ class _PatchSettings(NumcodecsCodec):
         data_range: float | None = None,
         band_cells: int | None = None,
         fingerprint: str | None = None,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(unknown, type(self))
         given = {
             "target_psnr": target_psnr, "target_rmse": target_rmse, "target_bpp": target_bpp,
             "max_error": max_error, "max_error_relative": max_error_relative, "bits": bits,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from coinpp_xr.codecs.base import NO_MODEL, ArrayCodec, Configured, NumcodecsCod
 from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import EFFORTS
+from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.models import Model, load_model
 
 
@@ -69,7 +70,9 @@ class _SphereSettings(Configured):
         effort: str = "default",
         embed_model: bool | str = False,
         fingerprint: str | None = None,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(unknown, type(self))
         if isinstance(time_axis, bool) or not isinstance(time_axis, int) or time_axis < 0:
             raise ValueError(f"time_axis must be 0 or a larger whole number, got {time_axis!r}")
         if effort not in EFFORTS:
