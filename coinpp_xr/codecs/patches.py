@@ -26,7 +26,7 @@ _PARAMETERS = """Parameters
         Bits per {cell} that are never exceeded{together}.
     max_error : float, optional
         No finite value comes back further away than this; 0.5 is without loss for integers. NaN,
-        infinities and -0.0 come back with their bits.
+        infinities and -0.0 come back with their bits, and so do integers beyond ±2⁵³.
     max_error_relative : float, optional
         The same as a fraction of each value, below 1.
     bits : int, optional
