@@ -128,7 +128,11 @@ def encode_patches(
                 other = None if without is None else _encode(without, rate)
                 payload = min((p for p in (payload, other) if p is not None), key=len)
     exact = pack_lossless(values)  # takes next to no time
-    return exact if payload is None else min(payload, exact, key=len)
+    if payload is None or subject is None:
+        return exact
+    if rate.bpp is not None and 8 * len(exact) <= rate.bpp * subject.cells:
+        return exact
+    return min(payload, exact, key=len)
 
 
 def _encode(subject: Subject, rate: PatchRate) -> bytes | None:
@@ -151,10 +155,9 @@ def _encode(subject: Subject, rate: PatchRate) -> bytes | None:
         payload = None if coded is None else subject.pack(coded)
         return _rounded(subject, rate.rmse, coded, payload) or payload
     assert rate.bpp is not None
-    cells = subject.items * prod(subject.space)
     nothing = Coded(0, [b""] * len(subject.bands), np.zeros((2, 2)))
     # The length of the streams is itself a number of up to five bytes, here of one.
-    allowed = rate.bpp * cells / 8 - len(subject.pack(nothing)) - 4
+    allowed = rate.bpp * subject.cells / 8 - len(subject.pack(nothing)) - 4
     return subject.pack(_search(subject, "size", allowed) or subject.flat())
 
 

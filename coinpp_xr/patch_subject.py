@@ -130,6 +130,11 @@ class Subject:
         return z, y, x
 
     @property
+    def cells(self) -> int:
+        """Places in space, whatever their channels."""
+        return self.items * prod(self.space)
+
+    @property
     def can_deblock(self) -> bool:
         deblocking = self.model.deblocking if self.model else None
         return deblocking is not None and deblocking.fits(self.header.patching)

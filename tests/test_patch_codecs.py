@@ -340,6 +340,16 @@ def test_an_rmse_takes_no_more_bytes_than_the_same_bound(codec, dtype, target) -
     assert rmse(codec(target_rmse=1).decode(payloads[0]), steps) <= target
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_fits_into_the_rate_is_without_loss(codec) -> None:
+    values = np.random.default_rng(0).integers(0, 2, (9, 40, 50)).astype(np.uint8)
+    exact = codec(max_error=0.5).encode(values)
+    for bpp in (1.5, 4, 16):
+        decoded = codec(target_bpp=bpp).decode(codec(target_bpp=bpp).encode(values))
+        assert (decoded == values).all()
+    assert 8 * len(exact) < 1.5 * values.size
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_arrays_of_every_kind_under_every_control(seed) -> None:
     rng = np.random.default_rng(seed)
