@@ -97,7 +97,8 @@ class PatchCase:
         if self.control == "target_bpp":
             allowed = options["target_bpp"] * values.size / 8 + HEADER
             # What is stored exactly comes on top: no numbers, and those that no double holds.
-            usual = np.isfinite(values) & (np.abs(values.astype(np.float64)) < 2**53)
+            with np.errstate(invalid="ignore"):  # signalling NaN
+                usual = np.isfinite(values) & (np.abs(values.astype(np.float64)) < 2**53)
             special = 0 if usual.all() else values.nbytes
             long = len(payload) > allowed + special
             return f"{len(payload)} bytes, not {allowed:.0f}" if long else ""
