@@ -12,7 +12,8 @@ from coinpp_xr.quantization import STEPS_PER_OCTAVE
 
 # Steps that single precision can count with.
 MOST_EXPONENT = 110 * STEPS_PER_OCTAVE
-_ATTEMPTS = 10
+# Trials in all, and at least after the first within the limit.
+_ATTEMPTS, _MORE = 10, 6
 # What is within this share of the limit is close enough.
 _CLOSE = 0.985
 # Octaves from one trial to the next, at most.
@@ -73,7 +74,9 @@ def search_step(
     points: dict[int, float] = {}  # what to add to the curve
     exponent, move, gap = _met(curve, points, wanted, start, sign), 0, 1 << 30
     # Something within the limit is worth any number of trials; getting closer to it is not.
-    while best is None or len(points) < _ATTEMPTS:
+    left = _ATTEMPTS
+    while best is None or left > 0:
+        left -= 1
         try:
             trial = code(exponent)
         except OverflowError:  # too fine a step for the values
@@ -83,6 +86,7 @@ def search_step(
         value = measure(trial)
         points[exponent] = log2(max(value, 1e-300)) - log2(max(curve(exponent), 1e-300))
         if value <= limit:
+            left = left if best is not None else max(left, _MORE)
             if inside is None or sign * (exponent - inside) > 0:
                 best, inside = trial, exponent
             if value >= _CLOSE * limit:
@@ -103,7 +107,7 @@ def search_step(
         else:
             # Where the error is that of noise, it hardly depends on the step: do not creep.
             least = 2 * move or 1
-            following = min(following, exponent - least, key=lambda e: sign * e)
+            following = min(following, exponent - sign * least, key=lambda e: sign * e)
         if following in points or abs(following) > MOST_EXPONENT:
             break
         if value <= limit and abs(following - exponent) <= 1:

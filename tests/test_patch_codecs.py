@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numcodecs
 import numpy as np
@@ -20,6 +21,7 @@ from coinpp_xr import (
 )
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.fields import round_to
+from coinpp_xr.stepping import search_step
 
 CODECS = [ImagePatchCodec, VolumePatchCodec, AudioPatchCodec]
 CONTROLS = [
@@ -356,3 +358,26 @@ def test_arrays_of_every_kind_under_every_control(seed) -> None:
     for _ in range(25):
         case = PatchCase.random(rng)
         assert case.check() == "", case
+
+
+@pytest.mark.parametrize("growing", [True, False])
+@pytest.mark.parametrize("cliff", [-1000, -300, -37, 0, 41, 500, 2000])
+def test_the_search_does_not_creep_up_to_a_cliff(growing, cliff) -> None:
+    """What is measured hardly depends on the step beyond some, and falls steeply before it."""
+    sign, tried = (1 if growing else -1), []
+
+    def code(exponent: int) -> SimpleNamespace:
+        tried.append(exponent)
+        return SimpleNamespace(exponent=exponent)
+
+    def measure(coded: SimpleNamespace) -> float:
+        beyond = sign * (coded.exponent - cliff)
+        return 1.01 + 1e-5 * min(beyond, 1000) if beyond > 0 else 2 ** (beyond / 8)
+
+    found = search_step(
+        code, measure, lambda e: 2.0 ** (sign * e / 32), 1.0, growing=growing, start=0
+    )
+    assert found is not None
+    assert measure(found) <= 1
+    assert sign * (cliff - found.exponent) <= max(2, abs(cliff) / 10)
+    assert len(tried) <= 20
