@@ -125,7 +125,7 @@ def encode_patches(
             if small and subject.model is not None:
                 # There is little to be saved, and a model's fingerprint takes 8 bytes.
                 without = Subject.of(*options, None, exact_zeros=rate.bound is not None)
-                other = None if without is None else _encode(without, rate)
+                other = None if without is None else _encode(without, rate, rounded=False)
                 payload = min((p for p in (payload, other) if p is not None), key=len)
     exact = pack_lossless(values)  # takes next to no time
     if payload is None or subject is None:
@@ -135,13 +135,17 @@ def encode_patches(
     return min(payload, exact, key=len)
 
 
-def _encode(subject: Subject, rate: PatchRate) -> bytes | None:
+def _encode(subject: Subject, rate: PatchRate, *, rounded: bool = True) -> bytes | None:
+    """The shortest payload that meets an error or a size, if any does.
+
+    ``rounded`` False leaves out rounded values alone, which are the same with every model.
+    """
     if rate.bound is not None:
         bound, integers = rate.bound, subject.values.dtype.kind != "f"
         if integers and not bound.relative:
             # Whole numbers differ by whole numbers: the next half is as good, and safe to compare.
             bound = Bound(floor(bound.error) + 0.5)
-        candidates = [_with_residual(subject, bound, None)]
+        candidates = [_with_residual(subject, bound, None)] if rounded else []
         # Near whole numbers a base may be rounded to others on another machine.
         if not bound.relative and not (integers and bound.error < 4):
             base = _search_rmse(subject, _BASE_RMSE * bound.error, deblocking=False)
@@ -153,7 +157,8 @@ def _encode(subject: Subject, rate: PatchRate) -> bytes | None:
     if rate.rmse is not None:
         coded = _search_rmse(subject, rate.rmse)
         payload = None if coded is None else subject.pack(coded)
-        return _rounded(subject, rate.rmse, coded, payload) or payload
+        shorter = _rounded(subject, rate.rmse, coded, payload) if rounded else None
+        return shorter or payload
     assert rate.bpp is not None
     nothing = Coded(0, [b""] * len(subject.bands), np.zeros((2, 2)))
     # The length of the streams is itself a number of up to five bytes, here of one.

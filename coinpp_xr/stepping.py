@@ -86,7 +86,8 @@ def search_step(
         value = measure(trial)
         points[exponent] = log2(max(value, 1e-300)) - log2(max(curve(exponent), 1e-300))
         if value <= limit:
-            left = left if best is not None else max(left, _MORE)
+            if best is None:
+                left = max(left, _MORE)
             if inside is None or sign * (exponent - inside) > 0:
                 best, inside = trial, exponent
             if value >= _CLOSE * limit:

@@ -137,7 +137,7 @@ def declared_bytes(payload: bytes) -> int:
         nbytes = Payload.unpack(payload).nbytes
     except CorruptPayloadError:
         return 0
-    return nbytes if nbytes <= config.get("max_decode_bytes") else 0
+    return nbytes if nbytes <= MOST_BYTES else 0
 
 
 def allowed_bytes(payload: bytes) -> int:
@@ -280,11 +280,9 @@ def watch(options: argparse.Namespace) -> Summary:
     theirs.close()
     while not ours.poll(_WATCH_EVERY):
         count, payload, seconds = window.look()
-        if not count:
-            continue
-        with config.set(max_decode_bytes=MOST_BYTES):
-            allowed = allowed_seconds(payload)
-        if seconds > allowed:
+        # No payload is parsed before it has taken what every payload may take.
+        late = count and seconds > SECONDS_PER_PAYLOAD
+        if late and seconds > (allowed := allowed_seconds(payload)):
             worker.kill()
             worker.join()
             found = save_finding(payload, f"takes more than {allowed:.0f} seconds")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from math import inf, prod
 from pathlib import Path
 from typing import Any
@@ -193,19 +193,31 @@ ABSOLUTE = (5e-324, 1e-310, 1e-45, 1e-30, 0.5, 1e30, 1e300, 1.7e308)
 FRACTIONS = (5e-324, 1e-20, 1.1e-16, 6e-8, 1e-7, 5e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1 - 2**-53)
 
 
-def _error(values: np.ndarray, by: str, amount: float) -> float:
-    """A bound in the data's unit."""
+def largest_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Of the finite values, neither of them zero."""
     finite = values[np.isfinite(values)].astype(np.float64)
     largest = float(np.abs(finite).max(initial=0)) or 1.0
+    spread = float((finite / largest).std()) * largest if finite.size else 1.0
+    return largest, spread or largest
+
+
+def _error(values: np.ndarray, by: str, amount: float) -> float:
+    """A bound in the data's unit."""
+    largest, spread = largest_and_spread(values)
     error = amount
     if by == BY_SPACING:
         number = values.dtype.newbyteorder("=").type(largest)
         # Below, not above: the largest number of a type has no neighbour above.
         error = amount * (largest - float(np.nextafter(number, type(number)(0))))
     elif by == BY_SPREAD:
-        spread = float((finite / largest).std()) * largest if finite.size else 1.0
-        error = (spread or largest) * 10**amount
+        error = spread * 10**amount
     return min(max(error, 5e-324), 1.7e308)
+
+
+def choose(rng: Rng, names: Any) -> Any:
+    """One of some names, as it is: numpy would make it one of its own types."""
+    names = list(names)
+    return names[rng.integers(len(names))]
 
 
 @dataclass(frozen=True)
@@ -228,10 +240,7 @@ class Case:
 
     @classmethod
     def random(cls, rng: Rng) -> Case:
-        def one_of(names: Any) -> Any:
-            names = list(names)
-            return names[rng.integers(len(names))]
-
+        one_of = partial(choose, rng)
         by = one_of([BY_SPREAD, BY_SPREAD, BY_SPACING, BY_ITSELF, RELATIVE, RELATIVE])
         amounts = {
             BY_SPREAD: [rng.uniform(-14, 3)],
@@ -282,19 +291,27 @@ class Case:
 # ---- the check -----------------------------------------------------------------------------------
 
 
-def broken(values: np.ndarray, decoded: np.ndarray, bound: dict[str, float]) -> str:
-    """What a codec with ``max_error`` or ``max_error_relative`` got wrong; empty if nothing."""
+def unlike(values: np.ndarray, decoded: np.ndarray, special: np.ndarray) -> str:
+    """What came back in another form or, of special values, with other bits; empty if nothing."""
     if decoded.shape != values.shape or decoded.dtype != values.dtype:
         return f"{values.dtype} {values.shape} came back as {decoded.dtype} {decoded.shape}"
+    if values[special].tobytes() != decoded[special].tobytes():
+        return "special values came back with other bits"
+    if not np.isfinite(decoded[~special]).all():
+        return "a finite value came back infinite or as NaN"
+    return ""
+
+
+def broken(values: np.ndarray, decoded: np.ndarray, bound: dict[str, float]) -> str:
+    """What a codec with ``max_error`` or ``max_error_relative`` got wrong; empty if nothing."""
     whole = values.dtype.kind in "iu"
     special = ~np.isfinite(values)
     if not whole:
         special |= (values == 0) & np.signbit(values)
-    if values[special].tobytes() != decoded[special].tobytes():
-        return "special values came back with other bits"
+    wrong = unlike(values, decoded, special)
+    if wrong:
+        return wrong
     given, found = values[~special], decoded[~special]
-    if not np.isfinite(found).all():
-        return "a finite value came back infinite or as NaN"
     relative = "max_error_relative" in bound
     (error,) = bound.values()
     x, y = given.astype(np.float64), found.astype(np.float64)

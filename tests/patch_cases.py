@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import Any
 
 import numpy as np
-from bound_cases import GAPS, KINDS, LAYOUTS, Rng, Shape, broken, typed, with_gaps
+from bound_cases import (
+    GAPS,
+    KINDS,
+    LAYOUTS,
+    Rng,
+    Shape,
+    broken,
+    choose,
+    largest_and_spread,
+    typed,
+    unlike,
+    with_gaps,
+)
 
 from coinpp_xr import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
 from coinpp_xr.bitstream import pack_lossless
@@ -46,10 +58,7 @@ class PatchCase:
 
     @classmethod
     def random(cls, rng: Rng) -> PatchCase:
-        def one_of(names: Any) -> Any:
-            names = list(names)
-            return names[rng.integers(len(names))]
-
+        one_of = partial(choose, rng)
         codec = one_of(CODECS)
         shape = [one_of(EXTENTS) for _ in range(int(rng.integers(3, 6)))]
         while prod(shape) > MOST_CELLS:
@@ -72,11 +81,12 @@ class PatchCase:
 
     def options(self, values: np.ndarray) -> dict[str, float]:
         """The rate control: a multiple of the spread, where it is an error."""
+        spread = min(max(largest_and_spread(values)[1], 1e-300), 1e300)
         if self.control == "target_psnr":
-            return {"target_psnr": self.amount, "data_range": 20 * _spread(values)}
+            return {"target_psnr": self.amount, "data_range": 20 * spread}
         amount = 10**self.amount
         if self.control in ("max_error", "target_rmse"):
-            amount *= _spread(values)
+            amount *= spread
         return {self.control: min(max(amount, 5e-324), 1.7e308)}
 
     def check(self) -> str:
@@ -90,7 +100,9 @@ class PatchCase:
             return f"{len(payload)} bytes are more than without loss"
         if self.control.startswith("max_error"):
             return broken(values, decoded, options)
-        return _unlike(values, decoded) or self._beyond(values, decoded, payload)
+        return unlike(values, decoded, ~np.isfinite(values)) or self._beyond(
+            values, decoded, payload
+        )
 
     def _beyond(self, values: np.ndarray, decoded: np.ndarray, payload: bytes) -> str:
         options = self.options(values)
@@ -113,13 +125,6 @@ class PatchCase:
         return "" if rmse <= 1 + 1e-9 else f"an RMSE of {rmse:.6f} of the target"
 
 
-def _spread(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)].astype(np.float64)
-    largest = float(np.abs(finite).max(initial=0)) or 1.0
-    spread = float((finite / largest).std()) * largest if finite.size else 1.0
-    return min(max(spread or largest, 1e-300), 1e300)
-
-
 def _whole(kind: str, dtype: str, rng: Rng, shape: Shape) -> np.ndarray:
     """Integers of some span around some number, as far as the type reaches, which some do."""
     limits = np.iinfo(dtype)
@@ -131,12 +136,3 @@ def _whole(kind: str, dtype: str, rng: Rng, shape: Shape) -> np.ndarray:
     if rng.random() < 0.3:
         values.flat[rng.integers(values.size)] = limits.min if rng.random() < 0.5 else limits.max
     return values
-
-
-def _unlike(values: np.ndarray, decoded: np.ndarray) -> str:
-    if decoded.shape != values.shape or decoded.dtype != values.dtype:
-        return f"{values.dtype} {values.shape} came back as {decoded.dtype} {decoded.shape}"
-    special = ~np.isfinite(values)
-    if values[special].tobytes() != decoded[special].tobytes():
-        return "special values came back with other bits"
-    return "" if np.isfinite(decoded[~special]).all() else "a finite value came back infinite"
