@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compiled functions of one file contain those of the other.
-_SOURCES = ("binary.py", "blocks.py", "causal.py", "deblocking.py", "patches.py", "splitting.py")
+_SOURCES = ("binary.py", "blocks.py", "causal.py", "deblocking.py", "patches.py", "splitting.py", "coding/pyramid/kernels.py")
 
 
 def compiled(function: Function) -> Function:
@@ -39,5 +39,5 @@ def machine_code_folder() -> Path:
     """Where machine code belongs; numba falls back to the package's own folders without a word."""
     digest = hashlib.sha256(numba.__version__.encode())
     for name in _SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+        digest.update((Path(__file__).parent / name).read_bytes())
     return user_cache_path("coinpp_xr") / "compiled" / digest.hexdigest()[:16]

@@ -122,6 +122,20 @@ class Lattice:
             origin = step * float(np.rint(middle / step)) if middle / step < 2**52 else middle
         return cls(step, origin)
 
+    def fractions(self, values: Floating, parts: int) -> Float64:
+        """Where values lie, in parts of a step from the origin; of one sign where ``relative``."""
+        with np.errstate(all="ignore"):
+            if not self.relative:
+                return np.asarray((values.astype(np.float64) - self.origin) * (parts / self.step))
+            return np.asarray(np.log(values.astype(np.float64) / self.origin) * (parts / self.step))
+
+    def of_fractions(self, fractions: npt.NDArray[np.int32], parts: int) -> Float64:
+        """Values of :meth:`fractions`."""
+        with np.errstate(over="ignore"):
+            if not self.relative:
+                return np.asarray(fractions * (self.step / parts) + self.origin)
+            return np.asarray(self.origin * np.exp(fractions * (self.step / parts)))
+
     def integers(self, values: Float64) -> Float64:
         """The nearest points, as whole numbers; beyond all limits where there is none."""
         with np.errstate(all="ignore"):

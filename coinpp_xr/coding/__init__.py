@@ -1,0 +1,1 @@
+"""Whole numbers ↔ bits: coders of fields. Imports what lies below (tables, range coder), no model."""

@@ -1,0 +1,127 @@
+"""Levels and passes: which points are coded when, and which decoded ones surround them.
+
+A grid at spacing h consists of four phases of spacing 2h: the coarser grid itself (rows and columns
+even), the centres of its cells (both odd), and the midpoints of its edges along rows (even, odd)
+and along columns (odd, even). They are coded in this order, so that the last have eight decoded
+neighbours all around. Phases are kept as arrays of their own, padded on all sides: periodically in
+longitude where the grid goes around, by the nearest row or column else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Int32 = npt.NDArray[np.int32]
+
+# Halving goes on until neither side has more anchors than this.
+MOST_ANCHORS = 6
+# Cells around every phase; no neighbour is further away.
+PAD = 2
+
+N_NEIGHBOURS = 12
+# The first four surround the point at equal distance, the mean of which predictions start from.
+N_NEAR = 4
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Points of one phase, and where their neighbours are.
+
+    Parameters
+    ----------
+    row, column : int
+        Parity of the phase.
+    neighbours : int64 array, shape (12, 3)
+        Source (0 the coarser grid, 1 centres, 2 midpoints along rows), and what must be added to
+        row and column of the point in its phase to get those of the neighbour in its own.
+    """
+
+    row: int
+    column: int
+    neighbours: npt.NDArray[np.int64]
+
+
+def _pass(row: int, column: int, *groups: list[tuple[int, int, int]]) -> Pass:
+    return Pass(row, column, np.array([n for group in groups for n in group], np.int64))
+
+
+PASSES = (
+    # Diagonals at distance √2, then (±1, ±3) and (±3, ±1), in units of the finer spacing.
+    _pass(
+        1, 1,
+        [(0, r, c) for r in (0, 1) for c in (0, 1)],
+        [(0, r, c) for r in (0, 1) for c in (-1, 2)],
+        [(0, r, c) for r in (-1, 2) for c in (0, 1)],
+    ),
+    # (0, ±1) and (±1, 0), then (±1, ±2) and (±2, ±1).
+    _pass(
+        0, 1,
+        [(0, 0, 0), (0, 0, 1), (1, -1, 0), (1, 0, 0)],
+        [(1, r, c) for r in (-1, 0) for c in (-1, 1)],
+        [(0, r, c) for r in (-1, 1) for c in (0, 1)],
+    ),
+    # (0, ±1) and (±1, 0), then (±1, ±1) and (±1, ±2).
+    _pass(
+        1, 0,
+        [(1, 0, -1), (1, 0, 0), (0, 0, 0), (0, 1, 0)],
+        [(2, r, c) for r in (0, 1) for c in (-1, 0)],
+        [(0, r, c) for r in (0, 1) for c in (-1, 1)],
+    ),
+)  # fmt: skip
+
+
+def level_count(shape: tuple[int, int]) -> int:
+    """How often the spacing is halved from the anchors to the grid itself."""
+    count = 0
+    while max(-(-side // (1 << count))  for side in shape) > MOST_ANCHORS:
+        count += 1
+    return count
+
+
+def phase(field: npt.NDArray[Any], level: int, row: int, column: int) -> npt.NDArray[Any]:
+    """Points of a phase of spacing 2^(level + 1), as a view; rows and columns are the last axes."""
+    h = 1 << level
+    return field[..., row * h :: 2 * h, column * h :: 2 * h]
+
+
+def interleave(
+    coarse: npt.NDArray[Any], passes: list[npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    """Four phases as one grid."""
+    centres, along_rows, along_columns = passes
+    rows = coarse.shape[-2] + along_columns.shape[-2]
+    columns = coarse.shape[-1] + along_rows.shape[-1]
+    finer = np.empty((*coarse.shape[:-2], rows, columns), coarse.dtype)
+    finer[..., ::2, ::2] = coarse
+    finer[..., 1::2, 1::2] = centres
+    finer[..., ::2, 1::2] = along_rows
+    finer[..., 1::2, ::2] = along_columns
+    return finer
+
+
+def padded_size(shape: tuple[int, ...]) -> int:
+    """Values of a padded phase of shape (items, rows, columns)."""
+    return shape[0] * (shape[1] + 2 * PAD) * (shape[2] + 2 * PAD)
+
+
+def pad_into(out: npt.NDArray[Any], values: npt.NDArray[Any], *, around: bool) -> None:
+    """Fill ``out`` of :func:`padded_size` with a phase and what surrounds it."""
+    items, rows, columns = values.shape
+    room = out.reshape(items, rows + 2 * PAD, columns + 2 * PAD)
+    if rows == 0 or columns == 0:
+        room[:] = 0
+        return
+    room[:, PAD:-PAD, PAD:-PAD] = values
+    for k in range(PAD):
+        if around:
+            west, east = values[:, :, (k - PAD) % columns], values[:, :, k % columns]
+        else:
+            west, east = values[:, :, 0], values[:, :, -1]
+        room[:, PAD:-PAD, k] = west
+        room[:, PAD:-PAD, PAD + columns + k] = east
+    room[:, :PAD] = room[:, PAD : PAD + 1]
+    room[:, PAD + rows :] = room[:, PAD + rows - 1 : PAD + rows]

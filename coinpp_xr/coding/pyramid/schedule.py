@@ -1,0 +1,127 @@
+"""Which fields of a sequence are references of which, and what is decoded together.
+
+Key fields stand at a regular distance and refer to nothing; those between two keys are halved again
+and again, each referring to the nearest ones before and after it. Small fields are all between
+the first and the last one. Fields of the same depth that are small are coded in one unit, so that
+there is enough to learn from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# Of fields that are worth being read one by one.
+KEY_DISTANCE = 8
+LARGE_FIELD = 1 << 17
+# A unit holds fields up to about so many cells.
+UNIT_CELLS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Fields that are decoded together.
+
+    Parameters
+    ----------
+    items : tuple of int
+        Numbers of fields.
+    references : tuple of tuple of int
+        For every item, the fields that it refers to: none, one or two, as many for all.
+    kind : int
+        Units of a kind share their parameters.
+    parent : int or None
+        The unit, coded before, with whose state this one starts.
+    """
+
+    items: tuple[int, ...]
+    references: tuple[tuple[int, ...], ...]
+    kind: int
+    parent: int | None
+
+    @property
+    def n_references(self) -> int:
+        return len(self.references[0])
+
+
+def key_distance(cells: int, times: int) -> int:
+    """Of fields of so many cells; all of a sequence lie between two keys where they are small."""
+    return KEY_DISTANCE if cells >= LARGE_FIELD else max(times, 1)
+
+
+def schedule(
+    order: npt.NDArray[np.integer], present: npt.NDArray[np.bool_], cells: int, distance: int
+) -> list[Unit]:
+    """Units in an order in which every reference is decoded before it is needed.
+
+    Parameters
+    ----------
+    order : int array, shape (sequences, times)
+        Numbers of fields.
+    present : bool array, shape (fields,)
+        Those that hold nothing are left out.
+    cells : int
+        Of a field.
+    distance : int
+        Between keys.
+    """
+    # (depth, number of references) → items with their references, in the order of sequences.
+    found: dict[tuple[int, int], list[tuple[int, tuple[int, ...]]]] = {}
+    for row in order:
+        items = [int(item) for item in row if present[item]]
+        for depth, item, references in _between_keys(items, distance):
+            found.setdefault((depth, len(references)), []).append((item, references))
+    most = max(1, UNIT_CELLS // max(cells, 1))
+    units: list[Unit] = []
+    unit_of: dict[int, int] = {}
+    for kind, key in enumerate(sorted(found)):
+        members = found[key]
+        for start in range(0, len(members), most):
+            group = members[start : start + most]
+            items, references = zip(*group, strict=True)
+            parent = unit_of[references[0][0]] if references[0] else None
+            for item in items:
+                unit_of[item] = len(units)
+            units.append(Unit(items, references, kind, parent))
+    return units
+
+
+def _between_keys(items: list[int], distance: int) -> list[tuple[int, int, tuple[int, ...]]]:
+    """(depth, item, references) of a sequence."""
+    result = [(0, items[at], ()) for at in range(0, len(items), distance)]
+    for start in range(0, len(items), distance):
+        end = start + distance
+        if end >= len(items):
+            end = len(items) - 1
+            if end == start:
+                continue
+            result.append((1, items[end], (items[start],)))
+        _halve(items, start, end, 2, result)
+    return result
+
+
+def _halve(
+    items: list[int], start: int, end: int, depth: int, result: list[tuple[int, int, tuple[int, ...]]]
+) -> None:
+    if end - start < 2:
+        return
+    middle = (start + end) // 2
+    result.append((depth, items[middle], (items[start], items[end])))
+    _halve(items, start, middle, depth + 1, result)
+    _halve(items, middle, end, depth + 1, result)
+
+
+def needed_units(units: list[Unit], wanted: set[int]) -> list[int]:
+    """Numbers of the units that some fields need, themselves included, in order."""
+    unit_of = {item: number for number, unit in enumerate(units) for item in unit.items}
+    needed: set[int] = set()
+    waiting = [unit_of[item] for item in wanted if item in unit_of]
+    while waiting:
+        number = waiting.pop()
+        if number in needed:
+            continue
+        needed.add(number)
+        waiting += [unit_of[r] for refs in units[number].references for r in refs]
+    return sorted(needed)

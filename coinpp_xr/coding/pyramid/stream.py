@@ -1,0 +1,394 @@
+"""A chunk of fields under a bound ↔ a head that tells how, and one stream per unit and band.
+
+The head holds what every reader needs: lattice, parameters of all passes, and an index, so that a
+field can be decoded from its own bytes and those of the fields that it refers to.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from math import inf
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coding.pyramid import kernels
+from coinpp_xr.coding.pyramid.fitting import standard_weights
+from coinpp_xr.coding.pyramid.levels import N_NEIGHBOURS, PASSES, level_count
+from coinpp_xr.coding.pyramid.schedule import Unit, key_distance, needed_units, schedule
+from coinpp_xr.coding.pyramid.walk import (
+    N_COEFFICIENTS,
+    N_FEATURES_OF_REFERENCE,
+    Coder,
+    Decoded,
+    PassParameters,
+    Walk,
+    band_count,
+)
+from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.lattice import Lattice
+from coinpp_xr.parallel import map_in_threads
+
+Bool = npt.NDArray[np.bool_]
+Float64 = npt.NDArray[np.float64]
+Key = tuple[int, int]
+
+PARTS = 1 << kernels.UNIT_BITS
+MOST_CELLS = 1 << 24
+# Fields of a chunk.
+MOST_ITEMS = 1 << 20
+# No value takes less than this: a decision that is as sure as can be.
+_LEAST_BITS = 2e-4
+_HEAD = struct.Struct("<ddBBII")
+_ENTRY = struct.Struct("<II")
+_AROUND, _RELATIVE = 1, 2
+_MOST_BANDS_OF_WEIGHTS = 8
+# Sizes of errors are half the spread, plus a little, if nothing else is known.
+_USUAL_COEFFICIENTS = np.array([1200, 8, 12, 16, 4, 8, 0, 0], np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """What :func:`encode` gives.
+
+    Parameters
+    ----------
+    head, streams : bytes
+    """
+
+    head: bytes
+    streams: bytes
+
+
+def encode(
+    values: npt.NDArray[Any],
+    valid: Bool,
+    order: npt.NDArray[np.integer[Any]],
+    lattice: Lattice,
+    *,
+    around: bool,
+    quick: int,
+) -> Coded:
+    """Code fields so that none of the valid values is off by more than half a step.
+
+    Parameters
+    ----------
+    values : float array, shape (items, n_lat, n_lon)
+        Anything where not valid.
+    valid : bool array of the same shape
+    order : int array, shape (sequences, times)
+        Numbers of fields that follow each other.
+    lattice : Lattice
+    around : bool
+        Whether the first column follows the last.
+    quick : int
+        Classes of expected size that are coded by one context; 0 is the smallest and slowest.
+    """
+    _, n_lat, n_lon = values.shape
+    cells = n_lat * n_lon
+    present = valid.any(axis=(1, 2))
+    distance = key_distance(cells, order.shape[1])
+    units = schedule(order, present, cells, distance)
+    walk = Walk((n_lat, n_lon), around, quick)
+    parameters: dict[int, dict[Key, PassParameters]] = {}
+    coders: dict[int, list[Coder]] = {}
+    decoded = _Fields(units)
+    everything = bool(valid[present].all())
+
+    def code(number: int) -> None:
+        unit = units[number]
+        items = list(unit.items)
+
+        def wanted(row: int, column: int, spacing: int) -> Float64:
+            part = values[items, row::spacing, column::spacing]
+            fractions = lattice.fractions(part, PARTS)
+            if not everything:
+                fractions[~valid[items, row::spacing, column::spacing]] = 0
+            return fractions
+
+        parents = [None] * band_count(cells) if unit.parent is None else coders[unit.parent]
+        coders[number] = [Coder.encoder(parent) for parent in parents]
+        alike = sum(len(other.items) for other in units if other.kind == unit.kind)
+        decoded.add(unit, walk.unit(
+            coders[number], decoded.references(unit), parameters.setdefault(unit.kind, {}),
+            None if everything else valid[items], len(items), wanted, alike / len(items),
+        ))  # fmt: skip
+
+    for _, group in groupby(range(len(units)), lambda number: units[number].kind):
+        first, *others = group
+        code(first)  # fits what the others use
+        map_in_threads(code, others)
+        decoded.forget(units[first].kind)
+    streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
+    flags = _AROUND * around | _RELATIVE * lattice.relative
+    told = _pack_parameters(parameters, units, (n_lat, n_lon))
+    head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
+    index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
+    return Coded(head + index, b"".join(streams))
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What the head of a chunk says, parsed and checked.
+
+    Parameters
+    ----------
+    lattice : Lattice
+    walk : Walk
+    units : list of Unit
+    parameters : dict
+        Kind → (level, pass) → parameters.
+    starts : int array
+        Where the streams of every unit begin, and the end of the last.
+    index : int array, shape (units, bands, 2)
+        Lengths and CRC-32s.
+    """
+
+    lattice: Lattice
+    walk: Walk
+    units: list[Unit]
+    parameters: dict[int, dict[Key, PassParameters]]
+    starts: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64]
+
+    @classmethod
+    def parse(
+        cls,
+        head: bytes,
+        valid: Bool | None,
+        order: npt.NDArray[np.integer[Any]],
+        shape: tuple[int, int],
+    ) -> Head:
+        """From bytes of :func:`encode`.
+
+        Raises
+        ------
+        CorruptPayloadError
+        """
+        if len(head) < _HEAD.size:
+            raise CorruptPayloadError("the head of the pyramid is cut short")
+        step, origin, flags, quick, distance, length = _HEAD.unpack_from(head)
+        cells = shape[0] * shape[1]
+        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 3 or distance < 1
+        if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
+            raise CorruptPayloadError("the head of the pyramid is damaged")
+        if flags & _RELATIVE and origin == 0:
+            raise CorruptPayloadError("the head of the pyramid is damaged")
+        n_bands = band_count(cells)
+        told = head[_HEAD.size : _HEAD.size + length]
+        entries = head[_HEAD.size + length :]
+        if valid is None:
+            present = np.ones(order.size, np.bool_)
+        else:
+            present = np.asarray(valid.any(axis=(1, 2)))
+        units = schedule(order, present, cells, distance)
+        if len(told) != length or len(entries) != _ENTRY.size * n_bands * len(units):
+            raise CorruptPayloadError("the head of the pyramid does not fit its shape")
+        index = np.frombuffer(entries, "<u4").reshape(len(units), n_bands, 2).astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum(index[:, :, 0].sum(axis=1))])
+        return cls(
+            Lattice(step, origin, bool(flags & _RELATIVE)),
+            Walk(shape, bool(flags & _AROUND), quick),
+            units, _unpack_parameters(told, units, shape), starts, index,
+        )  # fmt: skip
+
+    def ranges(self, items: set[int]) -> list[tuple[int, int]]:
+        """Which bytes of the streams are needed for some fields: starts and ends, merged."""
+        ranges: list[tuple[int, int]] = []
+        for number in needed_units(self.units, items):
+            start, end = int(self.starts[number]), int(self.starts[number + 1])
+            if ranges and ranges[-1][1] == start:
+                ranges[-1] = ranges[-1][0], end
+            else:
+                ranges.append((start, end))
+        return ranges
+
+    def decode(
+        self,
+        read: Callable[[int, int], bytes],
+        valid: Bool | None,
+        items: set[int] | None = None,
+    ) -> Iterator[tuple[int, Float64]]:
+        """Numbers and values of fields, in no particular order.
+
+        Parameters
+        ----------
+        read : callable
+            (start, end) → those bytes of the streams.
+        valid : bool array, shape (items, n_lat, n_lon), or None
+        items : set of int, optional
+            The fields that are wanted, else all.
+
+        Raises
+        ------
+        CorruptPayloadError
+        """
+        cells, units = self.walk.shape[0] * self.walk.shape[1], self.units
+        wanted = {item for unit in units for item in unit.items} if items is None else items
+        numbers = needed_units(units, wanted)
+        coders: dict[int, list[Coder]] = {}
+        decoded = _Fields([units[number] for number in numbers])
+
+        def decode(number: int) -> list[Decoded]:
+            unit = units[number]
+            lengths, checksums = self.index[number].T
+            data = read(int(self.starts[number]), int(self.starts[number + 1]))
+            streams = _cut(data, lengths, checksums)
+            count = len(unit.items) * cells
+            own = None if valid is None else valid[list(unit.items)]
+            coded = count if own is None else int(own.sum())
+            if _LEAST_BITS * coded > 8 * len(data):
+                raise CorruptPayloadError("the pyramid is too short for its shape")
+            parents = [None] * len(streams) if unit.parent is None else coders[unit.parent]
+            coders[number] = [
+                Coder.decoder(stream, parent)
+                for stream, parent in zip(streams, parents, strict=True)
+            ]
+            known = self.parameters[unit.kind]
+            fields = self.walk.unit(
+                coders[number], decoded.references(unit), known, own, len(unit.items), None
+            )
+            for coder in coders[number]:
+                coder.check_end()
+            decoded.add(unit, fields)
+            return fields
+
+        for kind, group in groupby(numbers, lambda number: units[number].kind):
+            some = list(group)
+            for number, fields in zip(some, map_in_threads(decode, some), strict=True):
+                for item, field in zip(units[number].items, fields, strict=True):
+                    if item in wanted:
+                        yield item, self.lattice.of_fractions(field.values, PARTS)
+            decoded.forget(kind)
+
+
+def _cut(data: bytes, lengths: Any, checksums: Any) -> list[bytes]:
+    streams, at = [], 0
+    for length, checksum in zip(lengths, checksums, strict=True):
+        stream = data[at : at + int(length)]
+        if len(stream) != length or zlib.crc32(stream) != checksum:
+            raise CorruptPayloadError("a stream of the pyramid is damaged")
+        streams.append(stream)
+        at += int(length)
+    return streams
+
+
+class _Fields:
+    """Decoded fields, as long as others refer to them."""
+
+    def __init__(self, units: list[Unit]) -> None:
+        self._fields: dict[int, Decoded] = {}
+        # Kind of the last unit that refers to a field.
+        self._until: dict[int, int] = {}
+        for unit in units:
+            for references in unit.references:
+                for item in references:
+                    self._until[item] = max(unit.kind, self._until.get(item, -1))
+
+    def add(self, unit: Unit, fields: list[Decoded]) -> None:
+        for item, field in zip(unit.items, fields, strict=True):
+            if item in self._until:
+                self._fields[item] = field
+
+    def references(self, unit: Unit) -> list[list[Decoded]]:
+        return [[self._fields[item] for item in items] for items in unit.references]
+
+    def forget(self, kind: int) -> None:
+        """What no kind after this one refers to."""
+        for item in [i for i in self._fields if self._until[i] <= kind]:
+            del self._fields[item]
+
+
+def _keys(shape: tuple[int, int]) -> Iterator[Key]:
+    """(level, pass) of all passes that have points."""
+    for level in range(level_count(shape) - 1, -1, -1):
+        n_lat, n_lon = (-(-side // (1 << level)) for side in shape)
+        for number, which in enumerate(PASSES):
+            if n_lat > which.row and n_lon > which.column:
+                yield level, number
+
+
+class _Numbers:
+    """Tables of numbers ↔ bits, each kind of table with chances of its own."""
+
+    def __init__(self, stream: bytes | None) -> None:
+        self._chances = [kernels.new_chances() for _ in range(3)]
+        if stream is None:
+            self._buffer, self._registers = kernels.encoder(1 << 12)
+        else:
+            if len(stream) < 4:
+                raise CorruptPayloadError("the parameters of the pyramid are cut short")
+            self._buffer, self._registers = kernels.decoder(stream)
+
+    def code(self, kind: int, table: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        numbers = table.astype(np.int32)
+        room = kernels.BYTES_PER_VALUE * numbers.size + 16
+        needed = int(self._registers[kernels.POSITION] + self._registers[kernels.PENDING]) + room
+        if not self._registers[kernels.DECODING] and needed > len(self._buffer):
+            self._buffer = np.concatenate([self._buffer, np.zeros(needed, np.uint8)])
+        kernels.code_numbers(
+            self._buffer, self._registers, self._chances[kind], kernels.tables().rate, numbers
+        )
+        overrun = self._registers[kernels.POSITION] > len(self._buffer) + 8
+        if self._registers[kernels.BROKEN] or overrun:
+            raise CorruptPayloadError("the parameters of the pyramid are damaged")
+        return numbers
+
+    def finish(self) -> bytes:
+        return kernels.finish(self._buffer, self._registers)
+
+
+def _pack_parameters(
+    parameters: dict[int, dict[Key, PassParameters]], units: list[Unit], shape: tuple[int, int]
+) -> bytes:
+    numbers = _Numbers(None)
+    for kind, standard in _kinds(units):
+        usual = _USUAL_COEFFICIENTS
+        for key in _keys(shape):
+            told = parameters[kind][key]
+            bands = 0 if told.weights is None else len(told.weights)
+            numbers.code(0, np.array([[bands]]))
+            if told.weights is not None:
+                numbers.code(1, np.diff(told.weights, axis=0, prepend=standard[None]))
+            numbers.code(2, (told.coefficients - usual)[None])
+            usual = told.coefficients
+    return numbers.finish()
+
+
+def _unpack_parameters(
+    told: bytes, units: list[Unit], shape: tuple[int, int]
+) -> dict[int, dict[Key, PassParameters]]:
+    numbers = _Numbers(told)
+    parameters: dict[int, dict[Key, PassParameters]] = {}
+    for kind, standard in _kinds(units):
+        usual = _USUAL_COEFFICIENTS
+        parameters[kind] = {}
+        for key in _keys(shape):
+            bands = int(numbers.code(0, np.zeros((1, 1)))[0, 0])
+            if not 0 <= bands <= _MOST_BANDS_OF_WEIGHTS:
+                raise CorruptPayloadError("the parameters of the pyramid are damaged")
+            weights = None
+            if bands:
+                changes = numbers.code(1, np.zeros((bands, len(standard)))).astype(np.int64)
+                weights = standard + changes.cumsum(axis=0)
+                if np.abs(weights).max() > kernels.LARGEST_WEIGHT:
+                    raise CorruptPayloadError("the parameters of the pyramid are damaged")
+                weights = weights.astype(np.int32)
+            coefficients = usual + numbers.code(2, np.zeros((1, N_COEFFICIENTS)))[0]
+            if coefficients.min() < 0 or coefficients.max() > kernels.LARGEST_COEFFICIENT:
+                raise CorruptPayloadError("the parameters of the pyramid are damaged")
+            usual = coefficients
+            parameters[kind][key] = PassParameters(weights, coefficients.astype(np.int64))
+    return parameters
+
+
+def _kinds(units: list[Unit]) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
+    """All kinds of units, and the standard weights of each."""
+    for kind, group in groupby(units, lambda unit: unit.kind):
+        references = next(group).n_references
+        yield kind, standard_weights(N_NEIGHBOURS + N_FEATURES_OF_REFERENCE * references)
