@@ -86,6 +86,7 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/shipped_model.py
 	$(BIN)/python benchmarks/against_others.py
+	$(BIN)/python benchmarks/native.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/random_bounds.py --of globes
 	$(BIN)/python benchmarks/random_bounds.py --of patches

@@ -17,11 +17,16 @@ import xarray as xr
 RESULTS = Path(__file__).parent / "results"
 
 
-def climate(name: str) -> Path:
+def data_file(path: str) -> Path:
     """A file of the data folder named by COINPP_DATA."""
     if "COINPP_DATA" not in os.environ:
         sys.exit("set COINPP_DATA to the folder with the climate data")
-    return Path(os.environ["COINPP_DATA"]) / "climate" / name
+    return Path(os.environ["COINPP_DATA"]) / path
+
+
+def climate(name: str) -> Path:
+    """A file of the data folder's ``climate``."""
+    return data_file(f"climate/{name}")
 
 
 def open_variable(path: Path, name: str = "t2m") -> xr.DataArray:
@@ -61,12 +66,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write_result(name: str, result: dict[str, Any]) -> None:
+def write_result(name: str, result: dict[str, Any], *, show: bool = True) -> None:
     """Write ``results/NAME.json`` and print it."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), **result}, indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
-    print(text)
+    # Whoever interrupts a long run keeps the file as it was.
+    unfinished = RESULTS / f"{name}.json.part"
+    unfinished.write_text(text + "\n")
+    unfinished.replace(RESULTS / f"{name}.json")
+    if show:
+        print(text)
 
 
 def load(name: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from common import load, table
 
+from coinpp_xr.peers import PEERS
+
 PARTS = {
     "era5": "real ERA5 temperature, 46 × 90",
     "gcm": "simulation, 46 × 90",
@@ -13,7 +15,7 @@ PARTS = {
 }
 
 # Codecs that a bound is made for, the others on a residual of ours or rounded beforehand.
-BOUNDED = ("SZ3", "SPERR", "ZFP", "EBCC", "JPEG 2000 + residual")
+BOUNDED = ("SZ3", "SZ3 3.4", "SPERR", "ZFP", "EBCC", "JPEG 2000 + residual")
 
 
 def against_others() -> str:
@@ -75,13 +77,14 @@ def summary(goals: tuple[float, ...] | None = None) -> str:
     header = [
         "data", "goal", "ratio to float32", "than the best other", "which is", "than SZ3 … EBCC",
     ]  # fmt: skip
+    names = measured_peers(result)
     text = (
-        "How many times smaller than other codecs at their best settings, 12 of them: SZ3, SPERR, "
-        "ZFP, EBCC, JPEG 2000, JPEG XL, JPEG, AVIF, EOF truncation, BitRound, PCodec and Blosc "
-        "(fewer on large chunks; HEVC-intra was not installed; *SZ3 … EBCC* are those that keep a "
-        "bound by themselves, and JPEG 2000 with a residual). Real ERA5 at 46 × 90 in two halves "
-        "of six globes, each with the other as the model's reference (constants of the "
-        "coder were chosen with these in sight); "
+        f"How many times smaller than other codecs at their best settings, {len(names)} of them: "
+        f"{', '.join(names[:-1])} and {names[-1]} (fewer on large chunks; "
+        "HEVC-intra was not installed; *SZ3 … EBCC* are those that keep a bound by themselves, and "
+        "JPEG 2000 with a residual). Real ERA5 at 46 × 90 in two halves of six globes, each "
+        "with the other as the model's reference (constants of the coder were chosen with these in "
+        "sight); "
         "at 1° nothing was learned from ERA5 t2m of that resolution:\n\n" + table(header, rows)
     )
     if goals is None:
@@ -132,6 +135,13 @@ def comparison_page() -> str:
         ]  # fmt: skip
         parts += [f"### {entry['chunk']}, {goal} {entry['unit']}\n", table(header, rows)]
     return "\n".join(parts)
+
+
+def measured_peers(result: dict[str, Any]) -> list[str]:
+    """Other codecs with a size in any of the tables, in the package's order."""
+    rows = [row for entry in result["tables"] for row in entry["rows"] if "nbytes" in row]
+    known = {row["codec"].removesuffix(" + residual") for row in rows}
+    return [name.removesuffix(" + Zstd") for name in PEERS if name in known]
 
 
 def size_of(entry: dict[str, Any], codec: str) -> int:

@@ -9,7 +9,8 @@ Layout (little-endian; ``varint`` is unsigned LEB128)::
     kinds 1 and 9:       bits u8
     kinds 2 to 4, 8, 10: step exponent i16
     kinds with time:     time axis u8 (+128: transformed along time)
-    sections until the CRC:  tag u8, length varint, bytes
+    sections until the CRC:  tag u8, length varint, bytes; streams, which come last, start with
+        the CRC-32 u32 of everything before their tag
     CRC-32 u32 of everything before it
 
 Reading checks every length against what is there before any memory is taken.
@@ -88,10 +89,14 @@ class Kind(IntEnum):
     PATCHES = 8
     PATCH_LATENTS = 9  # one b-bit symbol per latent
     PATCHES_FROM_MODEL = 10  # coded by what a model has learned
+    # Under a bound from coarse to fine, every field readable by itself.
+    PYRAMID = 11
 
     @property
     def has_grid(self) -> bool:
-        return not self.of_patches and self not in (Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL)
+        return not self.of_patches and self not in (
+            Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL, Kind.PYRAMID
+        )  # fmt: skip
 
     @property
     def has_model(self) -> bool:
@@ -118,7 +123,9 @@ class Kind(IntEnum):
 
     @property
     def has_time(self) -> bool:
-        return self.has_coefficients or self in (Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL)
+        return self.has_coefficients or self in (
+            Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL, Kind.PYRAMID
+        )  # fmt: skip
 
 
 class Tag(IntEnum):
@@ -133,6 +140,9 @@ class Tag(IntEnum):
     LEVELS = 7
     RESIDUAL = 8
     PATCHES = 9
+    PYRAMID = 10
+    # The last section where there is one, so that parts of it can be read by themselves.
+    STREAMS = 11
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,10 @@ class Payload:
         if self.kind.has_time:
             parts.append(bytes([self.time_axis | (_ALONG_TIME if self.along_time else 0)]))
         for tag, section in self.sections.items():
+            if tag == Tag.STREAMS:
+                # Who reads no more than this and some streams has a checksum, too.
+                parts = [b"".join(parts)]
+                section = zlib.crc32(parts[0]).to_bytes(4, "little") + section
             parts += [bytes([tag]), _varint(len(section)), section]
         body = b"".join(parts)
         return body + zlib.crc32(body).to_bytes(4, "little")
@@ -201,7 +215,40 @@ class Payload:
             )
         if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise CorruptPayloadError("payload is damaged: its checksum does not match its content")
-        reader = _Reader(data[:-4], position=5)
+        return cls._parse(data[:-4], whole=True)[0]
+
+    @staticmethod
+    def has_streams(data: bytes) -> bool:
+        """Whether the beginning of a container says that parts of it can be read."""
+        same = len(data) >= 12 and data[:4] == MAGIC and data[4] == VERSION
+        return same and data[5] & ~_FORTRAN == Kind.PYRAMID
+
+    @classmethod
+    def unpack_head(cls, data: bytes) -> tuple[Payload, int] | None:
+        """Parse the beginning of a container whose last section are streams.
+
+        Returns
+        -------
+        (Payload, int) or None
+            The payload without its streams, and where in the container those begin. None where
+            there are none, or where more bytes are needed.
+
+        Raises
+        ------
+        CorruptPayloadError
+        """
+        if not cls.has_streams(data):
+            return None
+        try:
+            payload, at = cls._parse(data, whole=False)
+        except _CutShortError:
+            return None
+        return payload, at
+
+    @classmethod
+    def _parse(cls, data: bytes, *, whole: bool) -> tuple[Payload, int]:
+        """A container without its checksum; or its beginning, as far as its streams."""
+        reader = _Reader(data, position=5)
         try:
             kind_and_order = reader.byte()
             kind = Kind(kind_and_order & ~_FORTRAN)
@@ -228,22 +275,36 @@ class Payload:
                 header["time_axis"] = axis & ~_ALONG_TIME
                 header["along_time"] = bool(axis & _ALONG_TIME)
             sections: dict[Tag, bytes] = {}
-            while not reader.at_end:
+            while not (whole and reader.at_end):
+                before = reader.position
                 tag = Tag(reader.byte())
-                if tag in sections:
-                    raise CorruptPayloadError(f"payload holds its section {tag.name} twice")
-                sections[tag] = reader.take(reader.varint())
+                if tag in sections or Tag.STREAMS in sections:
+                    raise CorruptPayloadError(f"payload holds its section {tag.name} too late")
+                length = reader.varint()
+                if tag == Tag.STREAMS:
+                    if length < 4:
+                        raise CorruptPayloadError("payload is cut short")
+                    if int.from_bytes(reader.take(4), "little") != zlib.crc32(data[:before]):
+                        raise CorruptPayloadError("payload's head is damaged")
+                    length -= 4
+                    if not whole:
+                        break
+                sections[tag] = reader.take(length)
         except CorruptPayloadError:
             raise
         except (ValueError, TypeError) as error:
             raise CorruptPayloadError(f"payload is damaged: {error}") from error
-        return cls(kind=kind, dtype=dtype, sections=sections, **header)
+        return cls(kind=kind, dtype=dtype, sections=sections, **header), reader.position
 
     def section(self, tag: Tag) -> bytes:
         """The bytes of a section that must be there."""
         if tag not in self.sections:
             raise CorruptPayloadError(f"payload lacks its section {tag.name}")
         return self.sections[tag]
+
+
+class _CutShortError(CorruptPayloadError):
+    """There is less than what is said to follow."""
 
 
 @dataclass
@@ -257,7 +318,7 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         if count > len(self.data) - self.position:
-            raise CorruptPayloadError("payload is cut short")
+            raise _CutShortError("payload is cut short")
         self.position += count
         return self.data[self.position - count : self.position]
 
@@ -314,9 +375,9 @@ def pack_fields(
     if not valid.all():
         table = values.reshape(valid.shape)
         sections = {
-            **sections,
-            Tag.MASK: pack_mask(~valid),
+            Tag.MASK: pack_mask(~valid, None if kind.of_patches else values.shape[-1]),
             Tag.SPECIAL_VALUES: pack_special_values(table[~valid]),
+            **sections,
         }
     return Payload(
         kind, values.shape, values.dtype, sections, fortran=is_fortran(values), **header

@@ -16,10 +16,12 @@ from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc, decode_ch
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.exact import pack_bytes
 from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
+from coinpp_xr.parallel import map_in_threads
 from coinpp_xr.recognition import (
     MUCH_UNEXPLAINED,
     best_layout,
@@ -40,6 +42,10 @@ _CELLS_TO_TELL = 100
 _POINTS_PER_LATENT = 256
 _FEWEST_POINTS = 8192
 _MOST_POINTS = 16384
+
+# Chunks of more bytes are compressed without loss only if every sixteenth row says that this may be
+# shorter.
+_LARGE, _SAMPLED_ROWS, _WORTH_TRYING = 1 << 20, 16, 1.5
 
 
 def encode_chunk(
@@ -159,8 +165,8 @@ def _encode_chunk(
             payload = smallest_for_rmse(chunk, target_rmse)
         else:
             raise ValueError("give bits and a model, target_rmse, or a bound")
-    exact = pack_lossless(values)  # takes next to no time
-    return exact if payload is None else min(payload, exact, key=len)
+    exact = _exact(values, None if payload is None else len(payload))
+    return min((p for p in (payload, exact) if p is not None), key=len)
 
 
 def _keeps(payload: bytes, chunk: Chunk, bound: Bound) -> bool:
@@ -169,10 +175,25 @@ def _keeps(payload: bytes, chunk: Chunk, bound: Bound) -> bool:
     decoded = decode_chunk(payload, models.__getitem__, grid=chunk.fields.grid)
     fields = chunk.fields
     table = np.ascontiguousarray(decoded).reshape(fields.values.shape)
-    close = bound.holds(table.astype(np.float64), fields.values)
-    same = np.ascontiguousarray(chunk.values).reshape(table.shape)[~fields.valid]
-    kept = table[~fields.valid].tobytes() == same.tobytes()
-    return kept and bool(close[fields.valid].all())
+    given = np.ascontiguousarray(chunk.values).reshape(table.shape)
+
+    def keeps(item: int) -> bool:
+        valid = fields.valid[item]
+        with np.errstate(over="ignore", invalid="ignore"):
+            close = bound.holds(table[item].astype(np.float64), fields.values[item])
+        same = table[item][~valid].tobytes() == given[item][~valid].tobytes()
+        return same and bool(close[valid].all())
+
+    return all(map_in_threads(keeps, range(len(table))))
+
+
+def _exact(values: npt.NDArray[Any], most: int | None) -> bytes | None:
+    """A payload without loss; None where a sample says that it takes more bytes than that."""
+    if most is not None and values.nbytes > _LARGE:
+        some = values.reshape(-1, values.shape[-1])[::_SAMPLED_ROWS]
+        if len(pack_bytes(some)) * _SAMPLED_ROWS > _WORTH_TRYING * most:
+            return None
+    return pack_lossless(values)
 
 
 def _encode_latents(

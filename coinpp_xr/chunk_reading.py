@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from coinpp_xr import entropy, patterns, residual
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Payload, Tag
+from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
@@ -90,21 +91,31 @@ def decode_chunk(
     elif payload.kind.of_patches:
         values = decode_patches(payload, find_model, region)
     else:
-        values = _decode_fields(payload, find_model, grid)
+        items = None
+        if region is not None and payload.kind == Kind.PYRAMID:
+            items = items_of(payload.shape, region)
+        values = _decode_fields(payload, find_model, grid, items)
     if region is not None:
         values = values[region].copy()
     return np.asfortranarray(values) if payload.fortran else values
 
 
 def _decode_fields(
-    payload: Payload, find_model: Callable[[str], Model], grid: SphereGrid | None
+    payload: Payload,
+    find_model: Callable[[str], Model],
+    grid: SphereGrid | None,
+    wanted: set[int] | None = None,
 ) -> npt.NDArray[Any]:
+    if payload.kind == Kind.PYRAMID:
+        streams = payload.section(Tag.STREAMS)
+        values = PyramidReader(payload).decode(lambda start, end: streams[start:end], wanted)
+        return values.reshape(payload.shape)
     if len(payload.shape) < 2 or 0 in payload.shape or payload.dtype.kind != "f":
         raise CorruptPayloadError("payload's header contradicts itself")
     items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
     mask = None
     if Tag.MASK in payload.sections:
-        mask = unpack_mask(payload.section(Tag.MASK), items, cells)
+        mask = unpack_mask(payload.section(Tag.MASK), items, cells, payload.shape[-1])
     decoded: Floating
     if payload.kind == Kind.PATTERNS:
         n_lat, n_lon = payload.shape[-2:]
@@ -144,6 +155,74 @@ def _decode_fields(
         special = payload.section(Tag.SPECIAL_VALUES)
         values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
     return values.reshape(payload.shape)
+
+
+def items_of(shape: tuple[int, ...], selection: tuple[Any, ...]) -> set[int]:
+    """Numbers of the fields that a selection of an array (..., n_lat, n_lon) touches."""
+    batch = shape[:-2]
+    numbers = np.arange(prod(batch)).reshape(batch)
+    return set(np.atleast_1d(numbers[selection[: len(batch)]]).ravel().tolist())
+
+
+class PyramidReader:
+    """Reads fields of a payload one by one, without its streams at first.
+
+    Parameters
+    ----------
+    payload : Payload
+        Of kind PYRAMID; its streams are not looked at.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+
+    def __init__(self, payload: Payload) -> None:
+        if len(payload.shape) < 2 or 0 in payload.shape or payload.dtype.kind != "f":
+            raise CorruptPayloadError("payload's header contradicts itself")
+        batch, self._shape = payload.shape[:-2], payload.shape[-2:]
+        self._items, cells = prod(batch), prod(self._shape)
+        if payload.time_axis >= max(len(batch), 1) or self._items > MOST_ITEMS:
+            raise CorruptPayloadError("payload's header contradicts itself")
+        self._payload = payload
+        self._mask = None
+        if Tag.MASK in payload.sections:
+            self._mask = unpack_mask(payload.section(Tag.MASK), self._items, cells, self._shape[1])
+        sequences = Sequences.of(batch, payload.time_axis, np.ones(self._items, np.bool_))
+        self._head, self._valid = bounded.read_head(
+            payload.section(Tag.PYRAMID), self._mask, sequences, (self._shape[0], self._shape[1])
+        )
+
+    def ranges(self, items: set[int]) -> list[tuple[int, int]]:
+        """Which bytes of the streams some fields need: starts and ends."""
+        return self._head.ranges(items)
+
+    def decode(
+        self, read: Callable[[int, int], bytes], items: set[int] | None = None
+    ) -> npt.NDArray[Any]:
+        """All fields, shape (items, n_lat, n_lon); those that are not wanted hold anything.
+
+        Parameters
+        ----------
+        read : callable
+            (start, end) → those bytes of the streams.
+        items : set of int, optional
+            Numbers of the fields that are wanted, else all.
+
+        Raises
+        ------
+        CorruptPayloadError
+        """
+        dtype = self._payload.dtype
+        values = np.zeros((self._items, *self._shape), dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for item, field in self._head.decode(read, self._valid, items):
+                values[item] = round_to(field, dtype)
+        if self._mask is not None:
+            special = self._payload.section(Tag.SPECIAL_VALUES)
+            known = unpack_special_values(special, int(self._mask.sum()), dtype)
+            values.reshape(self._mask.shape)[self._mask] = known
+        return values
 
 
 def _with_residual(

@@ -14,7 +14,11 @@ from platformdirs import user_cache_path
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compiled functions of one file contain those of the other.
-_SOURCES = ("binary.py", "blocks.py", "causal.py", "deblocking.py", "patches.py", "splitting.py", "coding/pyramid/kernels.py")
+_SOURCES = (
+    "binary.py", "blocks.py", "causal.py", "deblocking.py", "patches.py", "splitting.py",
+    "coding/masks.py", "coding/pyramid/contexts.py", "coding/pyramid/prediction.py",
+    "coding/pyramid/range_coder.py",
+)  # fmt: skip
 
 
 def compiled(function: Function) -> Function:

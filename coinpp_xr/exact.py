@@ -11,6 +11,11 @@ from numcodecs.zstd import decompress as zstd_decompress
 
 from coinpp_xr.errors import CorruptPayloadError
 
+# First byte of a mask: the same for all items, coded in context.
+_IN_CONTEXT = 2
+# Bytes of a mask that are worth some time.
+_LARGE_MASK = 200
+
 
 def pack_bytes(values: npt.NDArray[Any]) -> bytes:
     """Values as zstd over byte planes, bit for bit."""
@@ -49,20 +54,45 @@ def _zstd_content_size(frame: bytes) -> int | None:
     return int.from_bytes(field, "little") + 256 * (width == 2)
 
 
-def pack_mask(mask: npt.NDArray[np.bool_]) -> bytes:
-    """A boolean array (items, cells); one that is the same for all items is stored once."""
+def pack_mask(mask: npt.NDArray[np.bool_], columns: int | None = None) -> bytes:
+    """A boolean array (items, cells); one that is the same for all items is stored once.
+
+    Large ones are coded cell by cell in the context of their neighbours, if ``columns`` says which
+    those are.
+    """
     constant = len(mask) > 1 and bool((mask == mask[:1]).all())
-    bits = np.packbits(mask[:1] if constant else mask)
-    return bytes([constant]) + pack_bytes(bits)
+    rows = mask[:1] if constant else mask
+    packed = pack_bytes(np.packbits(rows))
+    if columns and len(packed) > _LARGE_MASK:
+        from coinpp_xr.coding import masks  # compiles, or loads what was compiled
+
+        coded = masks.encode(rows.reshape(len(rows), -1, columns))
+        if len(coded) < len(packed):
+            return bytes([_IN_CONTEXT | constant]) + coded
+    return bytes([constant]) + packed
 
 
-def unpack_mask(data: bytes, items: int, cells: int) -> npt.NDArray[np.bool_]:
-    if not data or data[0] > 1:
+def unpack_mask(
+    data: bytes, items: int, cells: int, columns: int | None = None
+) -> npt.NDArray[np.bool_]:
+    """A boolean array (items, cells) of :func:`pack_mask`.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    in_context = bool(data) and data[0] & _IN_CONTEXT
+    if not data or data[0] > (_IN_CONTEXT | 1) or (in_context and not columns):
         raise CorruptPayloadError("the mask of missing values is damaged")
-    rows = 1 if data[0] else items
-    n_bits = rows * cells
-    packed = unpack_bytes(data[1:], -(-n_bits // 8), np.dtype(np.uint8))
-    mask = np.unpackbits(packed, count=n_bits).reshape(rows, cells).astype(np.bool_)
+    rows = 1 if data[0] & 1 else items
+    if in_context and columns:
+        from coinpp_xr.coding import masks
+
+        mask = masks.decode(data[1:], (rows, cells // columns, columns)).reshape(rows, cells)
+    else:
+        n_bits = rows * cells
+        packed = unpack_bytes(data[1:], -(-n_bits // 8), np.dtype(np.uint8))
+        mask = np.unpackbits(packed, count=n_bits).reshape(rows, cells).astype(np.bool_)
     return np.broadcast_to(mask, (items, cells))
 
 

@@ -152,6 +152,11 @@ class Lattice:
             return np.asarray(np.sign(integers) * size)
 
 
+def has_room(lattice: Lattice, bound: Bound) -> bool:
+    """Whether values between the points of a lattice can be told in the data's type, too."""
+    return lattice.relative or lattice.step > 2 * (1 - _COARSE) * bound.error * (1 - _EXACTNESS * 4)
+
+
 def bound_for_rmse(
     fields: PlaneFields, target_rmse: float, mean_squared_error: Callable[[Float64], float]
 ) -> Bound | None:

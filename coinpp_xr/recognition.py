@@ -5,7 +5,7 @@ Zarr tells a codec nothing but an array, so all of it is found in the values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -41,26 +41,30 @@ def usable_cells(table: npt.NDArray[Any]) -> Bool:
 
     A globe of one value is padding, which is kept as it is.
     """
-    values = table.astype(np.float64)
-    valid = np.isfinite(values) & ~(table == table[:, :1]).all(axis=1, keepdims=True)
-    for extreme in (np.min, np.max):
-        valid &= ~_fill_cells(values, valid, extreme)
+    valid: Bool = np.isfinite(table)
+    for globe, known in zip(table, valid, strict=True):
+        if globe.size and bool((globe == globe[0]).all()):
+            known[:] = False
+    for lowest in (True, False):
+        value = _fill_value(table, valid, lowest)
+        if value is not None:
+            valid &= table != value
     return np.asarray(valid)
 
 
-def _fill_cells(
-    values: npt.NDArray[np.float64], valid: Bool, extreme: Callable[..., Any]
-) -> Bool | np.bool_:
-    """Cells at the lowest or highest value, if it looks like a fill value (-99, say)."""
-    known = values[valid]
-    if known.size == 0:
-        return np.False_
-    value = extreme(known)
-    others = known[known != value]
-    if others.size == 0 or known.size - others.size < _FILL_CELLS:
-        return np.False_
-    gap = abs(float(value - extreme(others)))
-    return values == value if gap > _FILL_GAP * float(np.ptp(others)) else np.False_
+def _fill_value(table: npt.NDArray[Any], valid: Bool, lowest: bool) -> Any:
+    """The lowest or highest of the valid values, if it looks like a fill value (-99, say)."""
+    extreme, outside = (np.min, np.inf) if lowest else (np.max, -np.inf)
+    value = extreme(table, where=valid, initial=outside)
+    if not np.isfinite(value):
+        return None
+    others = valid & (table != value)
+    if int(valid.sum()) - int(others.sum()) < _FILL_CELLS or not others.any():
+        return None
+    low = float(np.min(table, where=others, initial=np.inf))
+    high = float(np.max(table, where=others, initial=-np.inf))
+    gap = low - float(value) if lowest else float(value) - high
+    return value if gap > _FILL_GAP * (high - low) else None
 
 
 def features_of(table: npt.NDArray[Any], usable: Bool, model: Model) -> tuple[Float32, Bool]:

@@ -20,10 +20,11 @@ LAYERS = {
     "points": "coordinates harmonics cosines",
     "network": "latent_maps siren network fitting devices",
     "bits": "quantization mixing binary entropy coefficients exact bitstream transform reference "
-    "causal stepping patches patch_header splitting blocks bands priors deblocking",
+    "causal stepping patches patch_header splitting blocks bands priors deblocking fields lattice "
+    "coding",
     "models": "model_files models compact",
-    "schemes": "recognition fields lattice schemes patterns residual choice patch_latents "
-    "patch_reading patch_subject",
+    "schemes": "recognition schemes patterns residual choice patch_latents patch_reading "
+    "patch_subject",
     "one chunk": "chunk chunk_reading patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing patch_learning "
     "deblocking_training patch_building",

@@ -28,6 +28,14 @@ def fields(n: int = 3) -> np.ndarray:
     return (280 + walk).astype(np.float32)
 
 
+def smallest(name: str, chunk: Chunk, goal: Goal) -> tuple[peers.Result, np.ndarray] | None:
+    """What the search finds; the test is skipped where the peer is not installed."""
+    try:
+        return peers.smallest(name, chunk, goal)
+    except NotInstalledError as error:
+        pytest.skip(f"{name}: {error}")
+
+
 def achieved(result: peers.Result, goal: Goal) -> float:
     return result.max_error if goal.max_error is not None else result.rmse
 
@@ -113,7 +121,7 @@ def test_no_layers_for_a_single_globe() -> None:
 )
 def test_what_is_accepted_keeps_the_goal(name, goal, values) -> None:
     chunk = Chunk.of(values, LATITUDE)
-    found = peers.smallest(name, chunk, goal)
+    found = smallest(name, chunk, goal)
     assert found is not None
     result, decoded = found
     assert achieved(result, goal) <= 0.3
@@ -130,7 +138,7 @@ def test_extreme_values_and_goals_end_in_a_result_or_in_none(name, scale, share)
     values = (fields(2) * scale / 280).astype(np.float32)
     goal = Goal(max_error=scale * share)
     try:
-        found = peers.smallest(name, Chunk.of(values, LATITUDE), goal)
+        found = smallest(name, Chunk.of(values, LATITUDE), goal)
     except ValueError:  # more steps than fit, for one
         return
     assert found is None or achieved(found[0], goal) <= goal.size
@@ -141,10 +149,7 @@ def test_extreme_values_and_goals_end_in_a_result_or_in_none(name, scale, share)
 def test_slow_peers_keep_the_goal(name, goal, monkeypatch) -> None:
     values = np.tile(fields(1), (1, 2, 2))[:, :32, :40]
     monkeypatch.setattr(peers.search, "_CLOSE", 0.1)
-    try:
-        found = peers.smallest(name, Chunk.of(values, np.linspace(80, -80, 32)), goal)
-    except NotInstalledError as error:
-        pytest.skip(f"{name}: {error}")
+    found = smallest(name, Chunk.of(values, np.linspace(80, -80, 32)), goal)
     assert found is not None
     assert achieved(found[0], goal) <= 0.3
 
@@ -156,6 +161,15 @@ def test_a_bound_of_a_codec_without_bounds_is_kept_by_a_residual() -> None:
     assert bounded.peer == "JPEG 2000 + residual"
     assert free.peer == "JPEG 2000"
     assert free.max_error > 0.1
+
+
+def test_the_newest_sz3_is_no_larger_where_its_own_choice_is_poor() -> None:
+    """It never chooses to predict nothing, which is best for showers among zeros."""
+    rng = np.random.default_rng(3)
+    showers = np.where(rng.random((2, 17, 30)) < 0.1, rng.random((2, 17, 30)), 0)
+    found = smallest("SZ3 3.4", Chunk.of(showers, LATITUDE), Goal(max_error=0.01))
+    assert found is not None
+    assert "no predictor" in found[0].setting
 
 
 # ---- searches ----------------------------------------------------------------------------------
@@ -226,6 +240,7 @@ def test_all_globes_in_one_picture_save_headers() -> None:
     ("name", "module", "message"),
     [
         ("SZ3", "imagecodecs", "pip install imagecodecs"),
+        ("SZ3 3.4", "pysz", "pip install pysz"),
         ("PCodec", "pcodec", "pip install pcodec"),
         ("EBCC", "numcodecs_wasm_ebcc", "pip install numcodecs-wasm-ebcc"),
     ],

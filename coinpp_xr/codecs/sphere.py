@@ -10,6 +10,7 @@ import numpy.typing as npt
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import NO_MODEL, ArrayCodec, Configured, NumcodecsCodec, Rate
+from coinpp_xr.codecs.partial import PartialDecoding
 from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import EFFORTS
@@ -164,8 +165,12 @@ class COINppCodec(_SphereSettings, NumcodecsCodec):
     codec_id = "coinpp"
 
 
-class COINppArrayCodec(_SphereSettings, ArrayCodec):
-    """:class:`COINppCodec` as a serializer of Zarr v3: it sees the array, not its bytes."""
+class COINppArrayCodec(_SphereSettings, PartialDecoding, ArrayCodec):
+    """:class:`COINppCodec` as a serializer of Zarr v3: it sees the array, not its bytes.
+
+    A selection of a chunk reads and decodes the fields that it needs, if the chunk was written
+    under a bound.
+    """
 
     codec_id = "coinpp-array"
 

@@ -1,1 +1,1 @@
-"""Whole numbers ↔ bits: coders of fields. Imports what lies below (tables, range coder), no model."""
+"""Whole numbers ↔ bits: coders of fields. Imports no model."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.peers.bounded import ebcc, sperr, sz3, zfp
+from coinpp_xr.peers.bounded import ebcc, newest_sz3, sperr, sz3, zfp
 from coinpp_xr.peers.fitted import coin_networks, eof_truncation
 from coinpp_xr.peers.images import avif, hevc, jpeg, jpeg2000, jpeg_xl
 from coinpp_xr.peers.rounding import bitround, blosc, pcodec
@@ -38,6 +38,7 @@ __all__ = [
 # Name → search; those with a residual under a bound say so.
 PEERS: dict[str, Callable[[Search], None]] = {
     "SZ3": sz3,
+    "SZ3 3.4": newest_sz3,
     "SPERR": sperr,
     "ZFP": zfp,
     "EBCC": ebcc,

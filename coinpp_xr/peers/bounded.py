@@ -1,17 +1,35 @@
-"""Peers that take a bound themselves: SZ3, SPERR, ZFP, EBCC."""
+"""Peers that take a bound themselves: SZ3 (of imagecodecs and the newest), SPERR, ZFP, EBCC."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.peers.layouts import ALL_ORDERS, Float32, Layout, Order, layouts, pictures
-from coinpp_xr.peers.search import Method, Search, need
+from coinpp_xr.peers.search import Method, Result, Search, need
 
 # Wavelets and wasm take the process down far from ordinary numbers.
 _ORDINARY = 1e15
+# What SZ3 3.4 may be told of an interpolation, one after the other: how it interpolates and in
+# which order of the axes (all others are layouts), how much tighter the bound is on coarse levels,
+# and between which points that are stored.
+_INTERPOLATIONS: list[list[dict[str, str]]] = [
+    [
+        {"InterpolationAlgo": f"INTERP_ALGO_{kind}", "InterpolationDirection": direction}
+        for kind in ("LINEAR", "CUBIC")
+        for direction in ("0", "1", "5")
+    ],
+    [
+        {"InterpolationAlpha": alpha, "InterpolationBeta": beta}
+        for alpha, beta in (("1", "1"), ("1.1", "1.5"), ("1.25", "2"), ("1.5", "2.5"), ("2", "3"))
+    ],
+    [{"InterpolationAnchorStride": stride} for stride in ("0", "64", "256")],
+]
 
 
 def sz3(search: Search) -> None:
@@ -22,25 +40,89 @@ def sz3(search: Search) -> None:
         lambda array, bound: bytes(codecs.sz3_encode(array, "abs", abs=bound)),
         lambda stream, like: np.asarray(codecs.sz3_decode(stream, like.shape, like.dtype)),
     )
+    _best_sz3(search, [method])
+
+
+def newest_sz3(search: Search) -> None:
+    """SZ3 3.4 at an absolute bound, in all orders of the axes, with every predictor it has.
+
+    Its own choice of an interpolation comes from a sample, and it never chooses the Lorenzo
+    predictor or none by itself: all are tried, and interpolations tuned in the two best layouts.
+    """
+    package = need("pysz")
+    algorithms = package.szAlgorithm
+
+    def method(name: str, algorithm: int, options: dict[str, str]) -> Method:
+        config = package.szConfig()
+        # Most options can only be set by a file.
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "options.ini"
+            lines = ["[GlobalSettings]", "[AlgoSettings]", *map("=".join, options.items())]
+            path.write_text("\n".join(lines) + "\n")
+            config.loadcfg(str(path))
+        config.errorBoundMode, config.cmprAlgo = package.szErrorBoundMode.ABS, algorithm
+
+        def encode(array: Float32, bound: float) -> bytes:
+            config.absErrorBound = bound
+            return bytes(package.sz.compress(array, config)[0])
+
+        def decode(stream: bytes, like: Float32) -> npt.NDArray[Any]:
+            codes = np.frombuffer(stream, np.uint8)
+            return np.asarray(package.sz.decompress(codes, like.dtype, like.shape)[0])
+
+        return Method(f"{name} abs".lstrip(), encode, decode)
+
+    methods = [
+        method("", algorithms.INTERP_LORENZO, {}),
+        method("Lorenzo", algorithms.LORENZO_REG, {"Regression": "no"}),
+        method("Lorenzo and regression", algorithms.LORENZO_REG, {}),
+        method("no predictor", algorithms.NOPRED, {}),
+    ]
+    for layout, best in _best_sz3(search, methods):
+        chosen: dict[str, str] = {}
+        for options in _INTERPOLATIONS:
+            sizes = []
+            for option in options:
+                tried = {**chosen, **option}
+                values = (f"{key.lower()} {value.lower()}" for key, value in tried.items())
+                name = " ".join(values).replace("interpolation", "").replace("interp_algo_", "")
+                tuned = method(name, algorithms.INTERP, tried)
+                if search.goal.max_error is not None:
+                    result = search.at_the_bound(layout, tuned)
+                else:
+                    result = search.scan(layout, tuned, best.parameter * np.geomspace(1.5, 0.7, 16))
+                if result is not None:
+                    sizes.append((result.nbytes, tried))
+            if sizes:
+                chosen = min(sizes, key=lambda item: item[0])[1]
+
+
+def _best_sz3(search: Search, methods: Sequence[Method]) -> list[tuple[Layout, Result]]:
+    """Every layout with every method; the two best layouts, and what was best in them."""
     size = search.goal.size
-    if search.goal.max_error is not None:
-        for layout in layouts(search.chunk.values, ALL_ORDERS, tables=True):
-            search.at_the_bound(layout, method)
-        return
-    # Size and RMSE jump about with the bound: scan, then more finely in the two best layouts.
-    # Fields of few values are sometimes smaller at tiny bounds, or without loss.
     found = []
     for layout in layouts(search.chunk.values, ALL_ORDERS, tables=True):
-        best = search.scan(layout, method, size * np.geomspace(32, 0.7, 48))
-        for tiny in size * np.array([0, 0.3, 0.1, 0.01, 1e-3]):
-            result = search.attempt(layout, method, float(tiny))
-            if result and search.best and result.nbytes > 4 * search.best.nbytes:
-                break
-        if best is not None:
-            found.append((best.nbytes, layout.name, layout, best))
-    for _, _, layout, best in sorted(found, key=lambda item: item[:2])[:2]:
-        for finer in best.parameter * np.geomspace(1.3, 0.8, 40):
-            search.attempt(layout, method, float(finer))
+        for method in methods:
+            if search.goal.max_error is not None:
+                best = search.at_the_bound(layout, method)
+            else:
+                # Size and RMSE jump about with the bound: scan, and more finely below. Fields of
+                # few values are sometimes smaller at tiny bounds, or without loss.
+                best = search.scan(layout, method, size * np.geomspace(32, 0.7, 48))
+                for tiny in size * np.array([0, 0.3, 0.1, 0.01, 1e-3]):
+                    result = search.attempt(layout, method, float(tiny))
+                    if result and search.best and result.nbytes > 4 * search.best.nbytes:
+                        break
+            if best is not None:
+                found.append((best.nbytes, layout.name, layout, method, best))
+    found.sort(key=lambda item: item[:2])
+    first = {name: (layout, method, best) for _, name, layout, method, best in reversed(found)}
+    names = list(dict.fromkeys(item[1] for item in found))[:2]
+    if search.goal.max_error is None:
+        for layout, method, best in map(first.__getitem__, names):
+            for finer in best.parameter * np.geomspace(1.3, 0.8, 40):
+                search.attempt(layout, method, float(finer))
+    return [(first[name][0], first[name][2]) for name in names]
 
 
 def sperr(search: Search, *, with_pictures: bool = True) -> None:

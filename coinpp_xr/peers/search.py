@@ -203,13 +203,17 @@ class Search:
             return result.max_error <= self.goal.max_error
         return result.rmse <= self.goal.size
 
-    def at_the_bound(self, layout: Layout, method: Method) -> None:
-        """For codecs that take the bound; single precision may want it a little smaller."""
+    def at_the_bound(self, layout: Layout, method: Method) -> Result | None:
+        """For codecs that take the bound; single precision may want it a little smaller.
+
+        Returns what meets it.
+        """
         bound = self.goal.size
         for setting in (bound, bound * (1 - 1e-6), bound * (1 - 1e-4), bound * 0.99, bound * 0.9):
             result = self.attempt(layout, method, setting)
             if result is None or self.meets(result):
-                return
+                return result
+        return None
 
     def bisect(
         self, layout: Layout, method: Method, fine: float, coarse: float, close: float = _CLOSE

@@ -137,6 +137,14 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         "bound-on-grid-f4": (smooth.astype("<f4"), None, {"bound": Bound(0.2)}),
         "bound-on-latents-f4": (slow.astype("<f4"), None, {"bound": Bound(0.5)}),
         "bound-from-reference-f4": (alike.astype("<f4"), None, {"bound": Bound(0.5)}),
+        "pyramid-f4": (smooth[:20].astype("<f4"), None, {"bound": Bound(0.2), "effort": "fast"}),
+        "pyramid-gaps-second-axis-f8": (
+            with_gaps, None, {"bound": Bound(0.3), "time_axis": 1, "effort": "fast"}
+        ),
+        "pyramid-relative-f4": (
+            -np.exp(rough[:3] / 50).astype("<f4"), None,
+            {"bound": Bound(0.01, relative=True), "effort": "fast"},
+        ),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The encoder's parameters of a pass: weights of predictions, and what sizes of errors depend on."""
+"""The encoder's parameters of a pass: weights of predictions, and what errors depend on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.kernels import (
-    LARGEST_COEFFICIENT,
-    LARGEST_WEIGHT,
-    SIZE_BITS,
-    WEIGHT_BITS,
-)
+from coinpp_xr.coding.pyramid.contexts import COEFFICIENT_BITS, LARGEST_COEFFICIENT
+from coinpp_xr.coding.pyramid.prediction import LARGEST_WEIGHT, WEIGHT_BITS
 
 Float64 = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
@@ -107,17 +103,17 @@ def fit_coefficients(features: Float64, errors: Float64) -> Int:
     kept = np.flatnonzero(features.any(axis=0))
     usual = features[:, 1] / 4 + features[:, 3] / 8 + features[:, 5] / 8 + 16
     weights = usual**-1.5
-    solution = np.zeros(0)
+    solution: Float64 = np.zeros(0)
     while len(kept):
         some = features[:, kept]
         products = (some * weights[:, None]).T @ some
         products[np.diag_indices(len(kept))] *= 1 + 1e-6
         products[np.diag_indices(len(kept))] += 1e-9
-        solution = np.linalg.solve(products, (some * weights[:, None]).T @ errors)
+        solution = np.asarray(np.linalg.solve(products, (some * weights[:, None]).T @ errors))
         if (solution >= 0).all():
             break
         kept = kept[solution >= 0]
     if len(kept):
-        scaled = np.rint(np.clip(solution * 2.0**SIZE_BITS, 0, LARGEST_COEFFICIENT))
+        scaled = np.rint(np.clip(solution * 2.0**COEFFICIENT_BITS, 0, LARGEST_COEFFICIENT))
         result[kept] = np.nan_to_num(scaled).astype(np.int64)
     return result

@@ -77,7 +77,7 @@ PASSES = (
 def level_count(shape: tuple[int, int]) -> int:
     """How often the spacing is halved from the anchors to the grid itself."""
     count = 0
-    while max(-(-side // (1 << count))  for side in shape) > MOST_ANCHORS:
+    while max(-(-side // (1 << count)) for side in shape) > MOST_ANCHORS:
         count += 1
     return count
 
@@ -88,9 +88,7 @@ def phase(field: npt.NDArray[Any], level: int, row: int, column: int) -> npt.NDA
     return field[..., row * h :: 2 * h, column * h :: 2 * h]
 
 
-def interleave(
-    coarse: npt.NDArray[Any], passes: list[npt.NDArray[Any]]
-) -> npt.NDArray[Any]:
+def interleave(coarse: npt.NDArray[Any], passes: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Four phases as one grid."""
     centres, along_rows, along_columns = passes
     rows = coarse.shape[-2] + along_columns.shape[-2]

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# Of fields that are worth being read one by one.
-KEY_DISTANCE = 8
+# Of fields that are worth being read one by one: no field needs more than three others then.
+KEY_DISTANCE = 4
 LARGE_FIELD = 1 << 17
 # A unit holds fields up to about so many cells.
 UNIT_CELLS = 1 << 16
+
+# Depth and number of a field, and those that it refers to.
+Referring = tuple[int, int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,17 @@ def schedule(
         members = found[key]
         for start in range(0, len(members), most):
             group = members[start : start + most]
-            items, references = zip(*group, strict=True)
-            parent = unit_of[references[0][0]] if references[0] else None
-            for item in items:
+            referring = tuple(each for _, each in group)
+            parent = unit_of[referring[0][0]] if referring[0] else None
+            for item, _ in group:
                 unit_of[item] = len(units)
-            units.append(Unit(items, references, kind, parent))
+            units.append(Unit(tuple(item for item, _ in group), referring, kind, parent))
     return units
 
 
-def _between_keys(items: list[int], distance: int) -> list[tuple[int, int, tuple[int, ...]]]:
+def _between_keys(items: list[int], distance: int) -> list[Referring]:
     """(depth, item, references) of a sequence."""
-    result = [(0, items[at], ()) for at in range(0, len(items), distance)]
+    result: list[Referring] = [(0, items[at], ()) for at in range(0, len(items), distance)]
     for start in range(0, len(items), distance):
         end = start + distance
         if end >= len(items):
@@ -103,7 +106,11 @@ def _between_keys(items: list[int], distance: int) -> list[tuple[int, int, tuple
 
 
 def _halve(
-    items: list[int], start: int, end: int, depth: int, result: list[tuple[int, int, tuple[int, ...]]]
+    items: list[int],
+    start: int,
+    end: int,
+    depth: int,
+    result: list[Referring],
 ) -> None:
     if end - start < 2:
         return

@@ -17,19 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid import kernels
+from coinpp_xr.coding.pyramid import prediction, range_coder
+from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
+from coinpp_xr.coding.pyramid.contexts import LARGEST_COEFFICIENT, N_COEFFICIENTS
 from coinpp_xr.coding.pyramid.fitting import standard_weights
 from coinpp_xr.coding.pyramid.levels import N_NEIGHBOURS, PASSES, level_count
-from coinpp_xr.coding.pyramid.schedule import Unit, key_distance, needed_units, schedule
-from coinpp_xr.coding.pyramid.walk import (
-    N_COEFFICIENTS,
-    N_FEATURES_OF_REFERENCE,
-    Coder,
-    Decoded,
-    PassParameters,
-    Walk,
-    band_count,
-)
+from coinpp_xr.coding.pyramid.points import N_FEATURES_OF_REFERENCE
+from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
+from coinpp_xr.coding.pyramid.walk import Walk
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.lattice import Lattice
 from coinpp_xr.parallel import map_in_threads
@@ -38,7 +33,7 @@ Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Key = tuple[int, int]
 
-PARTS = 1 << kernels.UNIT_BITS
+PARTS = 1 << prediction.UNIT_BITS
 MOST_CELLS = 1 << 24
 # Fields of a chunk.
 MOST_ITEMS = 1 << 20
@@ -91,7 +86,7 @@ def encode(
     """
     _, n_lat, n_lon = values.shape
     cells = n_lat * n_lon
-    present = valid.any(axis=(1, 2))
+    present = np.asarray(valid.any(axis=(1, 2)))
     distance = key_distance(cells, order.shape[1])
     units = schedule(order, present, cells, distance)
     walk = Walk((n_lat, n_lon), around, quick)
@@ -186,6 +181,9 @@ class Head:
             present = np.ones(order.size, np.bool_)
         else:
             present = np.asarray(valid.any(axis=(1, 2)))
+        most = max(1, UNIT_CELLS // cells)
+        if int(present.sum()) > most * (len(entries) // (_ENTRY.size * n_bands)):
+            raise CorruptPayloadError("the head of the pyramid does not fit its shape")
         units = schedule(order, present, cells, distance)
         if len(told) != length or len(entries) != _ENTRY.size * n_bands * len(units):
             raise CorruptPayloadError("the head of the pyramid does not fit its shape")
@@ -317,30 +315,30 @@ class _Numbers:
     """Tables of numbers ↔ bits, each kind of table with chances of its own."""
 
     def __init__(self, stream: bytes | None) -> None:
-        self._chances = [kernels.new_chances() for _ in range(3)]
+        self._chances = [range_coder.new_chances() for _ in range(3)]
         if stream is None:
-            self._buffer, self._registers = kernels.encoder(1 << 12)
+            self._buffer, self._registers = range_coder.encoder(1 << 12)
         else:
             if len(stream) < 4:
                 raise CorruptPayloadError("the parameters of the pyramid are cut short")
-            self._buffer, self._registers = kernels.decoder(stream)
+            self._buffer, self._registers = range_coder.decoder(stream)
 
     def code(self, kind: int, table: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         numbers = table.astype(np.int32)
-        room = kernels.BYTES_PER_VALUE * numbers.size + 16
-        needed = int(self._registers[kernels.POSITION] + self._registers[kernels.PENDING]) + room
-        if not self._registers[kernels.DECODING] and needed > len(self._buffer):
+        room = range_coder.BYTES_PER_VALUE * numbers.size + 16
+        needed = range_coder.bytes_used(self._registers) + room
+        if not self._registers[range_coder.DECODING] and needed > len(self._buffer):
             self._buffer = np.concatenate([self._buffer, np.zeros(needed, np.uint8)])
-        kernels.code_numbers(
-            self._buffer, self._registers, self._chances[kind], kernels.tables().rate, numbers
+        range_coder.code_numbers(
+            self._buffer, self._registers, self._chances[kind], range_coder.rates(), numbers
         )
-        overrun = self._registers[kernels.POSITION] > len(self._buffer) + 8
-        if self._registers[kernels.BROKEN] or overrun:
+        overrun = self._registers[range_coder.POSITION] > len(self._buffer) + 8
+        if self._registers[range_coder.BROKEN] or overrun:
             raise CorruptPayloadError("the parameters of the pyramid are damaged")
         return numbers
 
     def finish(self) -> bytes:
-        return kernels.finish(self._buffer, self._registers)
+        return range_coder.finish(self._buffer, self._registers)
 
 
 def _pack_parameters(
@@ -376,11 +374,11 @@ def _unpack_parameters(
             if bands:
                 changes = numbers.code(1, np.zeros((bands, len(standard)))).astype(np.int64)
                 weights = standard + changes.cumsum(axis=0)
-                if np.abs(weights).max() > kernels.LARGEST_WEIGHT:
+                if np.abs(weights).max() > prediction.LARGEST_WEIGHT:
                     raise CorruptPayloadError("the parameters of the pyramid are damaged")
                 weights = weights.astype(np.int32)
             coefficients = usual + numbers.code(2, np.zeros((1, N_COEFFICIENTS)))[0]
-            if coefficients.min() < 0 or coefficients.max() > kernels.LARGEST_COEFFICIENT:
+            if coefficients.min() < 0 or coefficients.max() > LARGEST_COEFFICIENT:
                 raise CorruptPayloadError("the parameters of the pyramid are damaged")
             usual = coefficients
             parameters[kind][key] = PassParameters(weights, coefficients.astype(np.int64))

@@ -1,0 +1,81 @@
+"""Selections of a chunk in Zarr v3 read and decode no more fields than they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from zarr.abc.codec import ArrayBytesCodecPartialDecodeMixin
+from zarr.abc.store import RangeByteRequest
+
+from coinpp_xr.bitstream import Payload
+from coinpp_xr.chunk_reading import PyramidReader, items_of
+from coinpp_xr.errors import CorruptPayloadError
+
+# Read at once, in the hope that the head of a payload is in it; then four times as much.
+_FIRST_BYTES = 1 << 15
+
+
+class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
+    """For an :class:`~coinpp_xr.codecs.base.ArrayCodec` of fields on a grid."""
+
+    _decode_payload: Callable[..., npt.NDArray[Any]]
+
+    async def _decode_partial_single(
+        self, byte_getter: Any, selection: Any, chunk_spec: Any
+    ) -> Any:
+        """The selected part of a chunk, None where there is none."""
+        dtype = np.dtype(chunk_spec.dtype.to_native_dtype())
+        shape, prototype = tuple(chunk_spec.shape), chunk_spec.prototype
+        values = await _decode_fields(byte_getter, selection, shape, dtype, prototype)
+        if values is None:
+            whole = await byte_getter.get(prototype=prototype)
+            if whole is None:
+                return None
+            values = self._decode_payload(whole.to_bytes(), (shape, dtype))
+        selected = np.ascontiguousarray(values[selection], dtype=dtype)
+        return prototype.nd_buffer.from_numpy_array(selected)
+
+
+async def _decode_fields(
+    byte_getter: Any, selection: Any, shape: tuple[int, ...], dtype: np.dtype[Any], prototype: Any
+) -> npt.NDArray[Any] | None:
+    """A chunk of which the selected fields are decoded; None where all of it is needed."""
+    if not isinstance(selection, tuple) or len(shape) < 3 or 0 in shape:
+        return None
+    items = items_of(shape, selection)
+    if len(items) == np.prod(shape[:-2]):
+        return None
+
+    async def read(start: int, end: int) -> bytes:
+        found = await byte_getter.get(prototype=prototype, byte_range=RangeByteRequest(start, end))
+        return b"" if found is None else bytes(found.to_bytes())
+
+    size, begun = _FIRST_BYTES, await read(0, _FIRST_BYTES)
+    parsed = Payload.unpack_head(begun)
+    while parsed is None and len(begun) == size and Payload.has_streams(begun):
+        begun += await read(size, 4 * size)
+        size *= 4
+        parsed = Payload.unpack_head(begun)
+    if parsed is None:
+        return None
+    payload, at = parsed
+    if payload.shape != shape or payload.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        raise CorruptPayloadError(
+            f"payload holds {payload.dtype} {payload.shape}, the store expects {dtype} {shape}"
+        )
+    reader = PyramidReader(payload)
+    known = {0: begun[at:]}
+    for start, end in reader.ranges(items):
+        if at + end > len(begun):
+            known[start] = await read(at + start, at + end)
+
+    def part(start: int, end: int) -> bytes:
+        for first, data in known.items():
+            if first <= start and end <= first + len(data):
+                return data[start - first : end - first]
+        return b""
+
+    return reader.decode(part, items).reshape(shape)

@@ -1,0 +1,90 @@
+"""Fields within a bound through the pyramid: which cells it codes, and on which lattice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coding.pyramid import prediction, stream
+from coinpp_xr.fields import PlaneFields, Sequences
+from coinpp_xr.lattice import Bound, Lattice, has_room, lattice_of
+
+Bool = npt.NDArray[np.bool_]
+
+# Numbers beyond this are kept exactly: predictions need room around them.
+_FARTHEST = prediction.LARGEST // 2
+# Classes of expected size that are coded by a single context, by effort.
+QUICK = {"fast": 48, "default": 2, "best": 0, "paper": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """What keeps fields within a bound.
+
+    Parameters
+    ----------
+    head, streams : bytes
+        Of :mod:`coinpp_xr.coding.pyramid.stream`.
+    kept : bool array, shape (items, cells)
+        Valid cells that must be stored exactly.
+    """
+
+    head: bytes
+    streams: bytes
+    kept: Bool
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.streams)
+
+
+def encode(fields: PlaneFields, bound: Bound, sequences: Sequences, effort: str) -> Bounded | None:
+    """Code fields within a bound.
+
+    Returns
+    -------
+    Bounded or None
+        None for what the pyramid is not made for: bounds near the precision of the data's type,
+        relative ones for values of both signs or with zeros, and more cells than it can index.
+    """
+    items, cells = fields.values.shape
+    shape = fields.grid.shape
+    if items > stream.MOST_ITEMS or cells > stream.MOST_CELLS:
+        return None
+    valid, values = fields.valid, fields.values
+    if bound.relative:
+        lowest = float(np.min(values, where=valid, initial=inf))
+        highest = float(np.max(values, where=valid, initial=-inf))
+        if lowest <= 0 <= highest:
+            return None
+    lattice = lattice_of(bound, fields, values, 0)
+    if not 0 < lattice.step < inf or not has_room(lattice, bound):
+        return None
+    if bound.relative and highest < 0:
+        lattice = Lattice(lattice.step, -lattice.origin, True)
+    coded = np.empty_like(valid)
+    for item in range(items):
+        with np.errstate(invalid="ignore"):
+            fractions = lattice.fractions(values[item], stream.PARTS)
+            coded[item] = valid[item] & (np.abs(fractions) <= _FARTHEST)
+    result = stream.encode(
+        values.reshape(items, *shape), coded.reshape(items, *shape), sequences.order, lattice,
+        around=fields.grid.goes_around, quick=QUICK[effort],
+    )  # fmt: skip
+    return Bounded(result.head, result.streams, valid & ~coded)
+
+
+def read_head(
+    head: bytes, mask: Bool | None, sequences: Sequences, shape: tuple[int, int]
+) -> tuple[stream.Head, Any]:
+    """The head of a chunk, and which cells of it are coded, shape (items, n_lat, n_lon).
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    valid = None if mask is None else ~mask.reshape(-1, *shape)
+    return stream.Head.parse(head, valid, sequences.order, shape), valid

@@ -1,0 +1,182 @@
+"""Predictions of the points of a pass, compiled; integers only.
+
+Fields are in 1/64 of a step, weights in 1/512: changing that changes the format. Every point of a
+pass is predicted from coarser passes only, so that a pass is one vector
+operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coding.pyramid.range_coder import at_least, at_most
+from coinpp_xr.compiled import compiled
+
+Int = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+
+UNIT_BITS = 6
+WEIGHT_BITS = 9
+# Of fields, in 1/64 of a step.
+LARGEST = 1 << 30
+LARGEST_WEIGHT = (1 << 15) - 1
+
+
+@compiled
+def predict_rows(
+    pool: Any,
+    marks: Any,
+    offsets: Int,
+    steps: Int,
+    strides: Int,
+    weights: Int32,
+    band_of: Int,
+    references: Int32,
+    first: int,
+    last: int,
+    predicted: Int32,
+    sizes: Int32,
+) -> None:
+    """Predict rows first … last of all fields of a pass, and tell what errors depend on.
+
+    Parameters
+    ----------
+    pool : int32 array
+        Padded phases, one after the other.
+    marks : int8 array
+        The steps that were decoded there, clipped.
+    offsets, steps, strides : int64 arrays, shape (12,)
+        Where the neighbours of the first point are; from one row, from one field to the next.
+    weights : int32 array, shape (bands, 12 + features)
+    band_of : int64 array, shape (rows,)
+    references : int32 array, shape (features, items, rows, columns)
+        Differences in reference fields.
+    predicted : int32 array, shape (items, rows, columns)
+    sizes : int32 array, shape (5, items, rows, columns)
+        Spread of the nearest, distance of the prediction from their mean, steps at near and at far
+        neighbours, signs of the near ones.
+    """
+    items, _, columns = predicted.shape
+    base = np.empty(columns, np.int64)
+    total = np.empty(columns, np.int64)
+    for item in range(items):
+        for i in range(first, last):
+            o = offsets + item * strides + i * steps
+            o0, o1, o2, o3 = o[0], o[1], o[2], o[3]
+            spread, away = sizes[0, item, i], sizes[1, item, i]
+            near, far, signs = sizes[2, item, i], sizes[3, item, i], sizes[4, item, i]
+            for j in range(columns):
+                a, b = np.int64(pool[o0 + j]), np.int64(pool[o1 + j])
+                c, d = np.int64(pool[o2 + j]), np.int64(pool[o3 + j])
+                middle = (a + b + c + d + 2) >> 2
+                base[j] = middle
+                total[j] = 1 << (WEIGHT_BITS - 1)
+                spread[j] = abs(a - middle) + abs(b - middle) + abs(c - middle) + abs(d - middle)
+            for j in range(columns):
+                ma, mb = np.int32(marks[o0 + j]), np.int32(marks[o1 + j])
+                mc, md = np.int32(marks[o2 + j]), np.int32(marks[o3 + j])
+                near[j] = abs(ma) + abs(mb) + abs(mc) + abs(md)
+                signs[j] = (
+                    at_most(at_least(ma, -1), 1)
+                    + at_most(at_least(mb, -1), 1)
+                    + at_most(at_least(mc, -1), 1)
+                    + at_most(at_least(md, -1), 1)
+                    + 4
+                )
+            band = band_of[i]
+            # Four at a time: sums then go to memory and back three times instead of twelve.
+            for k in range(0, 12, 4):
+                p0, p1, p2, p3 = o[k], o[k + 1], o[k + 2], o[k + 3]
+                w0, w1 = np.int64(weights[band, k]), np.int64(weights[band, k + 1])
+                w2, w3 = np.int64(weights[band, k + 2]), np.int64(weights[band, k + 3])
+                w = w0 + w1 + w2 + w3
+                for j in range(columns):
+                    total[j] += (
+                        w0 * pool[p0 + j] + w1 * pool[p1 + j]
+                        + w2 * pool[p2 + j] + w3 * pool[p3 + j] - w * base[j]
+                    )  # fmt: skip
+            o4, o5, o6, o7 = o[4], o[5], o[6], o[7]
+            o8, o9, o10, o11 = o[8], o[9], o[10], o[11]
+            for j in range(columns):
+                far[j] = (
+                    abs(np.int32(marks[o4 + j])) + abs(np.int32(marks[o5 + j]))
+                    + abs(np.int32(marks[o6 + j])) + abs(np.int32(marks[o7 + j]))
+                    + abs(np.int32(marks[o8 + j])) + abs(np.int32(marks[o9 + j]))
+                    + abs(np.int32(marks[o10 + j])) + abs(np.int32(marks[o11 + j]))
+                )  # fmt: skip
+            for k in range(references.shape[0]):
+                w, extra = np.int64(weights[band, 12 + k]), references[k, item, i]
+                for j in range(columns):
+                    total[j] += w * np.int64(extra[j])
+            row = predicted[item, i]
+            for j in range(columns):
+                value = base[j] + (total[j] >> WEIGHT_BITS)
+                value = at_most(at_least(value, -LARGEST), LARGEST)
+                row[j] = value
+                away[j] = value - base[j]
+
+
+@compiled
+def look_at_reference(
+    field: Int32,
+    marks: npt.NDArray[np.int8],
+    h: int,
+    row: int,
+    column: int,
+    diagonal: bool,
+    around: bool,
+    features: Int32,
+    old: Int32,
+) -> None:
+    """What a reference field says of the points of a pass.
+
+    Parameters
+    ----------
+    field, marks : arrays, shape (n_lat, n_lon)
+        A decoded field and its steps.
+    h, row, column, diagonal :
+        Spacing and phase of the points; whether the four nearest are those on diagonals.
+    features : int32 array, shape (5, rows, columns)
+        Differences at the place and its four neighbours from the mean of the four nearest of the
+        pass.
+    old : int32 array, shape (rows, columns)
+        Steps there; is added to.
+    """
+    n_lat, n_lon = field.shape
+    _, rows, columns = features.shape
+    for i in range(rows):
+        y = row * h + i * 2 * h
+        up, down = at_least(y - 1, 0), at_most(y + 1, n_lat - 1)
+        far_up, far_down = at_least(y - h, 0), at_most(y + h, n_lat - 1)
+        for j in range(columns):
+            x = column * h + j * 2 * h
+            if around:
+                west, east = (x - 1) % n_lon, (x + 1) % n_lon
+                far_west, far_east = (x - h) % n_lon, (x + h) % n_lon
+            else:
+                west, east = at_least(x - 1, 0), at_most(x + 1, n_lon - 1)
+                far_west, far_east = at_least(x - h, 0), at_most(x + h, n_lon - 1)
+            if diagonal:
+                total = (
+                    np.int64(field[far_up, far_west]) + field[far_up, far_east]
+                    + field[far_down, far_west] + field[far_down, far_east]
+                )  # fmt: skip
+            else:
+                total = (
+                    np.int64(field[far_up, x]) + field[far_down, x]
+                    + field[y, far_west] + field[y, far_east]
+                )  # fmt: skip
+            base = (total + 2) >> 2
+            features[0, i, j] = field[y, x] - base
+            features[1, i, j] = field[up, x] - base
+            features[2, i, j] = field[down, x] - base
+            features[3, i, j] = field[y, west] - base
+            features[4, i, j] = field[y, east] - base
+            old[i, j] += (
+                2 * abs(np.int32(marks[y, x])) + abs(np.int32(marks[up, x]))
+                + abs(np.int32(marks[down, x])) + abs(np.int32(marks[y, west]))
+                + abs(np.int32(marks[y, east]))
+            )  # fmt: skip
