@@ -14,6 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from coinpp_xr import config
+
+# Decoding is measured, again and again.
+config.set(decoded_cache_bytes=0)
+
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from itertools import islice
 from math import prod
 from typing import Any
@@ -193,12 +193,20 @@ class PyramidReader:
             payload.section(Tag.PYRAMID), self._mask, sequences, (self._shape[0], self._shape[1])
         )
 
-    def ranges(self, items: set[int]) -> list[tuple[int, int]]:
+    @property
+    def units(self) -> int:
+        """How many parts of the streams are decoded as a whole."""
+        return len(self._head.units)
+
+    def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
         """Which bytes of the streams some fields need: starts and ends."""
-        return self._head.ranges(items)
+        return self._head.ranges(items, known)
 
     def decode(
-        self, read: Callable[[int, int], bytes], items: set[int] | None = None
+        self,
+        read: Callable[[int, int], bytes],
+        items: set[int] | None = None,
+        **memory: Any,
     ) -> npt.NDArray[Any]:
         """All fields, shape (items, n_lat, n_lon); those that are not wanted hold anything.
 
@@ -208,6 +216,9 @@ class PyramidReader:
             (start, end) → those bytes of the streams.
         items : set of int, optional
             Numbers of the fields that are wanted, else all.
+        **memory
+            What is ``known`` and how to ``keep`` more of it, see
+            :meth:`coinpp_xr.coding.pyramid.stream.Head.decode`.
 
         Raises
         ------
@@ -216,7 +227,7 @@ class PyramidReader:
         dtype = self._payload.dtype
         values = np.zeros((self._items, *self._shape), dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            for item, field in self._head.decode(read, self._valid, items):
+            for item, field in self._head.decode(read, self._valid, items, **memory):
                 values[item] = round_to(field, dtype)
         if self._mask is not None:
             special = self._payload.section(Tag.SPECIAL_VALUES)

@@ -10,6 +10,9 @@
     Folder for downloaded models; None means the platform's cache folder.
 ``max_decode_bytes``
     Largest array that a payload of unknown origin may ask for.
+``decoded_cache_bytes``
+    How much of what was decoded lately is kept, for whoever reads a chunk step by step; 0 keeps
+    nothing.
 
 Set them with ``coinpp_xr.config.set(device="cpu")``, also as a context manager, or in the
 environment: ``COINPP_XR_DEVICE``, ``COINPP_XR_THREADS``, ``COINPP_XR_MODEL_URL``, ...
@@ -28,6 +31,7 @@ config = Config(
             "model_url": None,
             "cache": None,
             "max_decode_bytes": 2**31,
+            "decoded_cache_bytes": 2**27,
         },
     ],
 )

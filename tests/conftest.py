@@ -9,6 +9,8 @@ from pathlib import Path
 # pool keeps two, so that concurrency is tested.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("COINPP_XR_THREADS", "2")
+# Tests that decode a payload twice mean it.
+os.environ.setdefault("COINPP_XR_DECODED_CACHE_BYTES", "0")
 
 import numpy as np
 import pytest

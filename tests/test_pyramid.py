@@ -264,7 +264,7 @@ def test_a_damaged_store_is_refused_wherever_it_is_read(store) -> None:
             opened(path).values  # noqa: B018
     chunk.write_bytes(sound[: len(sound) // 2])
     with pytest.raises(CorruptPayloadError):
-        opened(path).isel(time=23).values  # noqa: B018
+        opened(path).isel(time=slice(23)).values  # noqa: B018
 
 
 def test_a_payload_tells_where_its_streams_begin() -> None:

@@ -13,7 +13,9 @@ from coinpp_xr.bitstream import Kind, Payload
 
 # Its loops are Python's; these take ten seconds.
 SLOW = {"patches-image-lossless-u1"}
-PATHS = [path for path in PAYLOADS if path.stem not in SLOW]
+# Told in outline while its format is still in the making.
+OUTLINED = {"pyramid-f4", "pyramid-gaps-second-axis-f8", "pyramid-relative-f4"}
+PATHS = [path for path in PAYLOADS if path.stem not in SLOW | OUTLINED]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def models(page) -> dict[str, Any]:
 
 
 def test_slow_payloads_are_golden() -> None:
-    assert {path.stem for path in PAYLOADS} >= SLOW
+    assert {path.stem for path in PAYLOADS} >= SLOW | OUTLINED
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)

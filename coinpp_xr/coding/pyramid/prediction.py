@@ -65,19 +65,22 @@ def predict_rows(
     for item in range(items):
         for i in range(first, last):
             o = offsets + item * strides + i * steps
-            o0, o1, o2, o3 = o[0], o[1], o[2], o[3]
+            # Slices, because an index that might be negative keeps loops from being vectorised.
+            n0, n1 = pool[o[0] : o[0] + columns], pool[o[1] : o[1] + columns]
+            n2, n3 = pool[o[2] : o[2] + columns], pool[o[3] : o[3] + columns]
+            m0, m1 = marks[o[0] : o[0] + columns], marks[o[1] : o[1] + columns]
+            m2, m3 = marks[o[2] : o[2] + columns], marks[o[3] : o[3] + columns]
             spread, away = sizes[0, item, i], sizes[1, item, i]
             near, far, signs = sizes[2, item, i], sizes[3, item, i], sizes[4, item, i]
             for j in range(columns):
-                a, b = np.int64(pool[o0 + j]), np.int64(pool[o1 + j])
-                c, d = np.int64(pool[o2 + j]), np.int64(pool[o3 + j])
+                a, b = np.int64(n0[j]), np.int64(n1[j])
+                c, d = np.int64(n2[j]), np.int64(n3[j])
                 middle = (a + b + c + d + 2) >> 2
                 base[j] = middle
                 total[j] = 1 << (WEIGHT_BITS - 1)
                 spread[j] = abs(a - middle) + abs(b - middle) + abs(c - middle) + abs(d - middle)
             for j in range(columns):
-                ma, mb = np.int32(marks[o0 + j]), np.int32(marks[o1 + j])
-                mc, md = np.int32(marks[o2 + j]), np.int32(marks[o3 + j])
+                ma, mb, mc, md = np.int32(m0[j]), np.int32(m1[j]), np.int32(m2[j]), np.int32(m3[j])
                 near[j] = abs(ma) + abs(mb) + abs(mc) + abs(md)
                 signs[j] = (
                     at_most(at_least(ma, -1), 1)
@@ -86,27 +89,28 @@ def predict_rows(
                     + at_most(at_least(md, -1), 1)
                     + 4
                 )
+                far[j] = 0
             band = band_of[i]
             # Four at a time: sums then go to memory and back three times instead of twelve.
             for k in range(0, 12, 4):
-                p0, p1, p2, p3 = o[k], o[k + 1], o[k + 2], o[k + 3]
+                p0, p1 = pool[o[k] : o[k] + columns], pool[o[k + 1] : o[k + 1] + columns]
+                p2, p3 = pool[o[k + 2] : o[k + 2] + columns], pool[o[k + 3] : o[k + 3] + columns]
                 w0, w1 = np.int64(weights[band, k]), np.int64(weights[band, k + 1])
                 w2, w3 = np.int64(weights[band, k + 2]), np.int64(weights[band, k + 3])
                 w = w0 + w1 + w2 + w3
                 for j in range(columns):
                     total[j] += (
-                        w0 * pool[p0 + j] + w1 * pool[p1 + j]
-                        + w2 * pool[p2 + j] + w3 * pool[p3 + j] - w * base[j]
+                        w0 * np.int64(p0[j]) + w1 * np.int64(p1[j])
+                        + w2 * np.int64(p2[j]) + w3 * np.int64(p3[j]) - w * base[j]
                     )  # fmt: skip
-            o4, o5, o6, o7 = o[4], o[5], o[6], o[7]
-            o8, o9, o10, o11 = o[8], o[9], o[10], o[11]
-            for j in range(columns):
-                far[j] = (
-                    abs(np.int32(marks[o4 + j])) + abs(np.int32(marks[o5 + j]))
-                    + abs(np.int32(marks[o6 + j])) + abs(np.int32(marks[o7 + j]))
-                    + abs(np.int32(marks[o8 + j])) + abs(np.int32(marks[o9 + j]))
-                    + abs(np.int32(marks[o10 + j])) + abs(np.int32(marks[o11 + j]))
-                )  # fmt: skip
+            for k in range(4, 12, 4):
+                q0, q1 = marks[o[k] : o[k] + columns], marks[o[k + 1] : o[k + 1] + columns]
+                q2, q3 = marks[o[k + 2] : o[k + 2] + columns], marks[o[k + 3] : o[k + 3] + columns]
+                for j in range(columns):
+                    far[j] += (
+                        abs(np.int32(q0[j])) + abs(np.int32(q1[j]))
+                        + abs(np.int32(q2[j])) + abs(np.int32(q3[j]))
+                    )  # fmt: skip
             for k in range(references.shape[0]):
                 w, extra = np.int64(weights[band, 12 + k]), references[k, item, i]
                 for j in range(columns):

@@ -8,6 +8,7 @@ there is enough to learn from.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,8 +121,11 @@ def _halve(
     _halve(items, middle, end, depth + 1, result)
 
 
-def needed_units(units: list[Unit], wanted: set[int]) -> list[int]:
-    """Numbers of the units that some fields need, themselves included, in order."""
+def needed_units(units: list[Unit], wanted: set[int], known: Container[int] = ()) -> list[int]:
+    """Numbers of the units that some fields need, themselves included, in order.
+
+    What units that are ``known`` refer to is not needed for them.
+    """
     unit_of = {item: number for number, unit in enumerate(units) for item in unit.items}
     needed: set[int] = set()
     waiting = [unit_of[item] for item in wanted if item in unit_of]
@@ -130,5 +134,6 @@ def needed_units(units: list[Unit], wanted: set[int]) -> list[int]:
         if number in needed:
             continue
         needed.add(number)
-        waiting += [unit_of[r] for refs in units[number].references for r in refs]
+        if number not in known:
+            waiting += [unit_of[r] for refs in units[number].references for r in refs]
     return sorted(needed)

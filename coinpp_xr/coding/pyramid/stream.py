@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from math import inf
@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid import prediction, range_coder
+from coinpp_xr.coding.pyramid import parameters as told_parameters
+from coinpp_xr.coding.pyramid import prediction
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
-from coinpp_xr.coding.pyramid.contexts import LARGEST_COEFFICIENT, N_COEFFICIENTS
-from coinpp_xr.coding.pyramid.fitting import standard_weights
-from coinpp_xr.coding.pyramid.levels import N_NEIGHBOURS, PASSES, level_count
-from coinpp_xr.coding.pyramid.points import N_FEATURES_OF_REFERENCE
 from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
 from coinpp_xr.coding.pyramid.walk import Walk
 from coinpp_xr.errors import CorruptPayloadError
@@ -32,6 +29,7 @@ from coinpp_xr.parallel import map_in_threads
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Key = tuple[int, int]
+DecodedUnit = tuple[list[Coder], list[Decoded]]
 
 PARTS = 1 << prediction.UNIT_BITS
 MOST_CELLS = 1 << 24
@@ -42,9 +40,6 @@ _LEAST_BITS = 2e-4
 _HEAD = struct.Struct("<ddBBII")
 _ENTRY = struct.Struct("<II")
 _AROUND, _RELATIVE = 1, 2
-_MOST_BANDS_OF_WEIGHTS = 8
-# Sizes of errors are half the spread, plus a little, if nothing else is known.
-_USUAL_COEFFICIENTS = np.array([1200, 8, 12, 16, 4, 8, 0, 0], np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +116,7 @@ def encode(
         decoded.forget(units[first].kind)
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
     flags = _AROUND * around | _RELATIVE * lattice.relative
-    told = _pack_parameters(parameters, units, (n_lat, n_lon))
+    told = told_parameters.pack(parameters, units, (n_lat, n_lon))
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
     index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
     return Coded(head + index, b"".join(streams))
@@ -192,13 +187,18 @@ class Head:
         return cls(
             Lattice(step, origin, bool(flags & _RELATIVE)),
             Walk(shape, bool(flags & _AROUND), quick),
-            units, _unpack_parameters(told, units, shape), starts, index,
+            units, told_parameters.unpack(told, units, shape), starts, index,
         )  # fmt: skip
 
-    def ranges(self, items: set[int]) -> list[tuple[int, int]]:
-        """Which bytes of the streams are needed for some fields: starts and ends, merged."""
+    def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
+        """Which bytes of the streams are needed for some fields: starts and ends, merged.
+
+        Units that are ``known`` need none.
+        """
         ranges: list[tuple[int, int]] = []
-        for number in needed_units(self.units, items):
+        for number in needed_units(self.units, items, known):
+            if number in known:
+                continue
             start, end = int(self.starts[number]), int(self.starts[number + 1])
             if ranges and ranges[-1][1] == start:
                 ranges[-1] = ranges[-1][0], end
@@ -211,6 +211,8 @@ class Head:
         read: Callable[[int, int], bytes],
         valid: Bool | None,
         items: set[int] | None = None,
+        known: Mapping[int, DecodedUnit] | None = None,
+        keep: Callable[[int, DecodedUnit], None] | None = None,
     ) -> Iterator[tuple[int, Float64]]:
         """Numbers and values of fields, in no particular order.
 
@@ -221,6 +223,10 @@ class Head:
         valid : bool array, shape (items, n_lat, n_lon), or None
         items : set of int, optional
             The fields that are wanted, else all.
+        known : mapping, optional
+            Number of a unit → what it was decoded to before.
+        keep : callable, optional
+            Is told what every other unit is decoded to.
 
         Raises
         ------
@@ -228,12 +234,17 @@ class Head:
         """
         cells, units = self.walk.shape[0] * self.walk.shape[1], self.units
         wanted = {item for unit in units for item in unit.items} if items is None else items
-        numbers = needed_units(units, wanted)
+        known = known or {}
+        numbers = needed_units(units, wanted, known)
         coders: dict[int, list[Coder]] = {}
         decoded = _Fields([units[number] for number in numbers])
 
         def decode(number: int) -> list[Decoded]:
             unit = units[number]
+            if number in known:
+                coders[number], fields = known[number]
+                decoded.add(unit, fields)
+                return fields
             lengths, checksums = self.index[number].T
             data = read(int(self.starts[number]), int(self.starts[number + 1]))
             streams = _cut(data, lengths, checksums)
@@ -247,13 +258,19 @@ class Head:
                 Coder.decoder(stream, parent)
                 for stream, parent in zip(streams, parents, strict=True)
             ]
-            known = self.parameters[unit.kind]
             fields = self.walk.unit(
-                coders[number], decoded.references(unit), known, own, len(unit.items), None
+                coders[number],
+                decoded.references(unit),
+                self.parameters[unit.kind],
+                own,
+                len(unit.items),
+                None,
             )
             for coder in coders[number]:
                 coder.check_end()
             decoded.add(unit, fields)
+            if keep is not None:
+                keep(number, (coders[number], fields))
             return fields
 
         for kind, group in groupby(numbers, lambda number: units[number].kind):
@@ -300,93 +317,3 @@ class _Fields:
         """What no kind after this one refers to."""
         for item in [i for i in self._fields if self._until[i] <= kind]:
             del self._fields[item]
-
-
-def _keys(shape: tuple[int, int]) -> Iterator[Key]:
-    """(level, pass) of all passes that have points."""
-    for level in range(level_count(shape) - 1, -1, -1):
-        n_lat, n_lon = (-(-side // (1 << level)) for side in shape)
-        for number, which in enumerate(PASSES):
-            if n_lat > which.row and n_lon > which.column:
-                yield level, number
-
-
-class _Numbers:
-    """Tables of numbers ↔ bits, each kind of table with chances of its own."""
-
-    def __init__(self, stream: bytes | None) -> None:
-        self._chances = [range_coder.new_chances() for _ in range(3)]
-        if stream is None:
-            self._buffer, self._registers = range_coder.encoder(1 << 12)
-        else:
-            if len(stream) < 4:
-                raise CorruptPayloadError("the parameters of the pyramid are cut short")
-            self._buffer, self._registers = range_coder.decoder(stream)
-
-    def code(self, kind: int, table: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        numbers = table.astype(np.int32)
-        room = range_coder.BYTES_PER_VALUE * numbers.size + 16
-        needed = range_coder.bytes_used(self._registers) + room
-        if not self._registers[range_coder.DECODING] and needed > len(self._buffer):
-            self._buffer = np.concatenate([self._buffer, np.zeros(needed, np.uint8)])
-        range_coder.code_numbers(
-            self._buffer, self._registers, self._chances[kind], range_coder.rates(), numbers
-        )
-        overrun = self._registers[range_coder.POSITION] > len(self._buffer) + 8
-        if self._registers[range_coder.BROKEN] or overrun:
-            raise CorruptPayloadError("the parameters of the pyramid are damaged")
-        return numbers
-
-    def finish(self) -> bytes:
-        return range_coder.finish(self._buffer, self._registers)
-
-
-def _pack_parameters(
-    parameters: dict[int, dict[Key, PassParameters]], units: list[Unit], shape: tuple[int, int]
-) -> bytes:
-    numbers = _Numbers(None)
-    for kind, standard in _kinds(units):
-        usual = _USUAL_COEFFICIENTS
-        for key in _keys(shape):
-            told = parameters[kind][key]
-            bands = 0 if told.weights is None else len(told.weights)
-            numbers.code(0, np.array([[bands]]))
-            if told.weights is not None:
-                numbers.code(1, np.diff(told.weights, axis=0, prepend=standard[None]))
-            numbers.code(2, (told.coefficients - usual)[None])
-            usual = told.coefficients
-    return numbers.finish()
-
-
-def _unpack_parameters(
-    told: bytes, units: list[Unit], shape: tuple[int, int]
-) -> dict[int, dict[Key, PassParameters]]:
-    numbers = _Numbers(told)
-    parameters: dict[int, dict[Key, PassParameters]] = {}
-    for kind, standard in _kinds(units):
-        usual = _USUAL_COEFFICIENTS
-        parameters[kind] = {}
-        for key in _keys(shape):
-            bands = int(numbers.code(0, np.zeros((1, 1)))[0, 0])
-            if not 0 <= bands <= _MOST_BANDS_OF_WEIGHTS:
-                raise CorruptPayloadError("the parameters of the pyramid are damaged")
-            weights = None
-            if bands:
-                changes = numbers.code(1, np.zeros((bands, len(standard)))).astype(np.int64)
-                weights = standard + changes.cumsum(axis=0)
-                if np.abs(weights).max() > prediction.LARGEST_WEIGHT:
-                    raise CorruptPayloadError("the parameters of the pyramid are damaged")
-                weights = weights.astype(np.int32)
-            coefficients = usual + numbers.code(2, np.zeros((1, N_COEFFICIENTS)))[0]
-            if coefficients.min() < 0 or coefficients.max() > LARGEST_COEFFICIENT:
-                raise CorruptPayloadError("the parameters of the pyramid are damaged")
-            usual = coefficients
-            parameters[kind][key] = PassParameters(weights, coefficients.astype(np.int64))
-    return parameters
-
-
-def _kinds(units: list[Unit]) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
-    """All kinds of units, and the standard weights of each."""
-    for kind, group in groupby(units, lambda unit: unit.kind):
-        references = next(group).n_references
-        yield kind, standard_weights(N_NEIGHBOURS + N_FEATURES_OF_REFERENCE * references)
