@@ -15,8 +15,7 @@ import numpy.typing as npt
 from coinpp_xr import patterns, residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
 from coinpp_xr.coding.pyramid import bounded
-from coinpp_xr.coordinates import Plane
-from coinpp_xr.fields import Fields, PlaneFields, Sequences
+from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
@@ -41,15 +40,8 @@ _ALIKE = 0.3
 _LEAST, _MOST, _LARGEST = 1e-150, 1e150, 1e34
 # More bits per value than these are spent on noise, which no base foresees.
 _NOISY = 2.5
-# A globe of fewer cells is coded in all ways that there are.
-_SMALL_GLOBE = 1 << 13
-# On grids of more, the pyramid is within some per cent wherever it is not ahead.
-_LARGE_GLOBE = 1 << 17
-# Rows and columns of the rectangles that tell whether neighbours on both sides predict better than
-# those above and before, and where they lie, in eighths.
-_SAMPLED_SIDES, _CORNERS = (96, 192), ((2, 1), (5, 6))
-# A small sample does the pyramid wrong by about this factor.
-_CLEARLY_MORE = 1.02
+# A globe of so many cells is not coded in all ways that there are.
+LARGE_GLOBE = 1 << 17
 # RMSE of a base, in terms of the bound that a residual has to keep.
 BASE_RMSE = (0.3, 0.4, 0.55)
 
@@ -181,50 +173,17 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
 
 
 def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
-    """The smallest payload that keeps a pointwise bound, of the ways that a sample leaves open."""
-    pyramid = None
-    if _suits_the_pyramid(chunk, bound):
-        pyramid = _pyramid(chunk, bound)
-        small = chunk.fields.values.shape[1] < _SMALL_GLOBE
-        others = chunk.latents is not None or chunk.effort == "best"
-        if pyramid is not None and not others and not (small and chunk.effort != "fast"):
-            return pyramid
+    """The smallest payload that keeps a pointwise bound, of the ways that effort and grid allow.
+
+    On large grids the pyramid is within some per cent wherever it is not ahead, and far faster.
+    """
+    pyramid = _pyramid(chunk, bound)
+    large = chunk.fields.values.shape[1] >= LARGE_GLOBE
+    fast = large or chunk.effort == "fast"
+    if pyramid is not None and fast and chunk.latents is None and chunk.effort != "best":
+        return pyramid
     other = _smallest_around_residuals(chunk, bound)
     return min((p for p in (pyramid, other) if p is not None), key=len, default=None)
-
-
-def _suits_the_pyramid(chunk: Chunk, bound: Bound) -> bool:
-    """Whether it takes fewer bytes on a sample than prediction along rows.
-
-    Not asked of small globes and at effort "best", which try both, and where speed matters more.
-    """
-    fields, cells = chunk.fields, chunk.fields.values.shape[1]
-    if chunk.effort in ("fast", "best") or not _SMALL_GLOBE <= cells < _LARGE_GLOBE:
-        return True
-    sample = _cut_out(fields)
-    alone = Sequences(np.arange(len(sample.values))[:, None])
-    by_pyramid = bounded.encode(sample, bound, alone, chunk.effort)
-    by_rows = residual.encode(sample, bound, alone, thorough=False)
-    if by_pyramid is None or by_rows is None:
-        return True
-    return len(by_pyramid) + int(8 * by_pyramid.kept.sum()) < _CLEARLY_MORE * len(by_rows.section)
-
-
-def _cut_out(fields: PlaneFields) -> PlaneFields:
-    """Two rectangles of the field in the middle of the chunk, as fields of their own."""
-    n_lat, n_lon = fields.grid.shape
-    rows, columns = min(n_lat, _SAMPLED_SIDES[0]), min(n_lon, _SAMPLED_SIDES[1])
-    middle = len(fields.values) // 2
-    values, valid = (a[middle].reshape(n_lat, n_lon) for a in (fields.values, fields.valid))
-    corners = [
-        ((n_lat - rows) * down // 8, (n_lon - columns) * right // 8) for down, right in _CORNERS
-    ]
-    parts = [np.s_[y : y + rows, x : x + columns] for y, x in corners]
-    return PlaneFields(
-        np.stack([values[part].reshape(-1) for part in parts]),
-        np.stack([valid[part].reshape(-1) for part in parts]),
-        fields.dtype, Plane((rows, columns)),
-    )  # fmt: skip
 
 
 def _pyramid(chunk: Chunk, bound: Bound) -> bytes | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from coinpp_xr import entropy
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Tag, pack_fields, pack_lossless
-from coinpp_xr.choice import Chunk, smallest_for_bound, smallest_for_rmse
+from coinpp_xr.choice import LARGE_GLOBE, Chunk, smallest_for_bound, smallest_for_rmse
 from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc, decode_chunk
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
@@ -127,6 +127,8 @@ def _encode_chunk(
         usable &= ~((table == 0) & np.signbit(table))  # -0.0 keeps its bits
     if not usable.any():
         return pack_lossless(values)
+    if bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best":
+        model = None  # on fine grids neighbours tell more than any latents
     if model is not None:
         features, valid = features_of(table, usable, model)
         if not is_plausible(usable, valid):

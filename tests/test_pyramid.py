@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import zlib
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -149,6 +152,44 @@ def test_a_changed_stream_is_noticed() -> None:
         broken[at] ^= 4
         with pytest.raises(CorruptPayloadError):
             decoded(stream.Coded(made.head, bytes(broken)), values)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_streams_forged_with_their_checksums_do_no_harm(seed) -> None:
+    rng = np.random.default_rng(seed)
+    values = waves(np.random.default_rng(3), (5, 20, 30)) * rng.choice([1, 1000])
+    made = coded(values, quick=int(rng.choice([0, 2, 48])))
+    units = schedule.schedule(np.arange(5)[None], np.ones(5, bool), 600, 5)
+    index = np.frombuffer(made.head[-8 * len(units) :], "<u4").reshape(-1, 2).copy()
+    forged, at = [], 0
+    for entry in index:
+        part = bytearray(made.streams[at : at + entry[0]])
+        at += int(entry[0])
+        how = rng.integers(4)
+        if how == 0:
+            part = bytearray(rng.bytes(int(rng.integers(0, 2000))))
+        elif how < 3:
+            for _ in range(int(rng.integers(1, 9))):
+                part[int(rng.integers(len(part)))] = int(rng.integers(256))
+        forged.append(bytes(part))
+        entry[:] = len(part), zlib.crc32(part)
+    head = made.head[: -8 * len(units)] + index.tobytes()
+    with contextlib.suppress(CorruptPayloadError):
+        decoded(stream.Coded(head, b"".join(forged)), values)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_a_forged_head_does_no_harm(seed) -> None:
+    rng = np.random.default_rng(seed)
+    values = waves(np.random.default_rng(3), (5, 20, 30))
+    made = coded(values)
+    head = bytearray(made.head)
+    for _ in range(int(rng.integers(1, 6))):
+        head[int(rng.integers(len(head)))] = int(rng.integers(256))
+    with contextlib.suppress(CorruptPayloadError), np.errstate(all="ignore"):
+        decoded(stream.Coded(bytes(head), made.streams), values)
 
 
 def test_predictions_are_those_of_plain_array_arithmetic() -> None:
