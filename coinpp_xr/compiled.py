@@ -38,6 +38,12 @@ def compiled(function: Function) -> Function:
     return result
 
 
+def inlined(function: Function) -> Function:
+    """Compile a small function into each that calls it: calls cost more than what it does."""
+    result: Function = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
+    return result
+
+
 @cache
 def machine_code_folder() -> Path:
     """Where machine code belongs; numba falls back to the package's own folders without a word."""

@@ -55,7 +55,7 @@ _CONTEXTS = 64
 _CLASSES = 48
 # From this class on, numbers have low bits: one more for every octave of expected size.
 _FIRST_LOW_CLASS, _CLASSES_PER_OCTAVE = 27, 3
-_SURE_CLASSES = 4
+_SURE_CLASSES = 48
 _LARGEST_SIZE = 1 << 14
 _LARGEST_EXPONENT = 25
 _LARGEST_LOGIT = 2839

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.compiled import compiled
+from coinpp_xr.compiled import compiled, inlined
 from coinpp_xr.mixing import ONE
 
 Int = npt.NDArray[np.int64]
@@ -81,7 +81,7 @@ def at_least(value: Any, least: Any) -> Any:
     return max(value, least)
 
 
-@compiled
+@inlined
 def _shift_low(buffer: Any, low: Any, cache: Any, pending: Any, position: Any) -> Any:
     if low < 0xFF000000 or low > 0xFFFFFFFF:
         carry = low >> 32
@@ -104,7 +104,7 @@ def _end(buffer: Any, registers: Any) -> Any:
     registers[POSITION] = position
 
 
-@compiled
+@inlined
 def code_bit(buffer: Any, r: Any, yes: Any, p: Any) -> Any:
     """One decision of probability p / 65536: r are the registers."""
     low, span, cache, pending, position, code, decoding = r
@@ -143,7 +143,7 @@ def learned(entry: Any, truth: Any, rate: Any) -> Any:
     return (chance << 8) | at_most(seen + 1, MEMORY)
 
 
-@compiled
+@inlined
 def by_one_context(buffer: Any, r: Any, yes: Any, chances: Any, c: Any, rate: Any) -> Any:
     """A decision whose chance is that of one context."""
     entry = np.int64(chances[c])
