@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common import load, table
+from native_tables import native_cases, native_summary
 
 from coinpp_xr.peers import PEERS
 
@@ -108,6 +109,9 @@ def comparison_page() -> str:
         "smallest at fine bounds on rough fields, where noise decides. Image codecs get a residual "
         "packed by PCodec under a bound. EOFs are those of the chunk itself, counted with it. "
         "Masks and shapes are not counted for others.\n",
+        "## Native resolution\n",
+        native_summary(load("native")).replace("](benchmarks/", "](../benchmarks/"),
+        native_cases(load("native")),
         "## In short\n",
         summary(),
         "## All chunks\n",

@@ -20,6 +20,7 @@ from globe_tables import (
     train_your_own,
 )
 from media_tables import media, media_page
+from native_tables import native_summary
 from peer_tables import comparison_page, summary
 from reproduction_tables import reproduction
 from science_tables import science_tables
@@ -64,7 +65,10 @@ def main() -> None:
     ]  # fmt: skip
     pages = {
         README: with_results(
-            README, "\n".join([summary(goals=(0.5, 50.0)), throughput(short=True)])
+            README,
+            "\n".join(
+                [native_summary(load("native")), summary(goals=(0.5, 50.0)), throughput(short=True)]
+            ),
         ),
         DOCS / "measurements.md": with_results(
             DOCS / "measurements.md", from_docs("\n".join([*rest, media()]))
