@@ -278,8 +278,10 @@ class Payload:
             while not (whole and reader.at_end):
                 before = reader.position
                 tag = Tag(reader.byte())
-                if tag in sections or Tag.STREAMS in sections:
-                    raise CorruptPayloadError(f"payload holds its section {tag.name} too late")
+                if tag in sections:
+                    raise CorruptPayloadError(f"payload holds its section {tag.name} twice")
+                if Tag.STREAMS in sections:
+                    raise CorruptPayloadError(f"payload holds {tag.name} behind its streams")
                 length = reader.varint()
                 if tag == Tag.STREAMS:
                     if length < 4:
