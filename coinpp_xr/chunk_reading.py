@@ -72,11 +72,7 @@ def decode_chunk(
     if region is not None:
         region = checked_region(region, payload.shape)
     if expected is not None:
-        shape, dtype = expected
-        if payload.shape != shape or payload.dtype.newbyteorder("=") != dtype.newbyteorder("="):
-            raise CorruptPayloadError(
-                f"payload holds {payload.dtype} {payload.shape}, the store expects {dtype} {shape}"
-            )
+        check_expected(payload, *expected)
     elif payload.nbytes > config.get("max_decode_bytes"):
         raise CorruptPayloadError(
             f"payload claims {payload.nbytes:,} bytes, more than config max_decode_bytes "
@@ -155,6 +151,19 @@ def _decode_fields(
         special = payload.section(Tag.SPECIAL_VALUES)
         values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
     return values.reshape(payload.shape)
+
+
+def check_expected(payload: Payload, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a payload that holds something else than the store says.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    if payload.shape != shape or payload.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        raise CorruptPayloadError(
+            f"payload holds {payload.dtype} {payload.shape}, the store expects {dtype} {shape}"
+        )
 
 
 def items_of(shape: tuple[int, ...], selection: tuple[Any, ...]) -> set[int]:

@@ -12,9 +12,8 @@ from zarr.abc.codec import ArrayBytesCodecPartialDecodeMixin
 from zarr.abc.store import RangeByteRequest
 
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.chunk_reading import PyramidReader, items_of
+from coinpp_xr.chunk_reading import PyramidReader, check_expected, items_of
 from coinpp_xr.codecs import recently_decoded
-from coinpp_xr.errors import CorruptPayloadError
 
 # Read at once, in the hope that the head of a payload is in it; then four times as much.
 _FIRST_BYTES = 1 << 15
@@ -66,10 +65,7 @@ async def _decode_fields(
     if parsed is None:
         return None
     payload, at = parsed
-    if payload.shape != shape or payload.dtype.newbyteorder("=") != dtype.newbyteorder("="):
-        raise CorruptPayloadError(
-            f"payload holds {payload.dtype} {payload.shape}, the store expects {dtype} {shape}"
-        )
+    check_expected(payload, shape, dtype)
     reader = PyramidReader(payload)
     # The head holds checksums of all streams: it tells one chunk from every other.
     chunk = hashlib.blake2b(begun[:at], digest_size=16).digest()

@@ -7,21 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr import binary
 from coinpp_xr.coding.pyramid.range_coder import (
-    BROKEN,
-    CACHE,
-    CODE,
-    DECODING,
-    LOW,
-    PENDING,
-    POSITION,
-    RANGE,
     by_one_context,
-    bytes_used,
-    decoder,
-    encoder,
     even_chances,
-    finish,
+    opened,
+    put_back,
     rates,
 )
 from coinpp_xr.compiled import compiled
@@ -41,10 +32,7 @@ _LEAST_BITS = 3e-4
 def _code_row(
     buffer: Any, registers: Any, chances: Any, rate: Any, mask: Any, item: Any, i: Any
 ) -> Any:
-    r = (
-        registers[LOW], registers[RANGE], registers[CACHE], registers[PENDING],
-        registers[POSITION], registers[CODE], registers[DECODING],
-    )  # fmt: skip
+    r = opened(registers)
     _, rows, columns = mask.shape
     here, above, second = mask[item, i], mask[item, max(i - 1, 0)], mask[item, max(i - 2, 0)]
     before, below = mask[max(item - 1, 0), i], mask[max(item - 1, 0), min(i + 1, rows - 1)]
@@ -68,22 +56,18 @@ def _code_row(
             context |= below[j] << 12
         yes, r = by_one_context(buffer, r, here[j] != 0, chances, context, rate)
         here[j] = yes
-    registers[LOW], registers[RANGE], registers[CACHE], registers[PENDING] = r[0], r[1], r[2], r[3]
-    registers[POSITION], registers[CODE] = r[4], r[5]
+    put_back(registers, r)
 
 
 def encode(mask: Bool) -> bytes:
     """A mask of shape (items, rows, columns) in bits."""
     flags, chances = mask.astype(np.uint8), even_chances(_CONTEXTS)
-    buffer, registers = encoder(1 << 12)
+    coder = binary.encoder(1 << 12)
     for item in range(len(flags)):
         for row in range(flags.shape[1]):
-            room = bytes_used(registers) + 16
-            room += _BYTES_PER_CELL * flags.shape[2]
-            if room > len(buffer):
-                buffer = np.concatenate([buffer, np.zeros(room, np.uint8)])
-            _code_row(buffer, registers, chances, rates(), flags, item, row)
-    return finish(buffer, registers)
+            coder = binary.with_room(coder, _BYTES_PER_CELL * flags.shape[2] + 16)
+            _code_row(coder.buffer, coder.registers, chances, rates(), flags, item, row)
+    return binary.finish(coder)
 
 
 def decode(stream: bytes, shape: tuple[int, int, int]) -> Bool:
@@ -94,15 +78,14 @@ def decode(stream: bytes, shape: tuple[int, int, int]) -> Bool:
     CorruptPayloadError
     """
     cells = shape[0] * shape[1] * shape[2]
-    if len(stream) < 4 or _LEAST_BITS * cells > 8 * len(stream):
+    if _LEAST_BITS * cells > 8 * len(stream):
         raise CorruptPayloadError("the mask of missing values is cut short")
     flags, chances = np.zeros(shape, np.uint8), even_chances(_CONTEXTS)
-    buffer, registers = decoder(stream)
+    coder = binary.decoder(stream)
     for item in range(shape[0]):
         for row in range(shape[1]):
-            _code_row(buffer, registers, chances, rates(), flags, item, row)
-            if registers[POSITION] > len(buffer):
+            _code_row(coder.buffer, coder.registers, chances, rates(), flags, item, row)
+            if binary.is_broken(coder):
                 raise CorruptPayloadError("the mask of missing values is cut short")
-    if registers[POSITION] != len(buffer) or registers[CODE] != 0 or registers[BROKEN]:
-        raise CorruptPayloadError("the mask of missing values is damaged")
+    binary.check_end(coder)
     return flags.view(np.bool_)

@@ -18,19 +18,15 @@ from coinpp_xr.coding.pyramid.prediction import UNIT_BITS
 from coinpp_xr.coding.pyramid.range_coder import (
     BROKEN,
     BYTES_PER_VALUE,
-    CACHE,
-    CODE,
     DECODING,
-    LOW,
-    PENDING,
-    POSITION,
-    RANGE,
     at_least,
     at_most,
     by_one_context,
     code_bit,
     even_chances,
     learned,
+    opened,
+    put_back,
     rates,
 )
 from coinpp_xr.compiled import compiled
@@ -257,10 +253,7 @@ def code_rows(
     k0, k1, k2, k3 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
     k4, k5, k6, k7 = coefficients[4], coefficients[5], coefficients[6], coefficients[7]
     size_class, size_kind, rate = tables.size_class, tables.size_kind, tables.rate
-    r = (
-        registers[LOW], registers[RANGE], registers[CACHE], registers[PENDING],
-        registers[POSITION], registers[CODE], registers[DECODING],
-    )  # fmt: skip
+    r = opened(registers)
     decoding = registers[DECODING] != 0
     broken = False
     count = last - first
@@ -398,8 +391,7 @@ def code_rows(
             if t >= 1 << _LARGEST_EXPONENT:
                 broken, t = True, np.int64(0)
             here[j] = -1 - t if negative else 1 + t
-    registers[LOW], registers[RANGE], registers[CACHE], registers[PENDING] = r[0], r[1], r[2], r[3]
-    registers[POSITION], registers[CODE] = r[4], r[5]
+    put_back(registers, r)
     if broken:
         registers[BROKEN] = 1
     return at

@@ -15,16 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Int32 = npt.NDArray[np.int32]
-
 # Halving goes on until neither side has more anchors than this.
 MOST_ANCHORS = 6
 # Cells around every phase; no neighbour is further away.
 PAD = 2
 
+# Of which the first four surround the point at equal distance: predictions start from their mean.
 N_NEIGHBOURS = 12
-# The first four surround the point at equal distance, the mean of which predictions start from.
-N_NEAR = 4
 
 
 @dataclass(frozen=True)

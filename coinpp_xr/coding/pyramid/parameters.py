@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr import binary
 from coinpp_xr.coding.pyramid import prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.contexts import LARGEST_COEFFICIENT, N_COEFFICIENTS
@@ -41,29 +42,19 @@ class _Numbers:
 
     def __init__(self, stream: bytes | None) -> None:
         self._chances = [range_coder.new_chances() for _ in range(3)]
-        if stream is None:
-            self._buffer, self._registers = range_coder.encoder(1 << 12)
-        else:
-            if len(stream) < 4:
-                raise CorruptPayloadError("the parameters of the pyramid are cut short")
-            self._buffer, self._registers = range_coder.decoder(stream)
+        self._coder = binary.encoder(1 << 12) if stream is None else binary.decoder(stream)
 
     def code(self, kind: int, table: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         numbers = table.astype(np.int32)
         room = range_coder.BYTES_PER_VALUE * numbers.size + 16
-        needed = range_coder.bytes_used(self._registers) + room
-        if not self._registers[range_coder.DECODING] and needed > len(self._buffer):
-            self._buffer = np.concatenate([self._buffer, np.zeros(needed, np.uint8)])
-        range_coder.code_numbers(
-            self._buffer, self._registers, self._chances[kind], range_coder.rates(), numbers
-        )
-        overrun = self._registers[range_coder.POSITION] > len(self._buffer) + 8
-        if self._registers[range_coder.BROKEN] or overrun:
+        self._coder = binary.with_room(self._coder, room)
+        range_coder.code_numbers(*self._coder, self._chances[kind], range_coder.rates(), numbers)
+        if binary.is_broken(self._coder):
             raise CorruptPayloadError("the parameters of the pyramid are damaged")
         return numbers
 
     def finish(self) -> bytes:
-        return range_coder.finish(self._buffer, self._registers)
+        return binary.finish(self._coder)
 
 
 def pack(

@@ -245,7 +245,7 @@ class _Points:
             at, end = 0, items * (part.stop - part.start)
             while at < end:
                 at = contexts.code_rows(
-                    coder.buffer, coder.registers, coder.state, tables, quick,
+                    *coder.coder, coder.state, tables, quick,
                     part.start, at, part.stop, self._numbers, self._valid, self._sizes,
                     self._reference_sizes, parameters.coefficients,
                 )  # fmt: skip

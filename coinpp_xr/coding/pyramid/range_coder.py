@@ -1,6 +1,7 @@
-"""A range coder and its simplest decisions, compiled; integers only.
+"""The range coder of :mod:`coinpp_xr.binary` for loops that keep its registers at hand, compiled.
 
-Probabilities are in 1/65536. Encoding and decoding are one walk: the registers say which it is.
+Streams begin and end there. Probabilities are in 1/65536; encoding and decoding are one walk: the
+registers say which it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from coinpp_xr.mixing import ONE
 Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 
-# Registers.
+# Registers, as in coinpp_xr.binary.
 LOW, RANGE, CACHE, PENDING, POSITION, CODE, DECODING, BROKEN = range(8)
 # An adaptive chance remembers so many decisions, in its lowest 8 bits.
 MEMORY = 255
@@ -44,29 +45,20 @@ def new_chances() -> Int32:
     return even_chances(_COLUMNS * _PER_COLUMN)
 
 
-def encoder(capacity: int) -> tuple[npt.NDArray[np.uint8], Int]:
-    registers = np.zeros(8, np.int64)
-    registers[RANGE], registers[PENDING] = 0xFFFFFFFF, 1
-    return np.zeros(capacity, np.uint8), registers
+@inlined
+def opened(registers: Any) -> Any:
+    """Registers as a tuple, which compiled loops keep at hand."""
+    return (
+        registers[LOW], registers[RANGE], registers[CACHE], registers[PENDING],
+        registers[POSITION], registers[CODE], registers[DECODING],
+    )  # fmt: skip
 
 
-def decoder(stream: bytes) -> tuple[npt.NDArray[np.uint8], Int]:
-    registers = np.zeros(8, np.int64)
-    registers[RANGE], registers[DECODING], registers[POSITION] = 0xFFFFFFFF, 1, 4
-    registers[CODE] = int.from_bytes(stream[:4], "big")
-    return np.frombuffer(stream, np.uint8).copy(), registers
-
-
-def finish(buffer: npt.NDArray[np.uint8], registers: Int) -> bytes:
-    """The stream of all that was encoded, in a buffer with room for 8 more bytes."""
-    _end(buffer, registers)
-    # The first byte is the carry of a number below one: always zero.
-    return buffer[1 : int(registers[POSITION])].tobytes()
-
-
-def bytes_used(registers: Int) -> int:
-    """What an encoder has written, or will as soon as carries are settled."""
-    return int(registers[POSITION] + registers[PENDING])
+@inlined
+def put_back(registers: Any, r: Any) -> Any:
+    """The tuple of :func:`opened` into the registers."""
+    registers[LOW], registers[RANGE], registers[CACHE], registers[PENDING] = r[0], r[1], r[2], r[3]
+    registers[POSITION], registers[CODE] = r[4], r[5]
 
 
 @compiled
@@ -93,15 +85,6 @@ def _shift_low(buffer: Any, low: Any, cache: Any, pending: Any, position: Any) -
             byte = 0xFF
         cache = (low >> 24) & 0xFF
     return (low & 0x00FFFFFF) << 8, cache, pending + 1, position
-
-
-@compiled
-def _end(buffer: Any, registers: Any) -> Any:
-    low, cache = registers[LOW], registers[CACHE]
-    pending, position = registers[PENDING], registers[POSITION]
-    for _ in range(5):
-        low, cache, pending, position = _shift_low(buffer, low, cache, pending, position)
-    registers[POSITION] = position
 
 
 @inlined
@@ -153,18 +136,13 @@ def by_one_context(buffer: Any, r: Any, yes: Any, chances: Any, c: Any, rate: An
 
 
 @compiled
-def code_numbers(buffer: Any, registers: Any, chances: Any, rate: Any, numbers: Any) -> Any:
+def code_numbers(buffer: Any, registers: Any, chances: Any, rate: Any, numbers: Any) -> None:
     """Numbers without any context but what they are numbers of: rows of a table.
 
-    Returns False where the buffer would not hold them.
+    An encoder's buffer must have room for all of them.
     """
-    r = (
-        registers[LOW], registers[RANGE], registers[CACHE], registers[PENDING],
-        registers[POSITION], registers[CODE], registers[DECODING],
-    )  # fmt: skip
+    r = opened(registers)
     rows, columns = numbers.shape
-    if not registers[DECODING] and r[4] + r[3] + BYTES_PER_VALUE * numbers.size > len(buffer):
-        return False
     for i in range(rows):
         for j in range(columns):
             value = np.int64(numbers[i, j])
@@ -187,7 +165,7 @@ def code_numbers(buffer: Any, registers: Any, chances: Any, rate: Any, numbers: 
                 exponent += more
                 if exponent > _LARGEST_EXPONENT:
                     registers[BROKEN] = 1
-                    return True
+                    return
             found = np.int64(1)
             for b in range(exponent - 1, -1, -1):
                 bit = ((size >> b) & 1) == 1
@@ -199,6 +177,4 @@ def code_numbers(buffer: Any, registers: Any, chances: Any, rate: Any, numbers: 
                     bit, r = code_bit(buffer, r, bit, ONE // 2)
                 found = 2 * found + bit
             numbers[i, j] = -found if negative else found
-    registers[LOW], registers[RANGE], registers[CACHE], registers[PENDING] = r[0], r[1], r[2], r[3]
-    registers[POSITION], registers[CODE] = r[4], r[5]
-    return True
+    put_back(registers, r)

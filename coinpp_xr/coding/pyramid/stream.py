@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from coinpp_xr.coding.pyramid import parameters as told_parameters
 from coinpp_xr.coding.pyramid import prediction
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
+from coinpp_xr.coding.pyramid.parameters import Key
 from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
 from coinpp_xr.coding.pyramid.walk import Walk
 from coinpp_xr.errors import CorruptPayloadError
@@ -28,7 +30,6 @@ from coinpp_xr.parallel import map_in_threads
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
-Key = tuple[int, int]
 DecodedUnit = tuple[list[Coder], list[Decoded]]
 
 PARTS = 1 << prediction.UNIT_BITS
@@ -89,6 +90,7 @@ def encode(
     coders: dict[int, list[Coder]] = {}
     decoded = _Fields(units)
     everything = bool(valid[present].all())
+    alike = Counter(unit.kind for unit in units for _ in unit.items)
 
     def code(number: int) -> None:
         unit = units[number]
@@ -103,10 +105,9 @@ def encode(
 
         parents = [None] * band_count(cells) if unit.parent is None else coders[unit.parent]
         coders[number] = [Coder.encoder(parent) for parent in parents]
-        alike = sum(len(other.items) for other in units if other.kind == unit.kind)
         decoded.add(unit, walk.unit(
             coders[number], decoded.references(unit), parameters.setdefault(unit.kind, {}),
-            None if everything else valid[items], len(items), wanted, alike / len(items),
+            None if everything else valid[items], len(items), wanted, alike[unit.kind] / len(items),
         ))  # fmt: skip
 
     for _, group in groupby(range(len(units)), lambda number: units[number].kind):

@@ -15,7 +15,6 @@ from coinpp_xr.coding.pyramid.points import Level
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
@@ -123,9 +122,7 @@ class Walk:
                 before = start + _UNIT * steps
         coder = coders[0]
         coder.grow(range_coder.BYTES_PER_VALUE * numbers.size)
-        range_coder.code_numbers(
-            coder.buffer, coder.registers, coder.anchors, range_coder.rates(), numbers
-        )
+        range_coder.code_numbers(*coder.coder, coder.anchors, range_coder.rates(), numbers)
         coder.check()
         if chained:
             values = _UNIT * np.cumsum(numbers, axis=1, dtype=np.int64)
