@@ -21,8 +21,15 @@ _SOURCES = (
 )  # fmt: skip
 
 
+# Compiled functions allocate nothing, so nothing has to be counted: numba would count every use of
+# an array, in calls that cost more than half of the time of loops that code bits.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+
+
 def compiled(function: Function) -> Function:
     """Compile on first use; the machine code is kept for other processes.
+
+    The function gets all arrays that it needs: it cannot make any.
 
     numba by itself keeps it beside the source, and looks at that one file to tell whether it is
     still good: an upgrade that changes another file would go on with the old code.
@@ -30,9 +37,9 @@ def compiled(function: Function) -> Function:
     previous = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(machine_code_folder())
     try:
-        result: Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        result: Function = numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # nowhere to write
-        result = numba.njit(nogil=True, error_model="numpy")(function)
+        result = numba.njit(**_OPTIONS)(function)
     finally:
         numba.config.CACHE_DIR = previous
     return result
@@ -40,7 +47,7 @@ def compiled(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """Compile a small function into each that calls it: calls cost more than what it does."""
-    result: Function = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
+    result: Function = numba.njit(inline="always", **_OPTIONS)(function)
     return result
 
 

@@ -206,7 +206,7 @@ def test_predictions_are_those_of_plain_array_arithmetic() -> None:
     sizes = np.empty((5, 1, rows, columns), np.int32)
     prediction.predict_rows(
         pool, marks, offsets, steps, np.zeros(12, np.int64), weights, band_of, of_reference,
-        0, rows, predicted, sizes,
+        0, rows, predicted, sizes, np.empty((3, columns), np.int64),
     )  # fmt: skip
     where = offsets[:, None, None] + steps[:, None, None] * np.arange(rows)[:, None]
     near = pool[where + np.arange(columns)].astype(np.int64)

@@ -217,6 +217,7 @@ class _Points:
             self._level._pool, self._level._pool_of_marks, self._offsets, self._steps,
             self._strides, weights, np.arange(rows) * len(weights) // rows, self._features,
             part.start, part.stop, self._predicted, self._sizes,
+            np.empty((3, max(self._shape[2], N_NEIGHBOURS)), np.int64),
         )  # fmt: skip
         if target is not None:
             steps = np.rint((target[:, part] - self._predicted[:, part]) / _UNIT)

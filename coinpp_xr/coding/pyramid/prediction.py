@@ -39,6 +39,7 @@ def predict_rows(
     last: int,
     predicted: Int32,
     sizes: Int32,
+    scratch: Int,
 ) -> None:
     """Predict rows first … last of all fields of a pass, and tell what errors depend on.
 
@@ -58,13 +59,14 @@ def predict_rows(
     sizes : int32 array, shape (5, items, rows, columns)
         Spread of the nearest, distance of the prediction from their mean, steps at near and at far
         neighbours, signs of the near ones.
+    scratch : int64 array, shape (3, 12 or columns, whichever is more)
     """
     items, _, columns = predicted.shape
-    base = np.empty(columns, np.int64)
-    total = np.empty(columns, np.int64)
+    base, total, o = scratch[0], scratch[1], scratch[2]
     for item in range(items):
         for i in range(first, last):
-            o = offsets + item * strides + i * steps
+            for k in range(12):
+                o[k] = offsets[k] + item * strides[k] + i * steps[k]
             # Slices, because an index that might be negative keeps loops from being vectorised.
             n0, n1 = pool[o[0] : o[0] + columns], pool[o[1] : o[1] + columns]
             n2, n3 = pool[o[2] : o[2] + columns], pool[o[3] : o[3] + columns]
