@@ -17,8 +17,8 @@ from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.sphere import COINppArrayCodec
 from coinpp_xr.coding import masks
-from coinpp_xr.coding.pyramid import coders, prediction, schedule, stream
-from coinpp_xr.coding.pyramid.levels import PASSES, interleave, level_count, phase
+from coinpp_xr.coding.pyramid import coders, prediction, references, schedule, stream
+from coinpp_xr.coding.pyramid.levels import PASSES, interleave, level_count
 from coinpp_xr.lattice import Lattice
 
 
@@ -81,7 +81,11 @@ def test_levels_take_a_grid_apart_and_put_it_together(shape) -> None:
     again = grid[:, :: 1 << levels, :: 1 << levels]
     assert max(again.shape[1:]) <= 6
     for level in range(levels - 1, -1, -1):
-        again = interleave(again, [phase(grid, level, p.row, p.column) for p in PASSES])
+        h = 1 << level
+        phases = [grid[:, p.row * h :: 2 * h, p.column * h :: 2 * h] for p in PASSES]
+        finer = np.full_like(grid[:, ::h, ::h], -1)
+        interleave(finer, [again, *phases])
+        again = finer
     assert (again == grid).all()
 
 
@@ -192,33 +196,48 @@ def test_a_forged_head_does_no_harm(seed) -> None:
         decoded(stream.Coded(bytes(head), made.streams), values)
 
 
-def test_predictions_are_those_of_plain_array_arithmetic() -> None:
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.parametrize("around", [True, False])
+def test_predictions_are_those_of_plain_array_arithmetic(diagonal, around) -> None:
     rng = np.random.default_rng(4)
-    rows, columns, bands = 9, 14, 3
-    pool = rng.integers(-(1 << 20), 1 << 20, 4000).astype(np.int32)
-    marks = rng.integers(-3, 4, 4000).astype(np.int8)
-    offsets = rng.integers(0, 2000, 12)
-    steps = rng.integers(columns, 60, 12)
-    weights = rng.integers(-500, 500, (bands, 17)).astype(np.int32)
-    of_reference = rng.integers(-1000, 1000, (5, 1, rows, columns)).astype(np.int32)
-    band_of = np.arange(rows) * bands // rows
-    predicted = np.empty((1, rows, columns), np.int32)
-    sizes = np.empty((5, 1, rows, columns), np.int32)
-    prediction.predict_rows(
-        pool, marks, offsets, steps, np.zeros(12, np.int64), weights, band_of, of_reference,
-        0, rows, predicted, sizes, np.empty((3, columns), np.int64),
+    n_rows, columns = 9, 14
+    pool = prediction.Pool(
+        rng.integers(-(1 << 20), 1 << 20, 4000).astype(np.int32),
+        rng.integers(-3, 4, 4000).astype(np.int8),
+    )
+    places = prediction.Places(
+        rng.integers(0, 2000, 13), rng.integers(columns, 60, 13), np.zeros(13, np.int64)
+    )
+    weights = rng.integers(-500, 500, 17).astype(np.int32)
+    field = rng.integers(-1000, 1000, (1, 2 * n_rows, 2 * columns)).astype(np.int32)
+    marks = rng.integers(-3, 4, field.shape).astype(np.int8)
+    known = references.References(
+        1, field, field[:0], marks, marks[:0],
+        references.stencil(n_rows, 1, 2, 2 * n_rows, around=False),
+        references.stencil(columns, 1, 2, 2 * columns, around=around), diagonal,
     )  # fmt: skip
-    where = offsets[:, None, None] + steps[:, None, None] * np.arange(rows)[:, None]
-    near = pool[where + np.arange(columns)].astype(np.int64)
-    base = (near[:4].sum(axis=0) + 2) >> 2
-    features = np.concatenate([near - base, of_reference[:, 0]])
-    sums = np.einsum("krc,rk->rc", features, weights[band_of].astype(np.int64))
-    assert (predicted[0] == base + ((sums + 256) >> 9)).all()
-    steps_there = marks[where + np.arange(columns)].astype(np.int64)
-    assert (sizes[0, 0] == np.abs(near[:4] - base).sum(axis=0)).all()
-    assert (sizes[2, 0] == np.abs(steps_there[:4]).sum(axis=0)).all()
-    assert (sizes[3, 0] == np.abs(steps_there[4:]).sum(axis=0)).all()
-    assert (sizes[4, 0] == 4 + np.sign(steps_there[:4]).sum(axis=0)).all()
+    rows = prediction.Rows.of(columns, 1)
+    padded = np.pad(field[0], 1, mode="edge")
+    if around:
+        padded[:, 0], padded[:, -1] = padded[:, -2], padded[:, 1]
+    # The point, its neighbours, and the four nearest of the pass, which are neighbours, too.
+    sides = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]
+    corners = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    at = {s: padded[2 + s[0] :: 2, 2 + s[1] :: 2][:n_rows, :columns] for s in sides + corners}
+    middle = (sum(at[s].astype(np.int64) for s in (corners if diagonal else sides[1:])) + 2) >> 2
+    for i in range(n_rows):
+        prediction.predict_row(pool, places, weights, known, 0, i, rows)
+        where = (places.offsets + i * places.steps)[:12, None] + np.arange(columns)
+        near = pool.values[where].astype(np.int64)
+        base = (near[:4].sum(axis=0) + 2) >> 2
+        features = np.concatenate([near - base, [at[s][i] - middle[i] for s in sides]])
+        assert (rows.predicted == base + ((weights.astype(np.int64) @ features + 256) >> 9)).all()
+        steps_there = pool.marks[where].astype(np.int64)
+        assert (rows.spread == np.abs(near[:4] - base).sum(axis=0)).all()
+        assert (rows.near == np.abs(steps_there[:4]).sum(axis=0)).all()
+        assert (rows.far == np.abs(steps_there[4:]).sum(axis=0)).all()
+        assert (rows.signs == 4 + np.sign(steps_there[:4]).sum(axis=0)).all()
+        assert (rows.apart == np.abs(at[0, 0][i] - middle[i])).all()
 
 
 @given(st.integers(1, 3), sides, sides, st.floats(0, 1), st.integers(0, 9))

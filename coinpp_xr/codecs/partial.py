@@ -83,7 +83,7 @@ async def _decode_fields(
         return b""
 
     def keep(number: int, unit: Any) -> None:
-        fields = sum(field.values.nbytes + field.marks.nbytes for field in unit[1])
+        fields = unit[1].values.nbytes + unit[1].marks.nbytes
         recently_decoded.keep((chunk, number), unit, fields + _BYTES_OF_CODER * len(unit[0]))
 
     return reader.decode(part, items, known=known, keep=keep).reshape(shape)

@@ -27,11 +27,11 @@ def band_count(cells: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A field as its decoder sees it.
+    """Fields as their decoder sees them.
 
     Parameters
     ----------
-    values : int32 array, shape (n_lat, n_lon)
+    values : int32 array, shape (items, n_lat, n_lon)
         In 1/64 of a step.
     marks : int8 array of the same shape
         Steps from the prediction, clipped.

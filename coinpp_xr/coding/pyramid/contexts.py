@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.prediction import UNIT_BITS
+from coinpp_xr.coding.pyramid.prediction import (
+    BEFORE,
+    N_NEIGHBOURS,
+    UNIT_BITS,
+    predict_row,
+    quantise_row,
+)
 from coinpp_xr.coding.pyramid.range_coder import (
     BROKEN,
     BYTES_PER_VALUE,
@@ -29,7 +35,7 @@ from coinpp_xr.coding.pyramid.range_coder import (
     put_back,
     rates,
 )
-from coinpp_xr.compiled import compiled
+from coinpp_xr.compiled import compiled, inlined
 from coinpp_xr.mixing import ONE, squash_table, stretch_table
 
 Int32 = npt.NDArray[np.int32]
@@ -118,11 +124,14 @@ class State(NamedTuple):
     weights : int32 array, shape (nodes · classes + nodes · contexts, tables)
     sure : int32 array
         Chances of zeros where hardly anything else is expected.
+    plain : int32 array
+        Of all other decisions where nothing is mixed.
     """
 
     chances: Int32
     weights: Int32
     sure: Int32
+    plain: Int32
 
 
 def new_state() -> State:
@@ -130,6 +139,7 @@ def new_state() -> State:
         even_chances(_TABLES * _NODES * _CONTEXTS).reshape(_TABLES, -1),
         np.full((_NODES * (_CLASSES + _CONTEXTS), _TABLES), int(0.4 * ONE), np.int32),
         even_chances(_SURE_CLASSES * 64),
+        even_chances(_NODES << 10),
     )
 
 
@@ -203,6 +213,28 @@ def _sign(value: Any) -> Any:
     return 1 + (value > 0) - (value < 0)
 
 
+@inlined
+def _decision(
+    buffer: Any,
+    r: Any,
+    yes: Any,
+    state: Any,
+    tables: Any,
+    plainly: Any,
+    node: Any,
+    plain: Any,
+    by_class: Any,
+    by_near: Any,
+    contexts: Any,
+) -> Any:
+    """A decision by one context, or by all."""
+    if plainly:
+        yes, r = by_one_context(buffer, r, yes, state.plain, (node << 10) + plain, tables.rate)
+    else:
+        yes, r = _decide(buffer, r, yes, state, tables, node, by_class, by_near, contexts)
+    return yes, r
+
+
 @compiled
 def code_rows(
     buffer: Any,
@@ -213,13 +245,18 @@ def code_rows(
     first: Any,
     start: Any,
     last: Any,
-    numbers: Any,
+    pool: Any,
+    places: Any,
+    weights: Any,
+    references: Any,
+    which: Any,
+    target: Any,
     valid: Any,
-    sizes: Any,
-    reference_sizes: Any,
+    numbers: Any,
     coefficients: Any,
+    rows: Any,
 ) -> Any:
-    """Numbers of rows first … last of all fields of a pass ↔ bits.
+    """Rows first … last of all fields of a pass ↔ bits; both fill the pass's phase of the pool.
 
     Parameters
     ----------
@@ -231,14 +268,10 @@ def code_rows(
         Classes of expected size below this are coded by one context.
     first, start, last : int
         Rows of every field; where to begin, counted through all fields.
-    numbers : int32 array, shape (items, rows, columns)
-        In or out.
-    valid : bool array, shape (items, rows, columns)
-        Or of no items, where all are.
-    sizes : int32 array, shape (5, items, rows, columns)
-        Of :func:`predict_rows`.
-    reference_sizes : int32 array, shape (2, items, rows, columns)
-        Steps in reference fields, and how far those are apart; of no items without references.
+    pool, places, weights, references, which, target, valid, rows :
+        Of :mod:`prediction <coinpp_xr.coding.pyramid.prediction>`; a decoder has no target.
+    numbers : int32 array, shape (items, rows, 2 + columns + 1)
+        Steps from predictions, between zeros.
     coefficients : int64 array, shape (8,)
         What a magnitude is expected from.
 
@@ -247,12 +280,17 @@ def code_rows(
     int
         Where the buffer was full, counted as ``start`` is, or the number of all rows.
     """
-    items, rows, columns = numbers.shape
-    has_references = reference_sizes.shape[1] > 0
-    all_valid = valid.shape[0] == 0
+    items, n_rows, _ = numbers.shape
+    columns = len(rows.base)
+    has_references = references.number > 0
     k0, k1, k2, k3 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
     k4, k5, k6, k7 = coefficients[4], coefficients[5], coefficients[6], coefficients[7]
     size_class, size_kind, rate = tables.size_class, tables.size_kind, tables.rate
+    plainly = quick >= _CLASSES
+    spread, away, expected = rows.spread, rows.away, rows.size
+    nears, fars, signs = rows.near, rows.far, rows.signs
+    # Slices, because an index that might be negative is looked at twice.
+    none = rows.nothing
     r = opened(registers)
     decoding = registers[DECODING] != 0
     broken = False
@@ -267,43 +305,43 @@ def code_rows(
             break
         item, i = at // count, first + at % count
         at += 1
-        band = (i * _ROW_BANDS) // rows
-        here, above, second = (
-            numbers[item, i],
-            numbers[item, at_least(i - 1, 0)],
-            numbers[item, at_least(i - 2, 0)],
-        )
-        has_above, has_second = i > first, i > first + 1
-        spread, away = sizes[0, item, i], sizes[1, item, i]
-        nears, fars, signs = sizes[2, item, i], sizes[3, item, i], sizes[4, item, i]
+        band = (i * _ROW_BANDS) // n_rows
+        west2 = numbers[item, i]
+        west, here = west2[1:], west2[BEFORE : BEFORE + columns]
+        above = numbers[item, at_least(i - 1, 0)] if i > first else none
+        north_west, north, north_east = above[BEFORE - 1 :], above[BEFORE:], above[BEFORE + 1 :]
+        second = numbers[item, at_least(i - 2, 0)] if i > first + 1 else none
+        north2 = second[BEFORE:]
+        weights_here = weights[i * weights.shape[0] // n_rows]
+        predict_row(pool, places, weights_here, references, item, i, rows)
+        if not decoding:
+            quantise_row(target, valid, which, item, i, rows, here)
         for j in range(columns):
-            if not all_valid and not valid[item, i, j]:
+            expected[j] = (
+                k0 + k1 * np.int64(spread[j]) + k2 * abs(np.int64(away[j]))
+                + ((k3 * np.int64(nears[j]) + k4 * np.int64(fars[j])) << UNIT_BITS)
+            )  # fmt: skip
+        if has_references:
+            for j in range(columns):
+                expected[j] += ((k6 * np.int64(rows.past[j])) << UNIT_BITS) + k7 * np.int64(
+                    rows.apart[j]
+                )
+        y = which[0] + i * which[2]
+        for j in range(columns):
+            if valid.shape[0] > 0 and not valid[item, y, which[1] + j * which[2]]:
                 here[j] = 0
                 continue
-            w = n = ne = nw = around = np.int64(0)
-            if j > 0:
-                w = np.int64(here[j - 1])
-                if j > 1:
-                    around += abs(np.int64(here[j - 2]))
-            if has_above:
-                n = np.int64(above[j])
-                if j > 0:
-                    nw = np.int64(above[j - 1])
-                if j + 1 < columns:
-                    ne = np.int64(above[j + 1])
-                if has_second:
-                    around += abs(np.int64(second[j]))
+            w, n, ne, nw = (
+                np.int64(west[j]),
+                np.int64(north[j]),
+                np.int64(north_east[j]),
+                np.int64(north_west[j]),
+            )
             aw, an, beside = abs(w), abs(n), abs(ne) + abs(nw)
-            around += 2 * (aw + an) + beside
+            around = 2 * (aw + an) + beside + abs(np.int64(west2[j])) + abs(np.int64(north2[j]))
+            near, far = np.int64(nears[j]), np.int64(fars[j])
+            size = expected[j] + ((k5 * around) << UNIT_BITS)
             # Damaged streams lead to sums that overflow.
-            gap, lean = at_least(np.int64(spread[j]), 0), np.int64(away[j])
-            aside, near, far = abs(lean), np.int64(nears[j]), np.int64(fars[j])
-            size = k0 + k1 * gap + k2 * aside + ((k3 * near + k4 * far + k5 * around) << UNIT_BITS)
-            past = apart = np.int64(0)
-            if has_references:
-                past = at_least(np.int64(reference_sizes[0, item, i, j]), 0)
-                apart = at_least(np.int64(reference_sizes[1, item, i, j]), 0)
-                size += ((k6 * past) << UNIT_BITS) + k7 * apart
             size = at_most(at_least(size >> COEFFICIENT_BITS, 0), _LARGEST_SIZE - 1)
             c = np.int64(size_class[size])
             value = np.int64(here[j])
@@ -319,10 +357,16 @@ def code_rows(
                 if zero:
                     here[j] = 0
                     continue
+            gap, lean = at_least(np.int64(spread[j]), 0), np.int64(away[j])
+            aside = abs(lean)
             near_far = at_most(near, 7) * 8 + at_most(far >> 1, 7)
             kind_of_gap = np.int64(size_kind[at_most(gap, _LARGEST_SIZE - 1)])
             kind_of_lean = np.int64(size_kind[at_most(aside, _LARGEST_SIZE - 1)])
             if has_references:
+                past, apart = (
+                    at_least(np.int64(rows.past[j]), 0),
+                    at_least(np.int64(rows.apart[j]), 0),
+                )
                 kind_of_apart = np.int64(size_kind[at_most(apart, _LARGEST_SIZE - 1)])
                 elsewhere = at_most(past, 7) * 8 + at_most(kind_of_apart >> 1, 7)
             else:
@@ -335,6 +379,7 @@ def code_rows(
                 kind_of_lean + 32 * (near > 0),
                 elsewhere,
             )
+            plain = c * 16 + at_most(aw + an, 3) * 4 + at_most(near, 3)
             if c >= quick:
                 zero, r = _decide(
                     buffer, r, value == 0, state, tables, _ZERO, c, near_far, contexts
@@ -351,24 +396,26 @@ def code_rows(
                 up * 32 + kind_of_lean,
                 band * 4 + up,
             )
-            negative, r = _decide(
-                buffer, r, value < 0, state, tables, _NEGATIVE, c, near_far, of_signs
-            )
+            negative, r = _decision(
+                buffer, r, value < 0, state, tables, plainly, _NEGATIVE,
+                (_sign(w) * 3 + _sign(n)) * 16 + np.int64(signs[j]), c, near_far, of_signs,
+            )  # fmt: skip
             magnitude = abs(value) - 1
             low = at_least(c - _FIRST_LOW_CLASS, 0) // _CLASSES_PER_OCTAVE
             top, t, more = magnitude >> low, np.int64(0), True
             while more and t < _UNARY:
-                more, r = _decide(
-                    buffer, r, top > t, state, tables, _MORE + t, c, near_far, contexts
-                )
+                more, r = _decision(
+                    buffer, r, top > t, state, tables, plainly, _MORE + t, plain,
+                    c, near_far, contexts,
+                )  # fmt: skip
                 t += more
             if more:
                 # What is left by an exponential Golomb code.
                 rest, exponent = top - t + 1, np.int64(0)
                 while more:
-                    more, r = _decide(
-                        buffer, r, (rest >> (exponent + 1)) > 0, state, tables,
-                        _EXPONENT + at_most(exponent, 2), c, near_far, contexts,
+                    more, r = _decision(
+                        buffer, r, (rest >> (exponent + 1)) > 0, state, tables, plainly,
+                        _EXPONENT + at_most(exponent, 2), plain, c, near_far, contexts,
                     )  # fmt: skip
                     exponent += more
                     if exponent > _LARGEST_EXPONENT:
@@ -382,15 +429,23 @@ def code_rows(
             for b in range(low - 1, -1, -1):
                 bit = ((magnitude >> b) & 1) == 1
                 if b > low - 3:
-                    bit, r = _decide(
-                        buffer, r, bit, state, tables, _LOW + low - 1 - b, c, near_far, contexts
-                    )
+                    bit, r = _decision(
+                        buffer, r, bit, state, tables, plainly, _LOW + low - 1 - b, plain,
+                        c, near_far, contexts,
+                    )  # fmt: skip
                 else:
                     bit, r = code_bit(buffer, r, bit, ONE // 2)
                 t = 2 * t + bit
             if t >= 1 << _LARGEST_EXPONENT:
                 broken, t = True, np.int64(0)
             here[j] = -1 - t if negative else 1 + t
+        o = places.offsets[N_NEIGHBOURS] + item * places.strides[N_NEIGHBOURS]
+        o += i * places.steps[N_NEIGHBOURS]
+        values, marks = pool.values[o : o + columns], pool.marks[o : o + columns]
+        predicted = rows.predicted
+        for j in range(columns):
+            values[j] = predicted[j] + (here[j] << UNIT_BITS)
+            marks[j] = at_most(at_least(here[j], -127), 127)
     put_back(registers, r)
     if broken:
         registers[BROKEN] = 1

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from math import log, sqrt
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.contexts import COEFFICIENT_BITS, LARGEST_COEFFICIENT
-from coinpp_xr.coding.pyramid.prediction import LARGEST_WEIGHT, WEIGHT_BITS
+from coinpp_xr.coding.pyramid.contexts import COEFFICIENT_BITS, LARGEST_COEFFICIENT, N_COEFFICIENTS
+from coinpp_xr.coding.pyramid.prediction import (
+    BEFORE,
+    LARGEST_WEIGHT,
+    N_NEIGHBOURS,
+    UNIT_BITS,
+    WEIGHT_BITS,
+)
+from coinpp_xr.coding.pyramid.references import N_FEATURES
+from coinpp_xr.coding.pyramid.sampling import Sample
+from coinpp_xr.compiled import compiled
 
 Float64 = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
 
 BAND_COUNTS = (1, 2, 4, 8)
 _FEWEST_ROWS = 3
 # Bits that a weight takes in the payload, about.
 _BITS_PER_WEIGHT = 6.0
 _RIDGE = 5e-5
+_UNIT = 1 << UNIT_BITS
 
 
-def fit_weights(
-    features: Float64, target: Float64, rows: Int, n_rows: int, scale: float
-) -> npt.NDArray[np.int32] | None:
+def fit_weights(sample: Sample, n_rows: int, scale: float) -> Int32 | None:
     """Least squares in as many bands of rows as pay for their weights.
 
     Parameters
     ----------
-    features : float64 array, shape (points, features)
-        Differences from the mean of the four nearest.
-    target : float64 array, shape (points,)
-    rows : int64 array, shape (points,)
-        Row of every point, of ``n_rows``; they ascend.
+    sample : Sample
+    n_rows : int
     scale : float
         Points that are to be coded, for each of the sample.
 
@@ -40,34 +47,81 @@ def fit_weights(
     int32 array, shape (bands, features), or None
         None where standard weights do as well.
     """
+    points, count = sample.features.shape
+    enough = [c for c in BAND_COUNTS if n_rows >= _FEWEST_ROWS * c and points >= 4 * count * c]
+    if not enough:
+        return None
+    finest = enough[-1]
+    row = sample.places[1]
+    edges = np.searchsorted(row * finest // n_rows, np.arange(finest + 1))
+    products, sides = np.zeros((finest, count, count)), np.zeros((finest, count))
+    _add_products(sample.features, sample.target, edges, products, sides)
+    each = [(products, sides)]
+    for _ in enough[1:]:  # from the finest to one band
+        products, sides = products[::2] + products[1::2], sides[::2] + sides[1::2]
+        each.insert(0, (products, sides))
+    solved = _solve(np.concatenate([p for p, _ in each]), np.concatenate([s for _, s in each]))
+    # Standard weights first, then those of one band, of two, …
+    choices = np.concatenate([standard_weights(count)[None], solved])
+    bits = np.zeros(1 + len(enough))
+    _add_bits(sample.features, sample.target, edges, choices / 2.0**WEIGHT_BITS, bits)
+    costs = scale * bits
+    costs[1:] += [_BITS_PER_WEIGHT * c * count for c in enough]
+    best = int(costs.argmin())
+    if best == 0:
+        return None
+    # One band, two bands and so on are one behind the other.
+    bands = enough[best - 1]
+    return choices[bands : 2 * bands]
+
+
+@compiled
+def _add_products(features: Float64, target: Any, edges: Any, products: Any, sides: Any) -> None:
+    """Sums of weighted products of features, and of features and target, in every part."""
     count = features.shape[1]
-    if len(target) == 0:
-        return None
-    # Errors grow with what surrounds a point: rough places count for less.
-    weighted = features / (np.abs(features[:, :4]).mean(axis=1, keepdims=True) + 16)
-    finest = [c for c in BAND_COUNTS if n_rows >= _FEWEST_ROWS * c and len(target) >= 4 * count * c]
-    if not finest:
-        return None
-    edges = np.searchsorted(rows * finest[-1] // n_rows, np.arange(finest[-1] + 1))
-    parts = [slice(a, b) for a, b in pairwise(edges)]
-    products = np.array([weighted[part].T @ features[part] for part in parts])
-    sides = np.array([weighted[part].T @ target[part] for part in parts])
-    best: npt.NDArray[np.int32] | None = None
-    standard = standard_weights(count) / 2.0**WEIGHT_BITS
-    least = scale * estimated_bits(target - features @ standard)
-    for number in finest:
-        sums = products.reshape(number, -1, count, count).sum(axis=1)
-        fitted = _solve(sums, sides.reshape(number, -1, count).sum(axis=1))
-        each = np.repeat(fitted / 2.0**WEIGHT_BITS, finest[-1] // number, axis=0)
-        bits = _BITS_PER_WEIGHT * fitted.size
-        for part, own in zip(parts, each, strict=True):
-            bits += scale * estimated_bits(target[part] - features[part] @ own)
-        if bits < least:
-            best, least = fitted, bits
-    return best
+    for part in range(len(edges) - 1):
+        side = sides[part]
+        for n in range(edges[part], edges[part + 1]):
+            f = features[n]
+            # Errors grow with what surrounds a point: rough places count for less.
+            weight = 1 / ((abs(f[0]) + abs(f[1]) + abs(f[2]) + abs(f[3])) / 4 + 16)
+            for k in range(count):
+                row, factor = products[part, k], weight * f[k]
+                for m in range(count):
+                    row[m] += factor * f[m]
+                side[k] += factor * target[n]
 
 
-def _solve(products: Float64, sides: Float64) -> npt.NDArray[np.int32]:
+@compiled
+def _add_bits(features: Float64, target: Any, edges: Any, choices: Any, bits: Any) -> None:
+    """A smooth guess at the bits that errors take, for every number of bands.
+
+    0.72 · ln(1 + (error / 32)²), where errors are in 1/64 of a step. Logarithms are taken of
+    products.
+    """
+    parts, count = len(edges) - 1, features.shape[1]
+    for choice in range(len(bits)):
+        bands = 1 << (choice - 1) if choice > 0 else 1
+        for part in range(parts):
+            weights = choices[0] if choice == 0 else choices[bands + part * bands // parts]
+            product, total = 1.0, 0.0
+            for n in range(edges[part], edges[part + 1]):
+                f = features[n]
+                even, odd = target[n], 0.0
+                for k in range(0, count - 1, 2):
+                    even -= weights[k] * f[k]
+                    odd -= weights[k + 1] * f[k + 1]
+                if count % 2:
+                    even -= weights[count - 1] * f[count - 1]
+                error = (even + odd) / 32
+                product *= 1 + error * error
+                if product > 1e200:
+                    total += log(product)
+                    product = 1.0
+            bits[choice] += 0.72 * (total + log(product))
+
+
+def _solve(products: Float64, sides: Float64) -> Int32:
     """Least-squares solutions, shape (bands, features), in 1/512."""
     count = sides.shape[1]
     traces = np.trace(products, axis1=1, axis2=2)
@@ -77,39 +131,37 @@ def _solve(products: Float64, sides: Float64) -> npt.NDArray[np.int32]:
     return np.asarray(np.nan_to_num(scaled).astype(np.int32))
 
 
-def standard_weights(count: int) -> npt.NDArray[np.int32]:
+def standard_weights(count: int) -> Int32:
     """What interpolation by cubics would do, and nothing of references."""
     weights = np.zeros(count, np.int32)
     weights[4:12] = -(1 << WEIGHT_BITS) // 32
     return weights
 
 
-def estimated_bits(error: Float64) -> float:
-    """A smooth guess at the bits of errors, in 1/64 of a step."""
-    return float(0.72 * np.log1p((error / 32) ** 2).sum())
-
-
-def fit_coefficients(features: Float64, errors: Float64) -> Int:
+def fit_coefficients(sample: Sample, weights: Int32, numbers: Int32) -> Int:
     """What the size of an error is expected to be: a combination of features, none negative.
 
     Parameters
     ----------
-    features : float64 array, shape (points, 8)
-        In 1/64 of a step.
-    errors : float64 array, shape (points,)
-        Absolute.
+    sample : Sample
+    weights : int32 array, shape (bands, features)
+        Of predictions.
+    numbers : int32 array, shape (items, rows, 2 + columns + 1)
+        Steps of the pass.
     """
-    result = np.zeros(features.shape[1], np.int64)
-    kept = np.flatnonzero(features.any(axis=0))
-    usual = features[:, 1] / 4 + features[:, 3] / 8 + features[:, 5] / 8 + 16
-    weights = usual**-1.5
+    products, sides = np.zeros((N_COEFFICIENTS, N_COEFFICIENTS)), np.zeros(N_COEFFICIENTS)
+    _add_sizes(
+        sample.features, sample.target, sample.steps, sample.places, weights, numbers,
+        np.empty(N_COEFFICIENTS), products, sides,
+    )  # fmt: skip
+    result = np.zeros(N_COEFFICIENTS, np.int64)
+    kept = np.flatnonzero(np.diag(products))
     solution: Float64 = np.zeros(0)
     while len(kept):
-        some = features[:, kept]
-        products = (some * weights[:, None]).T @ some
-        products[np.diag_indices(len(kept))] *= 1 + 1e-6
-        products[np.diag_indices(len(kept))] += 1e-9
-        solution = np.asarray(np.linalg.solve(products, (some * weights[:, None]).T @ errors))
+        some = products[np.ix_(kept, kept)]
+        some[np.diag_indices(len(kept))] *= 1 + 1e-6
+        some[np.diag_indices(len(kept))] += 1e-9
+        solution = np.asarray(np.linalg.solve(some, sides[kept]))
         if (solution >= 0).all():
             break
         kept = kept[solution >= 0]
@@ -117,3 +169,55 @@ def fit_coefficients(features: Float64, errors: Float64) -> Int:
         scaled = np.rint(np.clip(solution * 2.0**COEFFICIENT_BITS, 0, LARGEST_COEFFICIENT))
         result[kept] = np.nan_to_num(scaled).astype(np.int64)
     return result
+
+
+@compiled
+def _add_sizes(
+    features: Float64,
+    target: Any,
+    steps: Any,
+    places: Any,
+    weights: Any,
+    numbers: Any,
+    x: Any,
+    products: Any,
+    sides: Any,
+) -> None:
+    """Sums of weighted products of what the size of errors depends on, and with that size."""
+    count, bands, rows = features.shape[1], weights.shape[0], numbers.shape[1]
+    for n in range(features.shape[0]):
+        f = features[n]
+        item, i, j = places[0, n], places[1, n], places[2, n] + BEFORE
+        weight = weights[i * bands // rows]
+        total = 0.0
+        for k in range(count):
+            total += weight[k] * f[k]
+        away = np.rint(total / (1 << WEIGHT_BITS))
+        here = numbers[item, i]
+        around = 2 * abs(np.int64(here[j - 1])) + abs(np.int64(here[j - 2]))
+        if i > 0:
+            above = numbers[item, i - 1]
+            around += 2 * abs(np.int64(above[j])) + abs(np.int64(above[j - 1]))
+            around += abs(np.int64(above[j + 1]))
+        if i > 1:
+            around += abs(np.int64(numbers[item, i - 2, j]))
+        x[0] = 1
+        x[1] = abs(f[0]) + abs(f[1]) + abs(f[2]) + abs(f[3])
+        x[2] = abs(away)
+        x[3] = _UNIT * steps[n, 0]
+        x[4] = _UNIT * steps[n, 1]
+        x[5] = _UNIT * around
+        x[6] = _UNIT * steps[n, 2]
+        x[7] = 0
+        if count > N_NEIGHBOURS:
+            x[7] = abs(f[N_NEIGHBOURS])
+        if count > N_NEIGHBOURS + N_FEATURES:
+            x[7] = abs(f[N_NEIGHBOURS] - f[N_NEIGHBOURS + N_FEATURES])
+        usual = x[1] / 4 + x[3] / 8 + x[5] / 8 + 16
+        share = 1 / (usual * sqrt(usual))
+        error = abs(target[n] - away)
+        for k in range(len(x)):
+            factor = share * x[k]
+            for m in range(len(x)):
+                products[k, m] += factor * x[m]
+            sides[k] += factor * error

@@ -20,9 +20,6 @@ MOST_ANCHORS = 6
 # Cells around every phase; no neighbour is further away.
 PAD = 2
 
-# Of which the first four surround the point at equal distance: predictions start from their mean.
-N_NEIGHBOURS = 12
-
 
 @dataclass(frozen=True)
 class Pass:
@@ -79,23 +76,13 @@ def level_count(shape: tuple[int, int]) -> int:
     return count
 
 
-def phase(field: npt.NDArray[Any], level: int, row: int, column: int) -> npt.NDArray[Any]:
-    """Points of a phase of spacing 2^(level + 1), as a view; rows and columns are the last axes."""
-    h = 1 << level
-    return field[..., row * h :: 2 * h, column * h :: 2 * h]
-
-
-def interleave(coarse: npt.NDArray[Any], passes: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Four phases as one grid."""
-    centres, along_rows, along_columns = passes
-    rows = coarse.shape[-2] + along_columns.shape[-2]
-    columns = coarse.shape[-1] + along_rows.shape[-1]
-    finer = np.empty((*coarse.shape[:-2], rows, columns), coarse.dtype)
+def interleave(finer: npt.NDArray[Any], phases: list[npt.NDArray[Any]]) -> None:
+    """Fill a grid with its four phases: the coarser grid, and the points of three passes."""
+    coarse, centres, along_rows, along_columns = phases
     finer[..., ::2, ::2] = coarse
     finer[..., 1::2, 1::2] = centres
     finer[..., ::2, 1::2] = along_rows
     finer[..., 1::2, ::2] = along_columns
-    return finer
 
 
 def padded_size(shape: tuple[int, ...]) -> int:
@@ -103,20 +90,15 @@ def padded_size(shape: tuple[int, ...]) -> int:
     return shape[0] * (shape[1] + 2 * PAD) * (shape[2] + 2 * PAD)
 
 
-def pad_into(out: npt.NDArray[Any], values: npt.NDArray[Any], *, around: bool) -> None:
-    """Fill ``out`` of :func:`padded_size` with a phase and what surrounds it."""
-    items, rows, columns = values.shape
-    room = out.reshape(items, rows + 2 * PAD, columns + 2 * PAD)
+def pad(room: npt.NDArray[Any], *, around: bool) -> None:
+    """Fill what surrounds a phase in ``room``, shape (items, 2 + rows + 2, 2 + columns + 2)."""
+    rows, columns = room.shape[1] - 2 * PAD, room.shape[2] - 2 * PAD
     if rows == 0 or columns == 0:
         room[:] = 0
         return
-    room[:, PAD:-PAD, PAD:-PAD] = values
     for k in range(PAD):
-        if around:
-            west, east = values[:, :, (k - PAD) % columns], values[:, :, k % columns]
-        else:
-            west, east = values[:, :, 0], values[:, :, -1]
-        room[:, PAD:-PAD, k] = west
-        room[:, PAD:-PAD, PAD + columns + k] = east
+        west, east = ((k - PAD) % columns, k % columns) if around else (0, columns - 1)
+        room[:, PAD:-PAD, k] = room[:, PAD:-PAD, PAD + west]
+        room[:, PAD:-PAD, PAD + columns + k] = room[:, PAD:-PAD, PAD + east]
     room[:, :PAD] = room[:, PAD : PAD + 1]
     room[:, PAD + rows :] = room[:, PAD + rows - 1 : PAD + rows]

@@ -14,8 +14,9 @@ from coinpp_xr.coding.pyramid import prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.contexts import LARGEST_COEFFICIENT, N_COEFFICIENTS
 from coinpp_xr.coding.pyramid.fitting import standard_weights
-from coinpp_xr.coding.pyramid.levels import N_NEIGHBOURS, PASSES, level_count
-from coinpp_xr.coding.pyramid.points import N_FEATURES_OF_REFERENCE
+from coinpp_xr.coding.pyramid.levels import PASSES, level_count
+from coinpp_xr.coding.pyramid.prediction import N_NEIGHBOURS
+from coinpp_xr.coding.pyramid.references import N_FEATURES
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.errors import CorruptPayloadError
 
@@ -105,4 +106,4 @@ def _kinds(units: list[Unit]) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
     """All kinds of units, and the standard weights of each."""
     for kind, group in groupby(units, lambda unit: unit.kind):
         references = next(group).n_references
-        yield kind, standard_weights(N_NEIGHBOURS + N_FEATURES_OF_REFERENCE * references)
+        yield kind, standard_weights(N_NEIGHBOURS + N_FEATURES * references)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,251 +12,205 @@ import numpy.typing as npt
 from coinpp_xr.coding.pyramid import contexts, prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
 from coinpp_xr.coding.pyramid.fitting import fit_coefficients, fit_weights, standard_weights
-from coinpp_xr.coding.pyramid.levels import (
-    N_NEIGHBOURS,
-    PAD,
-    PASSES,
-    Pass,
-    pad_into,
-    padded_size,
-    phase,
-)
-from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, pad, padded_size
+from coinpp_xr.coding.pyramid.prediction import BEFORE, BEHIND, N_NEIGHBOURS, Places, Pool, Rows
+from coinpp_xr.coding.pyramid.references import N_FEATURES, References, stencil
+from coinpp_xr.coding.pyramid.sampling import Sample
+from coinpp_xr.parallel import map_compiled
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-# Of every pass, points that parameters are fitted to.
-_SAMPLE = 16_000
-N_FEATURES_OF_REFERENCE = 5
-_UNIT = 1 << prediction.UNIT_BITS
+# Of every pass, points that parameters are fitted to: one of so many, but not fewer or more.
+_SAMPLED, _FEWEST, _MOST = 8, 8_000, 24_000
+# Passes of fewer points are not worth a second thread.
+_WORTH_A_THREAD = 8_000
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of the fields of a unit before they are coded.
+
+    Parameters
+    ----------
+    fields : list of Decoded
+        Those that all of them refer to, each for all items: none, one or two.
+    valid : bool array, shape (items, n_lat, n_lon)
+        Of no items, where all cells count.
+    target : float64 array, shape (items, n_lat, n_lon), or None
+        For an encoder, in 1/64 of a step.
+    copies : float
+        How many times as many fields will use parameters that are fitted here.
+    """
+
+    fields: list[Decoded]
+    valid: Bool
+    target: Float64 | None = None
+    copies: float = 1.0
 
 
 class Level:
-    """The three passes of a level, and what they look at."""
+    """The grid of one spacing, as four phases: the coarser grid, and the points of three passes."""
 
     def __init__(
-        self,
-        shape: tuple[int, int],
-        level: int,
-        coarse: Int32,
-        marks: Int8,
-        references: list[list[Decoded]],
-        valid: Bool | None,
-        *,
-        around: bool,
-        quick: int,
+        self, shape: tuple[int, int], level: int, n_items: int, *, around: bool, quick: int
     ) -> None:
-        self.spacing = 1 << level
-        self.around, self.quick = around, quick
-        self._level = level
-        self._references, self._valid = references, valid
-        n_items = len(coarse)
+        self._shape, self.level, self._around, self._quick = shape, level, around, quick
         n_lat, n_lon = (-(-side // (1 << level)) for side in shape)
         self._shapes = [
             (n_items, (n_lat + 1 - row) // 2, (n_lon + 1 - column) // 2)
             for row, column in ((0, 0), *((p.row, p.column) for p in PASSES))
         ]
-        sizes = [padded_size(shape) for shape in self._shapes[:3]]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
-        self._pool = np.empty(self._starts[-1], np.int32)
-        self._pool_of_marks = np.empty(self._starts[-1], np.int8)
-        self.values: list[Int32] = []
-        self.marks: list[Int8] = []
-        self._add(0, coarse, marks)
+        self._starts = np.concatenate([[0], np.cumsum([padded_size(s) for s in self._shapes])])
+        size = int(self._starts[-1])
+        self._pool = Pool(np.empty(size, np.int32), np.empty(size, np.int8))
 
-    def _add(self, source: int, values: Int32, marks: Int8) -> None:
-        where = slice(self._starts[source], self._starts[source + 1])
-        pad_into(self._pool[where], values, around=self.around)
-        pad_into(self._pool_of_marks[where], marks, around=self.around)
+    def phase(self, number: int) -> tuple[Int32, Int8]:
+        """Values and marks of a phase, as views: 0 is the coarser grid, 1 to 3 are the passes."""
+        values, marks = (self._padded(array, number) for array in self._pool)
+        inside = slice(PAD, -PAD)
+        return values[:, inside, inside], marks[:, inside, inside]
+
+    def _padded(self, array: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
+        items, rows, columns = self._shapes[number]
+        part = array[self._starts[number] : self._starts[number + 1]]
+        return part.reshape(items, rows + 2 * PAD, columns + 2 * PAD)
+
+    def pad(self, number: int) -> None:
+        """What surrounds a phase, once that is filled."""
+        for array in self._pool:
+            pad(self._padded(array, number), around=self._around)
 
     def code(
         self,
-        which: Pass,
         number: int,
         coders: list[Coder],
         parameters: dict[tuple[int, int], PassParameters],
-        wanted: Callable[[int, int, int], Float64] | None,
-        copies: float,
+        known: Known,
     ) -> None:
-        shape = self._shapes[number + 1]
-        values, marks = np.zeros(shape, np.int32), np.zeros(shape, np.int8)
-        if 0 not in shape:
-            pass_ = _Points(self, which, shape)
-            target = (
-                None
-                if wanted is None
-                else wanted(which.row << self._level, which.column << self._level, 2 << self._level)
+        """Encode or decode the pass of a phase. An encoder adds parameters that are missing."""
+        shape, which = self._shapes[number], PASSES[number - 1]
+        if 0 in shape:
+            return
+        points = _Points(
+            self._pool,
+            self._places(which, number),
+            self._references(which, shape, known),
+            (which.row << self.level, which.column << self.level, 2 << self.level),
+            shape,
+            known,
+        )
+        key = (self.level, number - 1)
+        if key not in parameters:
+            parameters[key] = points.fit(len(coders), 2 if self._quick >= 48 else 1)
+        points.code(coders, parameters[key], self._quick)
+
+    def _places(self, which: Pass, number: int) -> Places:
+        padded = np.array([(s[1] + 2 * PAD, s[2] + 2 * PAD) for s in self._shapes])
+        source, down, right = np.vstack([which.neighbours, [number, 0, 0]]).T
+        steps = padded[source, 1]
+        return Places(
+            self._starts[source] + (PAD + down) * steps + PAD + right,
+            steps, padded[source, 0] * steps,
+        )  # fmt: skip
+
+    def _references(self, which: Pass, shape: tuple[int, ...], known: Known) -> References:
+        count = len(known.fields)
+        none = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
+        first, second = (*known.fields, none, none)[:2]
+        spacing = 2 << self.level
+        n_lat, n_lon = self._shape
+        if count:
+            rows = stencil(shape[1], which.row << self.level, spacing, n_lat, around=False)
+            columns = stencil(
+                shape[2], which.column << self.level, spacing, n_lon, around=self._around
             )
-            key = (self._level, number)
-            if target is not None and key not in parameters:
-                parameters[key] = pass_.fit(target, len(coders), copies)
-            pass_.code(coders, parameters[key], target, values, marks)
-        self.values.append(values)
-        self.marks.append(marks)
-        if number < 2:
-            self._add(number + 1, values, marks)
+        else:
+            rows = columns = np.empty((0, 0), np.int64)
+        return References(
+            count, first.values, second.values, first.marks, second.marks, rows, columns,
+            which.row == which.column,
+        )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
 class _Points:
     """The points of one pass."""
 
-    def __init__(self, level: Level, which: Pass, shape: tuple[int, ...]) -> None:
-        self._level, self._which, self._shape = level, which, shape
-        self._h = 1 << level._level
-        padded = np.array([(s[1] + 2 * PAD, s[2] + 2 * PAD) for s in level._shapes[:3]])
-        source, down, right = which.neighbours.T
-        self._steps = padded[source, 1].astype(np.int64)
-        self._strides = (padded[source, 0] * padded[source, 1]).astype(np.int64)
-        self._offsets = (level._starts[source] + (PAD + down) * self._steps + PAD + right).astype(
-            np.int64
-        )
-        valid = level._valid
-        self._valid: Bool = np.zeros((0, 0, 0), np.bool_)
-        if valid is not None:
-            self._valid = np.ascontiguousarray(phase(valid, level._level, which.row, which.column))
-        self._look_at_references()
-        self._predicted = np.empty(shape, np.int32)
-        self._sizes = np.empty((5, *shape), np.int32)
-        self._numbers = np.zeros(shape, np.int32)
-        self._is_predicted = False
+    pool: Pool
+    places: Places
+    references: References
+    which: tuple[int, int, int]
+    shape: tuple[int, ...]
+    known: Known
 
-    def _look_at_references(self) -> None:
-        level, which = self._level, self._which
-        references = level._references
-        count = len(references[0])
-        items, rows, columns = self._shape
-        n = N_FEATURES_OF_REFERENCE
-        self._features = np.empty((n * count, items, rows, columns), np.int32)
-        self._reference_sizes = np.zeros((2, items if count else 0, rows, columns), np.int32)
-        diagonal = which.row == which.column
+    def _bands(self, count: int) -> list[tuple[int, int]]:
+        rows = self.shape[1]
+        return [(rows * k // count, rows * (k + 1) // count) for k in range(count)]
 
-        def look(item: int) -> None:
-            old = self._reference_sizes[0, item]
-            for k, known in enumerate(references[item]):
-                features = np.empty((n, rows, columns), np.int32)
-                prediction.look_at_reference(
-                    known.values, known.marks, self._h, which.row, which.column, diagonal,
-                    level.around, features, old,
-                )  # fmt: skip
-                self._features[n * k : n * (k + 1), item] = features
+    def _numbers(self) -> Int32:
+        items, rows, columns = self.shape
+        return np.zeros((items, rows, BEFORE + columns + BEHIND), np.int32)
 
-        if count:
-            map_in_threads(look, range(items))
-            first = self._features[0]
-            apart = np.abs(first - self._features[n]) if count > 1 else np.abs(first)
-            self._reference_sizes[1] = apart
+    def _rows(self) -> Rows:
+        return Rows.of(self.shape[2], self.references.number)
 
-    def fit(self, target: Float64, n_bands: int, copies: float) -> PassParameters:
-        """Parameters for these points, by a sample of them; what they predict is kept."""
-        items, rows, columns = self._shape
-        every = max(1, target.size // _SAMPLE)
-        every += every % 2 == 0 and columns % 2 == 0  # not the same columns in all rows
-        sample = np.arange(every // 2, target.size, every)
-        if len(self._valid):
-            sample = sample[self._valid.reshape(-1)[sample]]
-        item, rest = np.divmod(sample, rows * columns)
-        row, column = np.divmod(rest, columns)
-        if items > 1:
-            by_row = np.argsort(row, kind="stable")
-            item, row, column = item[by_row], row[by_row], column[by_row]
-        flat = (item, row, column)
-        where = (
-            self._offsets + item[:, None] * self._strides + row[:, None] * self._steps
-            + column[:, None]
+    def _weights(self, parameters: PassParameters) -> Int32:
+        if parameters.weights is not None:
+            return parameters.weights
+        return standard_weights(N_NEIGHBOURS + N_FEATURES * self.references.number)[None]
+
+    def _map(self, function: Callable[[int], None], count: int) -> None:
+        if self.shape[0] * self.shape[1] * self.shape[2] < _WORTH_A_THREAD:
+            for number in range(count):
+                function(number)
+        else:
+            map_compiled(function, range(count))
+
+    def fit(self, n_bands: int, divisor: int) -> PassParameters:
+        """Parameters for these points, by a sample of them."""
+        target, valid = self.known.target, self.known.valid
+        assert target is not None
+        size = self.shape[0] * self.shape[1] * self.shape[2]
+        sample = Sample.of(
+            self.pool, self.places, self.references, target, valid, self.which, self.shape,
+            int(np.clip(size // _SAMPLED, _FEWEST, _MOST)) // divisor,
         )  # fmt: skip
-        near = self._level._pool[where].astype(np.int64)
-        base = (near[:, :4].sum(axis=1) + 2) >> 2
-        features = np.concatenate(
-            [near - base[:, None], self._features[:, item, row, column].T], axis=1
-        ).astype(np.float64)
-        scale = copies * target.size / max(len(sample), 1)
-        weights = fit_weights(features, target[flat] - base, row, rows, scale)
-        self._predict_bands(weights, target, n_bands)
-        errors = np.abs(target[flat] - self._predicted[flat])
-        coefficients = fit_coefficients(self._features_of_sizes(flat), errors)
-        return PassParameters(weights, coefficients)
+        weights = fit_weights(sample, self.shape[1], self.known.copies * sample.every)
+        parameters = PassParameters(weights, np.zeros(contexts.N_COEFFICIENTS, np.int64))
+        all_weights, numbers = self._weights(parameters), self._numbers()
+        bands = self._bands(n_bands)
 
-    def _features_of_sizes(self, flat: tuple[Int64, Int64, Int64]) -> Float64:
-        item, row, column = flat
-        steps = np.pad(np.abs(self._numbers), ((0, 0), (2, 0), (2, 2)))
+        def quantise(number: int) -> None:
+            prediction.quantise_rows(
+                self.pool, self.places, all_weights, self.references, target, valid,
+                self.which, self._rows(), numbers, *bands[number],
+            )  # fmt: skip
 
-        def at(down: int, right: int) -> Int64:
-            return steps[item, row + 2 + down, column + 2 + right].astype(np.int64)
+        self._map(quantise, n_bands)
+        return PassParameters(weights, fit_coefficients(sample, all_weights, numbers))
 
-        around = 2 * (at(0, -1) + at(-1, 0)) + at(-1, -1) + at(-1, 1) + at(0, -2) + at(-2, 0)
-        sizes, count = self._sizes, len(item)
-        old = apart = np.zeros(count)
-        if self._reference_sizes.shape[1]:
-            old, apart = (self._reference_sizes[k][flat] for k in (0, 1))
-        return np.stack(
-            [
-                np.ones(count), sizes[0][flat], np.abs(sizes[1][flat]), _UNIT * sizes[2][flat],
-                _UNIT * sizes[3][flat], _UNIT * around, _UNIT * old, apart,
-            ], axis=1,
-        ).astype(np.float64)  # fmt: skip
-
-    def _band(self, number: int, n_bands: int) -> slice:
-        rows = self._shape[1]
-        return slice(rows * number // n_bands, rows * (number + 1) // n_bands)
-
-    def _predict_bands(self, weights: Int32 | None, target: Float64, n_bands: int) -> None:
-        map_in_threads(
-            lambda number: self._predict(weights, target, self._band(number, n_bands)),
-            range(n_bands),
-        )
-        self._is_predicted = True
-
-    def _predict(self, weights: Int32 | None, target: Float64 | None, part: slice) -> None:
-        """Predictions of some rows and, to encode, the steps from there."""
-        rows = self._shape[1]
-        if weights is None:
-            weights = standard_weights(N_NEIGHBOURS + len(self._features))[None]
-        prediction.predict_rows(
-            self._level._pool, self._level._pool_of_marks, self._offsets, self._steps,
-            self._strides, weights, np.arange(rows) * len(weights) // rows, self._features,
-            part.start, part.stop, self._predicted, self._sizes,
-            np.empty((3, max(self._shape[2], N_NEIGHBOURS)), np.int64),
-        )  # fmt: skip
-        if target is not None:
-            steps = np.rint((target[:, part] - self._predicted[:, part]) / _UNIT)
-            if len(self._valid):
-                steps[~self._valid[:, part]] = 0
-            self._numbers[:, part] = steps
-
-    def code(
-        self,
-        coders: list[Coder],
-        parameters: PassParameters,
-        target: Float64 | None,
-        values: Int32,
-        marks: Int8,
-    ) -> None:
-        """Encode or decode; fills values and marks."""
-        items, _, columns = self._shape
-        tables, quick = contexts.tables(), self._level.quick
+    def code(self, coders: list[Coder], parameters: PassParameters, quick: int) -> None:
+        """Encode or decode; fills the pass's phase of the pool."""
+        items, _, columns = self.shape
+        tables, weights, numbers = contexts.tables(), self._weights(parameters), self._numbers()
+        bands = self._bands(len(coders))
+        target = np.empty((0, 0, 0)) if self.known.target is None else self.known.target
 
         def code_band(number: int) -> None:
-            coder, part = coders[number], self._band(number, len(coders))
-            if part.start == part.stop:
-                return
-            if not self._is_predicted:
-                self._predict(parameters.weights, target, part)
-            at, end = 0, items * (part.stop - part.start)
+            coder, (first, last) = coders[number], bands[number]
+            at, end = 0, items * (last - first)
+            rows = self._rows()
             while at < end:
                 at = contexts.code_rows(
-                    *coder.coder, coder.state, tables, quick,
-                    part.start, at, part.stop, self._numbers, self._valid, self._sizes,
-                    self._reference_sizes, parameters.coefficients,
+                    *coder.coder, coder.state, tables, quick, first, at, last,
+                    self.pool, self.places, weights, self.references, self.which, target,
+                    self.known.valid, numbers, parameters.coefficients, rows,
                 )  # fmt: skip
                 coder.check()
                 if at < end:
                     coder.grow(2 * range_coder.BYTES_PER_VALUE * columns)
-            numbers = self._numbers[:, part]
-            values[:, part] = self._predicted[:, part] + (numbers << prediction.UNIT_BITS)
-            np.clip(numbers, -127, 127, out=marks[:, part], casting="unsafe")
 
-        map_in_threads(code_band, range(len(coders)))
+        self._map(code_band, len(coders))

@@ -1,18 +1,18 @@
 """Predictions of the points of a pass, compiled; integers only.
 
 Fields are in 1/64 of a step, weights in 1/512: changing that changes the format. Every point of a
-pass is predicted from coarser passes only, so that a pass is one vector
-operation.
+pass is predicted from coarser passes only, so that a row is one vector operation.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.range_coder import at_least, at_most
+from coinpp_xr.coding.pyramid.references import N_FEATURES, References, look_at_row
 from coinpp_xr.compiled import compiled
 
 Int = npt.NDArray[np.int64]
@@ -23,166 +23,225 @@ WEIGHT_BITS = 9
 # Of fields, in 1/64 of a step.
 LARGEST = 1 << 30
 LARGEST_WEIGHT = (1 << 15) - 1
+N_NEIGHBOURS = 12
+# Zeros that surround the steps of a row: two before it, one behind.
+BEFORE, BEHIND = 2, 1
+
+_UNIT = 1 << UNIT_BITS
 
 
-@compiled
-def predict_rows(
-    pool: Any,
-    marks: Any,
-    offsets: Int,
-    steps: Int,
-    strides: Int,
-    weights: Int32,
-    band_of: Int,
-    references: Int32,
-    first: int,
-    last: int,
-    predicted: Int32,
-    sizes: Int32,
-    scratch: Int,
-) -> None:
-    """Predict rows first … last of all fields of a pass, and tell what errors depend on.
+class Pool(NamedTuple):
+    """The padded phases of a level, one after the other.
 
     Parameters
     ----------
-    pool : int32 array
-        Padded phases, one after the other.
+    values : int32 array
     marks : int8 array
         The steps that were decoded there, clipped.
-    offsets, steps, strides : int64 arrays, shape (12,)
-        Where the neighbours of the first point are; from one row, from one field to the next.
-    weights : int32 array, shape (bands, 12 + features)
-    band_of : int64 array, shape (rows,)
-    references : int32 array, shape (features, items, rows, columns)
-        Differences in reference fields.
-    predicted : int32 array, shape (items, rows, columns)
-    sizes : int32 array, shape (5, items, rows, columns)
-        Spread of the nearest, distance of the prediction from their mean, steps at near and at far
-        neighbours, signs of the near ones.
-    scratch : int64 array, shape (3, 12 or columns, whichever is more)
     """
-    items, _, columns = predicted.shape
-    base, total, o = scratch[0], scratch[1], scratch[2]
-    for item in range(items):
-        for i in range(first, last):
-            for k in range(12):
-                o[k] = offsets[k] + item * strides[k] + i * steps[k]
-            # Slices, because an index that might be negative keeps loops from being vectorised.
-            n0, n1 = pool[o[0] : o[0] + columns], pool[o[1] : o[1] + columns]
-            n2, n3 = pool[o[2] : o[2] + columns], pool[o[3] : o[3] + columns]
-            m0, m1 = marks[o[0] : o[0] + columns], marks[o[1] : o[1] + columns]
-            m2, m3 = marks[o[2] : o[2] + columns], marks[o[3] : o[3] + columns]
-            spread, away = sizes[0, item, i], sizes[1, item, i]
-            near, far, signs = sizes[2, item, i], sizes[3, item, i], sizes[4, item, i]
-            for j in range(columns):
-                a, b = np.int64(n0[j]), np.int64(n1[j])
-                c, d = np.int64(n2[j]), np.int64(n3[j])
-                middle = (a + b + c + d + 2) >> 2
-                base[j] = middle
-                total[j] = 1 << (WEIGHT_BITS - 1)
-                spread[j] = abs(a - middle) + abs(b - middle) + abs(c - middle) + abs(d - middle)
-            for j in range(columns):
-                ma, mb, mc, md = np.int32(m0[j]), np.int32(m1[j]), np.int32(m2[j]), np.int32(m3[j])
-                near[j] = abs(ma) + abs(mb) + abs(mc) + abs(md)
-                signs[j] = (
-                    at_most(at_least(ma, -1), 1)
-                    + at_most(at_least(mb, -1), 1)
-                    + at_most(at_least(mc, -1), 1)
-                    + at_most(at_least(md, -1), 1)
-                    + 4
-                )
-                far[j] = 0
-            band = band_of[i]
-            # Four at a time: sums then go to memory and back three times instead of twelve.
-            for k in range(0, 12, 4):
-                p0, p1 = pool[o[k] : o[k] + columns], pool[o[k + 1] : o[k + 1] + columns]
-                p2, p3 = pool[o[k + 2] : o[k + 2] + columns], pool[o[k + 3] : o[k + 3] + columns]
-                w0, w1 = np.int64(weights[band, k]), np.int64(weights[band, k + 1])
-                w2, w3 = np.int64(weights[band, k + 2]), np.int64(weights[band, k + 3])
-                w = w0 + w1 + w2 + w3
-                for j in range(columns):
-                    total[j] += (
-                        w0 * np.int64(p0[j]) + w1 * np.int64(p1[j])
-                        + w2 * np.int64(p2[j]) + w3 * np.int64(p3[j]) - w * base[j]
-                    )  # fmt: skip
-            for k in range(4, 12, 4):
-                q0, q1 = marks[o[k] : o[k] + columns], marks[o[k + 1] : o[k + 1] + columns]
-                q2, q3 = marks[o[k + 2] : o[k + 2] + columns], marks[o[k + 3] : o[k + 3] + columns]
-                for j in range(columns):
-                    far[j] += (
-                        abs(np.int32(q0[j])) + abs(np.int32(q1[j]))
-                        + abs(np.int32(q2[j])) + abs(np.int32(q3[j]))
-                    )  # fmt: skip
-            for k in range(references.shape[0]):
-                w, extra = np.int64(weights[band, 12 + k]), references[k, item, i]
-                for j in range(columns):
-                    total[j] += w * np.int64(extra[j])
-            row = predicted[item, i]
-            for j in range(columns):
-                value = base[j] + (total[j] >> WEIGHT_BITS)
-                value = at_most(at_least(value, -LARGEST), LARGEST)
-                row[j] = value
-                away[j] = value - base[j]
+
+    values: Int32
+    marks: npt.NDArray[np.int8]
 
 
-@compiled
-def look_at_reference(
-    field: Int32,
-    marks: npt.NDArray[np.int8],
-    h: int,
-    row: int,
-    column: int,
-    diagonal: bool,
-    around: bool,
-    features: Int32,
-    old: Int32,
-) -> None:
-    """What a reference field says of the points of a pass.
+class Places(NamedTuple):
+    """Where the twelve neighbours of a pass are in the pool, and, last, its own points.
 
     Parameters
     ----------
-    field, marks : arrays, shape (n_lat, n_lon)
-        A decoded field and its steps.
-    h, row, column, diagonal :
-        Spacing and phase of the points; whether the four nearest are those on diagonals.
-    features : int32 array, shape (5, rows, columns)
-        Differences at the place and its four neighbours from the mean of the four nearest of the
-        pass.
-    old : int32 array, shape (rows, columns)
-        Steps there; is added to.
+    offsets : int64 array, shape (13,)
+        Of the first point.
+    steps, strides : int64 arrays, shape (13,)
+        From one row, from one field to the next.
     """
-    n_lat, n_lon = field.shape
-    _, rows, columns = features.shape
-    for i in range(rows):
-        y = row * h + i * 2 * h
-        up, down = at_least(y - 1, 0), at_most(y + 1, n_lat - 1)
-        far_up, far_down = at_least(y - h, 0), at_most(y + h, n_lat - 1)
+
+    offsets: Int
+    steps: Int
+    strides: Int
+
+
+class Rows(NamedTuple):
+    """What is found out about a row, for as long as it is worked on.
+
+    Parameters
+    ----------
+    base, total, size : int64 arrays, shape (columns,)
+        The mean of the four nearest; sums; what steps are expected to be from what was coded
+        before this pass.
+    predicted, spread, away : int32 arrays, shape (columns,)
+        The prediction; how far the nearest are from their mean, and the prediction.
+    near, far, signs : uint16 arrays, shape (columns,)
+        Steps at near and at far neighbours; signs of the near ones.
+    features : int32 array, shape (features of references, columns)
+    past, apart : int32 arrays, shape (columns,)
+        Steps in references; how far those are from what they suggest of each other.
+    nothing : int32 array
+        Steps of a row that is not there.
+    """
+
+    base: Int
+    total: Int
+    size: Int
+    predicted: Int32
+    spread: Int32
+    away: Int32
+    near: npt.NDArray[np.uint16]
+    far: npt.NDArray[np.uint16]
+    signs: npt.NDArray[np.uint16]
+    features: Int32
+    past: Int32
+    apart: Int32
+    nothing: Int32
+
+    @classmethod
+    def of(cls, columns: int, n_references: int) -> Rows:
+        base, total, size = np.empty((3, columns), np.int64)
+        predicted, spread, away, past, apart = np.empty((5, columns), np.int32)
+        near, far, signs = np.empty((3, columns), np.uint16)
+        features = np.empty((N_FEATURES * n_references, columns), np.int32)
+        nothing = np.zeros(BEFORE + columns + BEHIND, np.int32)
+        return cls(
+            base, total, size, predicted, spread, away, near, far, signs, features, past, apart,
+            nothing,
+        )  # fmt: skip
+
+
+@compiled
+def _mark_of(mark: Any) -> Any:
+    return at_most(at_least(np.int32(mark), -1), 1)
+
+
+@compiled
+def predict_row(
+    pool: Pool,
+    places: Places,
+    weights: Int32,
+    references: References,
+    item: int,
+    i: int,
+    rows: Rows,
+) -> None:
+    """Predict a row of a field, and tell what its errors depend on.
+
+    Parameters
+    ----------
+    weights : int32 array, shape (12 + features of references,)
+    """
+    values, marks = pool
+    offsets, steps, strides = places
+    base, total = rows.base, rows.total
+    columns = len(base)
+
+    def start(k: Any) -> Any:
+        return offsets[k] + item * strides[k] + i * steps[k]
+
+    # Slices, because an index that might be negative keeps loops from being vectorised.
+    s0, s1, s2, s3 = start(0), start(1), start(2), start(3)
+    n0, n1 = values[s0 : s0 + columns], values[s1 : s1 + columns]
+    n2, n3 = values[s2 : s2 + columns], values[s3 : s3 + columns]
+    m0, m1 = marks[s0 : s0 + columns], marks[s1 : s1 + columns]
+    m2, m3 = marks[s2 : s2 + columns], marks[s3 : s3 + columns]
+    spread, away, predicted = rows.spread, rows.away, rows.predicted
+    near, far, signs = rows.near, rows.far, rows.signs
+    for j in range(columns):
+        a, b = np.int64(n0[j]), np.int64(n1[j])
+        c, d = np.int64(n2[j]), np.int64(n3[j])
+        middle = (a + b + c + d + 2) >> 2
+        base[j] = middle
+        total[j] = 1 << (WEIGHT_BITS - 1)
+        apart = abs(a - middle) + abs(b - middle) + abs(c - middle) + abs(d - middle)
+        spread[j] = at_most(apart, LARGEST)
+    for j in range(columns):
+        ma, mb, mc, md = np.int32(m0[j]), np.int32(m1[j]), np.int32(m2[j]), np.int32(m3[j])
+        near[j] = abs(ma) + abs(mb) + abs(mc) + abs(md)
+        signs[j] = _mark_of(ma) + _mark_of(mb) + _mark_of(mc) + _mark_of(md) + 4
+        far[j] = 0
+    # Four at a time: sums then go to memory and back three times instead of twelve.
+    for k in range(0, N_NEIGHBOURS, 4):
+        s0, s1, s2, s3 = start(k), start(k + 1), start(k + 2), start(k + 3)
+        p0, p1 = values[s0 : s0 + columns], values[s1 : s1 + columns]
+        p2, p3 = values[s2 : s2 + columns], values[s3 : s3 + columns]
+        w0, w1 = np.int64(weights[k]), np.int64(weights[k + 1])
+        w2, w3 = np.int64(weights[k + 2]), np.int64(weights[k + 3])
+        w = w0 + w1 + w2 + w3
         for j in range(columns):
-            x = column * h + j * 2 * h
-            if around:
-                west, east = (x - 1) % n_lon, (x + 1) % n_lon
-                far_west, far_east = (x - h) % n_lon, (x + h) % n_lon
-            else:
-                west, east = at_least(x - 1, 0), at_most(x + 1, n_lon - 1)
-                far_west, far_east = at_least(x - h, 0), at_most(x + h, n_lon - 1)
-            if diagonal:
-                total = (
-                    np.int64(field[far_up, far_west]) + field[far_up, far_east]
-                    + field[far_down, far_west] + field[far_down, far_east]
-                )  # fmt: skip
-            else:
-                total = (
-                    np.int64(field[far_up, x]) + field[far_down, x]
-                    + field[y, far_west] + field[y, far_east]
-                )  # fmt: skip
-            base = (total + 2) >> 2
-            features[0, i, j] = field[y, x] - base
-            features[1, i, j] = field[up, x] - base
-            features[2, i, j] = field[down, x] - base
-            features[3, i, j] = field[y, west] - base
-            features[4, i, j] = field[y, east] - base
-            old[i, j] += (
-                2 * abs(np.int32(marks[y, x])) + abs(np.int32(marks[up, x]))
-                + abs(np.int32(marks[down, x])) + abs(np.int32(marks[y, west]))
-                + abs(np.int32(marks[y, east]))
+            total[j] += (
+                w0 * np.int64(p0[j]) + w1 * np.int64(p1[j])
+                + w2 * np.int64(p2[j]) + w3 * np.int64(p3[j]) - w * base[j]
             )  # fmt: skip
+        if k > 0:
+            q0, q1 = marks[s0 : s0 + columns], marks[s1 : s1 + columns]
+            q2, q3 = marks[s2 : s2 + columns], marks[s3 : s3 + columns]
+            for j in range(columns):
+                far[j] += (
+                    abs(np.int32(q0[j])) + abs(np.int32(q1[j]))
+                    + abs(np.int32(q2[j])) + abs(np.int32(q3[j]))
+                )  # fmt: skip
+    look_at_row(references, item, i, rows.features, rows.past, rows.apart)
+    for k in range(N_FEATURES * references.number):
+        weight, feature = np.int64(weights[N_NEIGHBOURS + k]), rows.features[k]
+        for j in range(columns):
+            total[j] += weight * np.int64(feature[j])
+    for j in range(columns):
+        value = base[j] + (total[j] >> WEIGHT_BITS)
+        value = at_most(at_least(value, -LARGEST), LARGEST)
+        predicted[j] = value
+        away[j] = value - base[j]
+
+
+@compiled
+def quantise_row(
+    target: Any, valid: Any, which: Any, item: int, i: int, rows: Rows, own: Any
+) -> None:
+    """The steps from the prediction to the target, nearest ones; none where nothing is valid.
+
+    Parameters
+    ----------
+    target : float64 array, shape (items, n_lat, n_lon)
+        In 1/64 of a step.
+    valid : bool array of that shape
+        Or of no items, where all cells are valid.
+    which : (row, column, spacing)
+        Of the points of the pass.
+    own : int32 array, shape (columns,)
+    """
+    row, column, spacing = which
+    wanted = target[item, row + i * spacing, column:]
+    predicted = rows.predicted
+    for j in range(len(own)):
+        own[j] = np.int32(np.rint((wanted[j * spacing] - predicted[j]) * (1 / _UNIT)))
+    if valid.shape[0] > 0:
+        counts = valid[item, row + i * spacing, column:]
+        for j in range(len(own)):
+            if not counts[j * spacing]:
+                own[j] = 0
+
+
+@compiled
+def quantise_rows(
+    pool: Pool,
+    places: Places,
+    weights: Int32,
+    references: References,
+    target: Any,
+    valid: Any,
+    which: Any,
+    rows: Rows,
+    numbers: Int32,
+    first: int,
+    last: int,
+) -> None:
+    """Steps of rows first … last of all fields of a pass.
+
+    Parameters
+    ----------
+    weights : int32 array, shape (bands, 12 + features of references)
+    numbers : int32 array, shape (items, rows, 2 + columns + 1)
+    """
+    columns = len(rows.base)
+    for item in range(numbers.shape[0]):
+        for i in range(first, last):
+            own = numbers[item, i, BEFORE : BEFORE + columns]
+            band = weights[i * weights.shape[0] // numbers.shape[1]]
+            predict_row(pool, places, band, references, item, i, rows)
+            quantise_row(target, valid, which, item, i, rows, own)

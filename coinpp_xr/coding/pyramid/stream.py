@@ -22,17 +22,19 @@ from coinpp_xr.coding.pyramid import parameters as told_parameters
 from coinpp_xr.coding.pyramid import prediction
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
 from coinpp_xr.coding.pyramid.parameters import Key
+from coinpp_xr.coding.pyramid.points import Known
 from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
 from coinpp_xr.coding.pyramid.walk import Walk
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.lattice import Lattice
-from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.parallel import map_compiled
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
-DecodedUnit = tuple[list[Coder], list[Decoded]]
+DecodedUnit = tuple[list[Coder], Decoded]
 
 PARTS = 1 << prediction.UNIT_BITS
+_NO_MASK = np.empty((0, 0, 0), np.bool_)
 MOST_CELLS = 1 << 24
 # Fields of a chunk.
 MOST_ITEMS = 1 << 20
@@ -95,25 +97,22 @@ def encode(
     def code(number: int) -> None:
         unit = units[number]
         items = list(unit.items)
-
-        def wanted(row: int, column: int, spacing: int) -> Float64:
-            part = values[items, row::spacing, column::spacing]
-            fractions = lattice.fractions(part, PARTS)
-            if not everything:
-                fractions[~valid[items, row::spacing, column::spacing]] = 0
-            return fractions
-
+        target = lattice.fractions(values[items], PARTS)
+        if not everything:
+            target[~valid[items]] = 0
         parents = [None] * band_count(cells) if unit.parent is None else coders[unit.parent]
         coders[number] = [Coder.encoder(parent) for parent in parents]
-        decoded.add(unit, walk.unit(
-            coders[number], decoded.references(unit), parameters.setdefault(unit.kind, {}),
-            None if everything else valid[items], len(items), wanted, alike[unit.kind] / len(items),
-        ))  # fmt: skip
+        known = Known(
+            decoded.references(unit), _NO_MASK if everything else valid[items], target,
+            alike[unit.kind] / len(items),
+        )  # fmt: skip
+        parameters_of_kind = parameters.setdefault(unit.kind, {})
+        decoded.add(unit, walk.unit(coders[number], parameters_of_kind, known, len(items)))
 
     for _, group in groupby(range(len(units)), lambda number: units[number].kind):
         first, *others = group
         code(first)  # fits what the others use
-        map_in_threads(code, others)
+        map_compiled(code, others)
         decoded.forget(units[first].kind)
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
     flags = _AROUND * around | _RELATIVE * lattice.relative
@@ -240,7 +239,7 @@ class Head:
         coders: dict[int, list[Coder]] = {}
         decoded = _Fields([units[number] for number in numbers])
 
-        def decode(number: int) -> list[Decoded]:
+        def decode(number: int) -> Decoded:
             unit = units[number]
             if number in known:
                 coders[number], fields = known[number]
@@ -259,13 +258,9 @@ class Head:
                 Coder.decoder(stream, parent)
                 for stream, parent in zip(streams, parents, strict=True)
             ]
+            coded_cells = Known(decoded.references(unit), _NO_MASK if own is None else own)
             fields = self.walk.unit(
-                coders[number],
-                decoded.references(unit),
-                self.parameters[unit.kind],
-                own,
-                len(unit.items),
-                None,
+                coders[number], self.parameters[unit.kind], coded_cells, len(unit.items)
             )
             for coder in coders[number]:
                 coder.check_end()
@@ -276,10 +271,10 @@ class Head:
 
         for kind, group in groupby(numbers, lambda number: units[number].kind):
             some = list(group)
-            for number, fields in zip(some, map_in_threads(decode, some), strict=True):
-                for item, field in zip(units[number].items, fields, strict=True):
+            for number, fields in zip(some, map_compiled(decode, some), strict=True):
+                for item, field in zip(units[number].items, fields.values, strict=True):
                     if item in wanted:
-                        yield item, self.lattice.of_fractions(field.values, PARTS)
+                        yield item, self.lattice.of_fractions(field, PARTS)
             decoded.forget(kind)
 
 
@@ -306,13 +301,23 @@ class _Fields:
                 for item in references:
                     self._until[item] = max(unit.kind, self._until.get(item, -1))
 
-    def add(self, unit: Unit, fields: list[Decoded]) -> None:
-        for item, field in zip(unit.items, fields, strict=True):
+    def add(self, unit: Unit, fields: Decoded) -> None:
+        for number, item in enumerate(unit.items):
             if item in self._until:
-                self._fields[item] = field
+                one = slice(number, number + 1)
+                self._fields[item] = Decoded(fields.values[one], fields.marks[one])
 
-    def references(self, unit: Unit) -> list[list[Decoded]]:
-        return [[self._fields[item] for item in items] for items in unit.references]
+    def references(self, unit: Unit) -> list[Decoded]:
+        """Those of all items, the first and the second."""
+        found = []
+        for k in range(unit.n_references):
+            fields = [self._fields[items[k]] for items in unit.references]
+            if len(fields) == 1:
+                found += fields
+            else:
+                values, marks = ([f.values for f in fields], [f.marks for f in fields])
+                found.append(Decoded(np.concatenate(values), np.concatenate(marks)))
+        return found
 
     def forget(self, kind: int) -> None:
         """What no kind after this one refers to."""
