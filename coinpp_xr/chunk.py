@@ -21,7 +21,7 @@ from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
-from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.parallel import map_compiled
 from coinpp_xr.recognition import (
     MUCH_UNEXPLAINED,
     best_layout,
@@ -43,9 +43,11 @@ _POINTS_PER_LATENT = 256
 _FEWEST_POINTS = 8192
 _MOST_POINTS = 16384
 
-# Chunks of more bytes are compressed without loss only if every sixteenth row says that this may be
+# Chunks of more bytes are compressed without loss only if every 32nd row says that this may be
 # shorter.
-_LARGE, _SAMPLED_ROWS, _WORTH_TRYING = 1 << 20, 16, 1.5
+_LARGE, _SAMPLED_ROWS, _WORTH_TRYING = 1 << 20, 32, 1.5
+# Cells that stay in a core's cache.
+_CHECKED_AT_ONCE = 1 << 15
 
 
 def encode_chunk(
@@ -123,8 +125,8 @@ def _encode_chunk(
 
     table = values.reshape(-1, prod(values.shape[-2:]))
     usable = usable_cells(table)
-    if bound is not None:
-        usable &= ~((table == 0) & np.signbit(table))  # -0.0 keeps its bits
+    if bound is not None and (zero := table == 0).any():
+        usable &= ~(zero & np.signbit(table))  # -0.0 keeps its bits
     if not usable.any():
         return pack_lossless(values)
     if bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best":
@@ -151,9 +153,10 @@ def _encode_chunk(
         payload = _encode_latents(values, features, valid, model, bits, grid, effort, place)
     else:
         sequences = Sequences.of(values.shape[:-2], time_axis, np.asarray(usable.any(axis=1)))
-        fields = Fields(
-            np.where(usable, table, 0).astype(np.float64), usable, values.dtype, grid, sequences
-        )
+        numbers = table.astype(np.float64)
+        if not usable.all():
+            numbers[~usable] = 0
+        fields = Fields(numbers, usable, values.dtype, grid, sequences)
         latents = None
         if model is not None and model.latent_dim > 0:
             latents = _fit_latents(features, valid, model.network, grid, effort)
@@ -176,17 +179,21 @@ def _keeps(payload: bytes, chunk: Chunk, bound: Bound) -> bool:
     models = {} if chunk.model is None else {chunk.model.fingerprint: chunk.model}
     decoded = decode_chunk(payload, models.__getitem__, grid=chunk.fields.grid)
     fields = chunk.fields
-    table = np.ascontiguousarray(decoded).reshape(fields.values.shape)
-    given = np.ascontiguousarray(chunk.values).reshape(table.shape)
+    flat = np.ascontiguousarray(decoded).reshape(-1)
+    given = np.ascontiguousarray(chunk.values).reshape(-1)
+    wanted, counted = fields.values.reshape(-1), fields.valid.reshape(-1)
 
-    def keeps(item: int) -> bool:
-        valid = fields.valid[item]
+    def keeps(start: int) -> bool:
+        part = slice(start, start + _CHECKED_AT_ONCE)
+        valid = counted[part]
         with np.errstate(over="ignore", invalid="ignore"):
-            close = bound.holds(table[item].astype(np.float64), fields.values[item])
-        same = table[item][~valid].tobytes() == given[item][~valid].tobytes()
+            close = bound.holds(flat[part].astype(np.float64), wanted[part])
+        if valid.all():
+            return bool(close.all())
+        same = flat[part][~valid].tobytes() == given[part][~valid].tobytes()
         return same and bool(close[valid].all())
 
-    return all(map_in_threads(keeps, range(len(table))))
+    return all(map_compiled(keeps, range(0, len(flat), _CHECKED_AT_ONCE)))
 
 
 def _exact(values: npt.NDArray[Any], most: int | None) -> bytes | None:

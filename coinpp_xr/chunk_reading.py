@@ -14,12 +14,14 @@ import numpy.typing as npt
 from coinpp_xr import entropy, patterns, residual
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Payload, Tag
 from coinpp_xr.coding.pyramid import bounded
+from coinpp_xr.coding.pyramid.stream import PARTS
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
 from coinpp_xr.fields import Sequences, round_to
 from coinpp_xr.models import Model
+from coinpp_xr.parallel import map_compiled
 from coinpp_xr.patch_reading import checked_region, decode_patches
 from coinpp_xr.quantization import BITS
 from coinpp_xr.schemes import (
@@ -38,6 +40,8 @@ Floating = npt.NDArray[np.floating[Any]]
 
 # Of rows and columns together.
 MOST_COORDINATES = 1 << 20
+# Cells that stay in a core's cache.
+_CELLS_AT_ONCE = 1 << 15
 
 
 def decode_chunk(
@@ -235,14 +239,25 @@ class PyramidReader:
         """
         dtype = self._payload.dtype
         values = np.zeros((self._items, *self._shape), dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for item, field in self._head.decode(read, self._valid, items, **memory):
-                values[item] = round_to(field, dtype)
+        for item, field in self._head.decode(read, self._valid, items, **memory):
+            self._fill(values[item], field)
         if self._mask is not None:
             special = self._payload.section(Tag.SPECIAL_VALUES)
             known = unpack_special_values(special, int(self._mask.sum()), dtype)
             values.reshape(self._mask.shape)[self._mask] = known
         return values
+
+    def _fill(self, values: npt.NDArray[Any], field: npt.NDArray[np.int32]) -> None:
+        """Values of a field, block by block."""
+        rows = max(1, _CELLS_AT_ONCE // self._shape[1])
+
+        def fill(start: int) -> None:
+            part = slice(start, start + rows)
+            with np.errstate(over="ignore", invalid="ignore"):
+                numbers = self._head.lattice.of_fractions(field[part], PARTS)
+                values[part] = round_to(numbers, values.dtype)
+
+        map_compiled(fill, range(0, len(values), rows))
 
 
 def _with_residual(

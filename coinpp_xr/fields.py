@@ -121,6 +121,14 @@ class Fields(PlaneFields):
         return float(np.einsum("ic,ic,c->", difference, difference, self._weights))
 
 
+def extremes(values: Floating, valid: Bool) -> tuple[float, float]:
+    """The lowest and the highest of the valid values; inf and -inf where there are none."""
+    if valid.all() and valid.size:
+        return float(values.min()), float(values.max())
+    lowest = np.min(values, where=valid, initial=np.inf)
+    return float(lowest), float(np.max(values, where=valid, initial=-np.inf))
+
+
 def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
     """Values as they come back: in the data's type, and finite."""
     if dtype.kind != "f":

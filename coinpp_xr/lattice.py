@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.fields import ROUNDING, PlaneFields
+from coinpp_xr.fields import ROUNDING, PlaneFields, extremes
 
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
@@ -109,8 +109,7 @@ class Lattice:
             least = float(np.min(magnitudes, where=valid & (magnitudes > 0), initial=inf))
             error = bound.error - min(spacing, _COARSE * bound.error)
             return cls(2 * log1p(error) * (1 - _EXACTNESS), min(least, 1e300), True)
-        lowest = float(np.min(values, where=valid, initial=inf))
-        highest = float(np.max(values, where=valid, initial=-inf))
+        lowest, highest = extremes(values, valid)
         if spacing == 0 or spacing / 2 < _COARSE * bound.error:
             step = 2 * (bound.error - spacing / 2 - shake) * (1 - 2 * _EXACTNESS)
         else:
@@ -196,7 +195,8 @@ def _spacing(fields: PlaneFields, bound: Bound, counted: Bool) -> float:
     if bound.relative:
         return float(np.finfo(fields.dtype).eps)
     number = fields.dtype.newbyteorder("=").type
-    largest = number(np.abs(fields.values).max(where=counted, initial=0))
+    lowest, highest = extremes(fields.values, counted)
+    largest = number(max(-lowest, highest, 0))
     return float(largest) - float(np.nextafter(largest, number(0)))
 
 

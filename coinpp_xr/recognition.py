@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.fields import extremes
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_in_threads
 
@@ -46,7 +47,7 @@ def usable_cells(table: npt.NDArray[Any]) -> Bool:
         if globe.size and bool((globe == globe[0]).all()):
             known[:] = False
     for lowest in (True, False):
-        value = _fill_value(table, valid, lowest)
+        value = _fill_value(table, valid, lowest) if valid.any() else None
         if value is not None:
             valid &= table != value
     return np.asarray(valid)
@@ -54,15 +55,14 @@ def usable_cells(table: npt.NDArray[Any]) -> Bool:
 
 def _fill_value(table: npt.NDArray[Any], valid: Bool, lowest: bool) -> Any:
     """The lowest or highest of the valid values, if it looks like a fill value (-99, say)."""
-    extreme, outside = (np.min, np.inf) if lowest else (np.max, -np.inf)
-    value = extreme(table, where=valid, initial=outside)
-    if not np.isfinite(value):
+    value = table.dtype.type(extremes(table, valid)[0 if lowest else 1])
+    filled = table == value
+    if np.count_nonzero(filled) < _FILL_CELLS:
         return None
-    others = valid & (table != value)
-    if int(valid.sum()) - int(others.sum()) < _FILL_CELLS or not others.any():
+    others = valid & ~filled
+    if np.count_nonzero(valid & filled) < _FILL_CELLS or not others.any():
         return None
-    low = float(np.min(table, where=others, initial=np.inf))
-    high = float(np.max(table, where=others, initial=-np.inf))
+    low, high = extremes(table, others)
     gap = low - float(value) if lowest else float(value) - high
     return value if gap > _FILL_GAP * (high - low) else None
 

@@ -48,7 +48,7 @@ def decoded(made, values, valid=None, order=None, items=None):
 
     result = np.full(values.shape, np.nan)
     for item, field in head.decode(bytes_of, valid, items):
-        result[item] = field
+        result[item] = head.lattice.of_fractions(field, stream.PARTS)
     return result, read
 
 

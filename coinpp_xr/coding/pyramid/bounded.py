@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import prediction, stream
-from coinpp_xr.fields import PlaneFields, Sequences
+from coinpp_xr.fields import PlaneFields, Sequences, extremes
 from coinpp_xr.lattice import Bound, Lattice, has_room, lattice_of
 
 Bool = npt.NDArray[np.bool_]
@@ -55,21 +55,22 @@ def encode(fields: PlaneFields, bound: Bound, sequences: Sequences, effort: str)
     if items > stream.MOST_ITEMS or cells > stream.MOST_CELLS:
         return None
     valid, values = fields.valid, fields.values
-    if bound.relative:
-        lowest = float(np.min(values, where=valid, initial=inf))
-        highest = float(np.max(values, where=valid, initial=-inf))
-        if lowest <= 0 <= highest:
-            return None
+    lowest, highest = extremes(values, valid)
+    if bound.relative and lowest <= 0 <= highest:
+        return None
     lattice = lattice_of(bound, fields, values, 0)
     if not 0 < lattice.step < inf or not has_room(lattice, bound):
         return None
     if bound.relative and highest < 0:
         lattice = Lattice(lattice.step, -lattice.origin, True)
-    coded = np.empty_like(valid)
-    for item in range(items):
-        with np.errstate(invalid="ignore"):
-            fractions = lattice.fractions(values[item], stream.PARTS)
-            coded[item] = valid[item] & (np.abs(fractions) <= _FARTHEST)
+    coded = valid
+    ends = lattice.fractions(np.array([lowest, highest]), stream.PARTS)
+    if not (np.abs(ends) <= _FARTHEST).all():
+        coded = np.empty_like(valid)
+        for item in range(items):
+            with np.errstate(invalid="ignore"):
+                fractions = lattice.fractions(values[item], stream.PARTS)
+                coded[item] = valid[item] & (np.abs(fractions) <= _FARTHEST)
     result = stream.encode(
         values.reshape(items, *shape), coded.reshape(items, *shape), sequences.order, lattice,
         around=fields.grid.goes_around, quick=QUICK[effort],

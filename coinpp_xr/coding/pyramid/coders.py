@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import binary
-from coinpp_xr.coding.pyramid import contexts, range_coder
+from coinpp_xr.coding.pyramid import decisions, range_coder
 from coinpp_xr.errors import CorruptPayloadError
 
 Int8 = npt.NDArray[np.int8]
@@ -54,7 +54,7 @@ class Coder:
     """One band's range coder, and what it has learned."""
 
     coder: binary.Coder
-    state: contexts.State
+    state: decisions.State
     anchors: Int32
 
     @classmethod
@@ -81,7 +81,7 @@ class Coder:
         binary.check_end(self.coder)
 
 
-def _start(parent: Coder | None) -> tuple[contexts.State, Int32]:
+def _start(parent: Coder | None) -> tuple[decisions.State, Int32]:
     if parent is None:
-        return contexts.new_state(), range_coder.new_chances()
-    return contexts.copy_of(parent.state), parent.anchors.copy()
+        return decisions.new_state(), range_coder.new_chances()
+    return decisions.copy_of(parent.state), parent.anchors.copy()

@@ -9,6 +9,7 @@ longitude where the grid goes around, by the nearest row or column else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ def level_count(shape: tuple[int, int]) -> int:
     return count
 
 
-def interleave(finer: npt.NDArray[Any], phases: list[npt.NDArray[Any]]) -> None:
+def interleave(finer: npt.NDArray[Any], phases: Sequence[npt.NDArray[Any]]) -> None:
     """Fill a grid with its four phases: the coarser grid, and the points of three passes."""
     coarse, centres, along_rows, along_columns = phases
     finer[..., ::2, ::2] = coarse

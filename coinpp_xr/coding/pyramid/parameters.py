@@ -12,7 +12,11 @@ import numpy.typing as npt
 from coinpp_xr import binary
 from coinpp_xr.coding.pyramid import prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import PassParameters
-from coinpp_xr.coding.pyramid.contexts import LARGEST_COEFFICIENT, N_COEFFICIENTS
+from coinpp_xr.coding.pyramid.contexts import (
+    LARGEST_COEFFICIENT,
+    N_COEFFICIENTS,
+    USUAL_COEFFICIENTS,
+)
 from coinpp_xr.coding.pyramid.fitting import standard_weights
 from coinpp_xr.coding.pyramid.levels import PASSES, level_count
 from coinpp_xr.coding.pyramid.prediction import N_NEIGHBOURS
@@ -24,9 +28,6 @@ Key = tuple[int, int]
 
 # Of rows, each with weights of its own.
 _MOST_BANDS = 8
-# Sizes of errors, if nothing is known of a pass: a few units, some of the spread, of the steps
-# around.
-_USUAL_COEFFICIENTS = np.array([1200, 8, 12, 16, 4, 8, 0, 0], np.int64)
 
 
 def _keys(shape: tuple[int, int]) -> Iterator[Key]:
@@ -63,7 +64,7 @@ def pack(
 ) -> bytes:
     numbers = _Numbers(None)
     for kind, standard in _kinds(units):
-        usual = _USUAL_COEFFICIENTS
+        usual = USUAL_COEFFICIENTS
         for key in _keys(shape):
             told = parameters[kind][key]
             bands = 0 if told.weights is None else len(told.weights)
@@ -81,7 +82,7 @@ def unpack(
     numbers = _Numbers(told)
     parameters: dict[int, dict[Key, PassParameters]] = {}
     for kind, standard in _kinds(units):
-        usual = _USUAL_COEFFICIENTS
+        usual = USUAL_COEFFICIENTS
         parameters[kind] = {}
         for key in _keys(shape):
             bands = int(numbers.code(0, np.zeros((1, 1)))[0, 0])

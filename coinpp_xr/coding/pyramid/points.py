@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid import contexts, prediction, range_coder
+from coinpp_xr.coding.pyramid import contexts, decisions, prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
 from coinpp_xr.coding.pyramid.fitting import fit_coefficients, fit_weights, standard_weights
 from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, pad, padded_size
@@ -23,10 +23,12 @@ Int32 = npt.NDArray[np.int32]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-# Of every pass, points that parameters are fitted to: one of so many, but not fewer or more.
+# Of every pass, points that parameters are fitted to: one of so many, but not fewer or more. With
+# the fast effort a quarter of them, and none for passes of few points.
 _SAMPLED, _FEWEST, _MOST = 8, 8_000, 24_000
+_QUICKLY, _WORTH_FITTING = 4, 4_000
 # Passes of fewer points are not worth a second thread.
-_WORTH_A_THREAD = 8_000
+_WORTH_A_THREAD = 12_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,7 @@ class Level:
         )
         key = (self.level, number - 1)
         if key not in parameters:
-            parameters[key] = points.fit(len(coders), 2 if self._quick >= 48 else 1)
+            parameters[key] = points.fit(len(coders), quickly=self._quick >= decisions.CLASSES)
         points.code(coders, parameters[key], self._quick)
 
     def _places(self, which: Pass, number: int) -> Places:
@@ -169,14 +171,16 @@ class _Points:
         else:
             map_compiled(function, range(count))
 
-    def fit(self, n_bands: int, divisor: int) -> PassParameters:
+    def fit(self, n_bands: int, *, quickly: bool) -> PassParameters:
         """Parameters for these points, by a sample of them."""
         target, valid = self.known.target, self.known.valid
         assert target is not None
         size = self.shape[0] * self.shape[1] * self.shape[2]
+        if quickly and size * self.known.copies < _WORTH_FITTING:
+            return PassParameters(None, contexts.USUAL_COEFFICIENTS)
         sample = Sample.of(
             self.pool, self.places, self.references, target, valid, self.which, self.shape,
-            int(np.clip(size // _SAMPLED, _FEWEST, _MOST)) // divisor,
+            int(np.clip(size // _SAMPLED, _FEWEST, _MOST)) // (_QUICKLY if quickly else 1),
         )  # fmt: skip
         weights = fit_weights(sample, self.shape[1], self.known.copies * sample.every)
         parameters = PassParameters(weights, np.zeros(contexts.N_COEFFICIENTS, np.int64))
@@ -195,7 +199,7 @@ class _Points:
     def code(self, coders: list[Coder], parameters: PassParameters, quick: int) -> None:
         """Encode or decode; fills the pass's phase of the pool."""
         items, _, columns = self.shape
-        tables, weights, numbers = contexts.tables(), self._weights(parameters), self._numbers()
+        tables, weights, numbers = decisions.tables(), self._weights(parameters), self._numbers()
         bands = self._bands(len(coders))
         target = np.empty((0, 0, 0)) if self.known.target is None else self.known.target
 

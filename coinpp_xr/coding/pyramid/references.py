@@ -89,6 +89,66 @@ def marks_at(marks: Any, rows: Any, columns: Any, i: Any, j: Any) -> Any:
 
 
 @compiled
+def _look_inside(field: Any, rows: Any, columns: Any, i: Any, diagonal: Any, features: Any) -> None:
+    """:func:`features_at` for all but the first and the last of a row, which reach no edge."""
+    count = columns.shape[1]
+    if count < 3:
+        return
+    first, step = columns[0, 0], columns[0, 1] - columns[0, 0]
+    half = step // 2
+    # The second point of the row, and what is beside it.
+    x = first + step
+    here, up, down = field[rows[0, i]], field[rows[1, i]], field[rows[2, i]]
+    far_up, far_down = field[rows[3, i]], field[rows[4, i]]
+    middle, west, east = here[x:], here[x - 1 :], here[x + 1 :]
+    north, south = up[x:], down[x:]
+    if diagonal:
+        a, b, c, d = (
+            far_up[x - half :],
+            far_up[x + half :],
+            far_down[x - half :],
+            far_down[x + half :],
+        )
+    else:
+        a, b, c, d = far_up[x:], far_down[x:], here[x - half :], here[x + half :]
+    f0, f1, f2, f3, f4 = (
+        features[0, 1:],
+        features[1, 1:],
+        features[2, 1:],
+        features[3, 1:],
+        features[4, 1:],
+    )
+    for j in range(count - 2):
+        at = j * step
+        base = (np.int64(a[at]) + b[at] + c[at] + d[at] + 2) >> 2
+        f0[j] = middle[at] - base
+        f1[j] = north[at] - base
+        f2[j] = south[at] - base
+        f3[j] = west[at] - base
+        f4[j] = east[at] - base
+
+
+@compiled
+def _marks_inside(marks: Any, rows: Any, columns: Any, i: Any, past: Any, add: Any) -> None:
+    """:func:`marks_at` for all but the first and the last of a row."""
+    count = columns.shape[1]
+    if count < 3:
+        return
+    step = columns[0, 1] - columns[0, 0]
+    x = columns[0, 0] + step
+    here, up, down = marks[rows[0, i]], marks[rows[1, i]], marks[rows[2, i]]
+    middle, west, east, north, south = here[x:], here[x - 1 :], here[x + 1 :], up[x:], down[x:]
+    inside = past[1:]
+    for j in range(count - 2):
+        at = j * step
+        found = (
+            2 * abs(np.int32(middle[at])) + abs(np.int32(west[at])) + abs(np.int32(east[at]))
+            + abs(np.int32(north[at])) + abs(np.int32(south[at]))
+        )  # fmt: skip
+        inside[j] = inside[j] + found if add else found
+
+
+@compiled
 def look_at_row(
     references: References, item: int, i: int, features: Any, past: Any, apart: Any
 ) -> None:
@@ -101,16 +161,19 @@ def look_at_row(
         Steps there; how far references are from what they suggest of each other.
     """
     rows, columns, diagonal = references.rows, references.columns, references.diagonal
+    count = len(past)
     for k in range(references.number):
         field = references.first[item] if k == 0 else references.second[item]
         marks = references.first_marks[item] if k == 0 else references.second_marks[item]
         own = features[N_FEATURES * k : N_FEATURES * (k + 1)]
-        for j in range(len(past)):
+        for edge in range(min(count, 2)):
+            j = edge * (count - 1)
             f0, f1, f2, f3, f4 = features_at(field, rows, columns, i, j, diagonal)
             own[0, j], own[1, j], own[2, j], own[3, j], own[4, j] = f0, f1, f2, f3, f4
-        for j in range(len(past)):
             here = marks_at(marks, rows, columns, i, j)
             past[j] = here if k == 0 else past[j] + here
+        _look_inside(field, rows, columns, i, diagonal, own)
+        _marks_inside(marks, rows, columns, i, past, k > 0)
     if references.number == 1:
         for j in range(len(past)):
             apart[j] = at_least(abs(np.int64(features[0, j])), 0)

@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from math import inf
 from typing import Any
@@ -30,7 +31,7 @@ from coinpp_xr.lattice import Lattice
 from coinpp_xr.parallel import map_compiled
 
 Bool = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
 DecodedUnit = tuple[list[Coder], Decoded]
 
 PARTS = 1 << prediction.UNIT_BITS
@@ -107,7 +108,11 @@ def encode(
             alike[unit.kind] / len(items),
         )  # fmt: skip
         parameters_of_kind = parameters.setdefault(unit.kind, {})
-        decoded.add(unit, walk.unit(coders[number], parameters_of_kind, known, len(items)))
+        again = decoded.is_referred_to(unit)
+        fields = walk.unit(
+            coders[number], parameters_of_kind, known, len(items), values=again, marks=again
+        )
+        decoded.add(unit, fields)
 
     for _, group in groupby(range(len(units)), lambda number: units[number].kind):
         first, *others = group
@@ -206,6 +211,11 @@ class Head:
                 ranges.append((start, end))
         return ranges
 
+    @cached_property
+    def _referred(self) -> set[int]:
+        """Fields that others refer to."""
+        return {item for unit in self.units for items in unit.references for item in items}
+
     def decode(
         self,
         read: Callable[[int, int], bytes],
@@ -213,8 +223,10 @@ class Head:
         items: set[int] | None = None,
         known: Mapping[int, DecodedUnit] | None = None,
         keep: Callable[[int, DecodedUnit], None] | None = None,
-    ) -> Iterator[tuple[int, Float64]]:
-        """Numbers and values of fields, in no particular order.
+    ) -> Iterator[tuple[int, Int32]]:
+        """Numbers of fields and what is decoded of them, in no particular order.
+
+        Fields are in parts of the lattice's step, see :meth:`Lattice.of_fractions`.
 
         Parameters
         ----------
@@ -260,8 +272,9 @@ class Head:
             ]
             coded_cells = Known(decoded.references(unit), _NO_MASK if own is None else own)
             fields = self.walk.unit(
-                coders[number], self.parameters[unit.kind], coded_cells, len(unit.items)
-            )
+                coders[number], self.parameters[unit.kind], coded_cells, len(unit.items),
+                values=True, marks=not self._referred.isdisjoint(unit.items),
+            )  # fmt: skip
             for coder in coders[number]:
                 coder.check_end()
             decoded.add(unit, fields)
@@ -274,7 +287,7 @@ class Head:
             for number, fields in zip(some, map_compiled(decode, some), strict=True):
                 for item, field in zip(units[number].items, fields.values, strict=True):
                     if item in wanted:
-                        yield item, self.lattice.of_fractions(field, PARTS)
+                        yield item, field
             decoded.forget(kind)
 
 
@@ -300,6 +313,9 @@ class _Fields:
             for references in unit.references:
                 for item in references:
                     self._until[item] = max(unit.kind, self._until.get(item, -1))
+
+    def is_referred_to(self, unit: Unit) -> bool:
+        return any(item in self._until for item in unit.items)
 
     def add(self, unit: Unit, fields: Decoded) -> None:
         for number, item in enumerate(unit.items):

@@ -41,6 +41,9 @@ class Walk:
         parameters: dict[tuple[int, int], PassParameters],
         known: Known,
         n_items: int,
+        *,
+        values: bool,
+        marks: bool,
     ) -> Decoded:
         """Encode or decode fields that belong together.
 
@@ -52,13 +55,15 @@ class Walk:
             (level, pass) → parameters. An encoder adds what is missing.
         known : Known
         n_items : int
+        values, marks : bool
+            Whether the fields, and their steps, are wanted; else they are empty.
         """
         levels = level_count(self.shape)
-        values, marks = self._anchors(coders, known, n_items, levels)
+        done, done_marks = self._anchors(coders, known, n_items, levels)
         for number in range(levels - 1, -1, -1):
             level = Level(self.shape, number, n_items, around=self.around, quick=self.quick)
             coarse, coarse_marks = level.phase(0)
-            coarse[:], coarse_marks[:] = values, marks
+            coarse[:], coarse_marks[:] = done, done_marks
             level.pad(0)
             for one in (1, 2, 3):
                 level.code(one, coders, parameters, known)
@@ -66,12 +71,16 @@ class Walk:
                     level.pad(one)
             phases = [level.phase(one) for one in range(4)]
             shape = (n_items, *(-(-side // (1 << number)) for side in self.shape))
-            values, marks = np.empty(shape, np.int32), np.empty(shape, np.int8)
-            interleave(values, [v for v, _ in phases])
-            interleave(marks, [m for _, m in phases])
+            nothing = (n_items, 0, 0)
+            done = np.empty(shape if number > 0 or values else nothing, np.int32)
+            done_marks = np.empty(shape if number > 0 or marks else nothing, np.int8)
+            if done.size:
+                interleave(done, [phase for phase, _ in phases])
+            if done_marks.size:
+                interleave(done_marks, [phase for _, phase in phases])
         for coder in coders:
             coder.check()
-        return Decoded(values, marks)
+        return Decoded(done, done_marks)
 
     def _anchors(
         self, coders: list[Coder], known: Known, n_items: int, levels: int
