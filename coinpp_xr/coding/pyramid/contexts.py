@@ -94,7 +94,8 @@ def code_rows(
     first, start, last : int
         Rows of every field; where to begin, counted through all fields.
     pool, places, weights, references, which, target, valid, rows :
-        Of :mod:`prediction <coinpp_xr.coding.pyramid.prediction>`; a decoder has no target.
+        Of :mod:`prediction <coinpp_xr.coding.pyramid.prediction>`; a decoder has no target, and an
+        encoder that knows the numbers needs none.
     numbers : int32 array, shape (items, rows, 2 + columns + 1)
         Steps from predictions, between zeros.
     coefficients : int64 array, shape (8,)
@@ -139,7 +140,7 @@ def code_rows(
         north2 = second[BEFORE:]
         weights_here = weights[i * weights.shape[0] // n_rows]
         predict_row(pool, places, weights_here, references, item, i, rows)
-        if not decoding:
+        if target.shape[0] > 0:
             quantise_row(target, valid, which, item, i, rows, here)
         for j in range(columns):
             expected[j] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, sqrt
 from typing import Any
 
@@ -23,6 +24,7 @@ from coinpp_xr.compiled import compiled
 Float64 = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
+Work = Callable[[int], None]
 
 BAND_COUNTS = (1, 2, 4, 8)
 _FEWEST_ROWS = 3
@@ -30,32 +32,47 @@ _FEWEST_ROWS = 3
 _BITS_PER_WEIGHT = 6.0
 _RIDGE = 5e-5
 _UNIT = 1 << UNIT_BITS
+# Rows of eight numbers that threads keep from each other.
+_APART = 32
 
 
-def fit_weights(sample: Sample, n_rows: int, scale: float) -> Int32 | None:
+def fit_weights(
+    samples: list[Sample], n_rows: int, scale: float, run: Callable[[Work, int], None]
+) -> Int32 | None:
     """Least squares in as many bands of rows as pay for their weights.
 
     Parameters
     ----------
-    sample : Sample
+    samples : list of Sample
+        One behind the other.
     n_rows : int
     scale : float
         Points that are to be coded, for each of the sample.
+    run : callable
+        (work, count) → calls it with all numbers below.
 
     Returns
     -------
     int32 array, shape (bands, features), or None
         None where standard weights do as well.
     """
-    points, count = sample.features.shape
+    points, count = sum(len(s.target) for s in samples), samples[0].features.shape[1]
     enough = [c for c in BAND_COUNTS if n_rows >= _FEWEST_ROWS * c and points >= 4 * count * c]
     if not enough:
         return None
     finest = enough[-1]
-    row = sample.places[1]
-    edges = np.searchsorted(row * finest // n_rows, np.arange(finest + 1))
-    products, sides = np.zeros((finest, count, count)), np.zeros((finest, count))
-    _add_products(sample.features, sample.target, edges, products, sides)
+    edges = [
+        np.searchsorted(s.places[1] * finest // n_rows, np.arange(finest + 1)) for s in samples
+    ]
+    all_products = np.zeros((len(samples), finest, count, count))
+    all_sides = np.zeros((len(samples), finest, count))
+
+    def add(number: int) -> None:
+        s = samples[number]
+        _add_products(s.features, s.target, edges[number], all_products[number], all_sides[number])
+
+    run(add, len(samples))
+    products, sides = all_products.sum(axis=0), all_sides.sum(axis=0)
     each = [(products, sides)]
     for _ in enough[1:]:  # from the finest to one band
         products, sides = products[::2] + products[1::2], sides[::2] + sides[1::2]
@@ -63,9 +80,14 @@ def fit_weights(sample: Sample, n_rows: int, scale: float) -> Int32 | None:
     solved = _solve(np.concatenate([p for p, _ in each]), np.concatenate([s for _, s in each]))
     # Standard weights first, then those of one band, of two, …
     choices = np.concatenate([standard_weights(count)[None], solved])
-    bits = np.zeros(1 + len(enough))
-    _add_bits(sample.features, sample.target, edges, choices / 2.0**WEIGHT_BITS, bits)
-    costs = scale * bits
+    bits = np.zeros((len(samples), 1 + len(enough)))
+
+    def estimate(number: int) -> None:
+        s = samples[number]
+        _add_bits(s.features, s.target, edges[number], choices / 2.0**WEIGHT_BITS, bits[number])
+
+    run(estimate, len(samples))
+    costs = scale * bits.sum(axis=0)
     costs[1:] += [_BITS_PER_WEIGHT * c * count for c in enough]
     best = int(costs.argmin())
     if best == 0:
@@ -138,22 +160,44 @@ def standard_weights(count: int) -> Int32:
     return weights
 
 
-def fit_coefficients(sample: Sample, weights: Int32, numbers: Int32) -> Int:
+class Sizes:
     """What the size of an error is expected to be: a combination of features, none negative.
 
     Parameters
     ----------
-    sample : Sample
-    weights : int32 array, shape (bands, features)
-        Of predictions.
-    numbers : int32 array, shape (items, rows, 2 + columns + 1)
-        Steps of the pass.
+    count : int
+        Samples that will be added.
     """
-    products, sides = np.zeros((N_COEFFICIENTS, N_COEFFICIENTS)), np.zeros(N_COEFFICIENTS)
-    _add_sizes(
-        sample.features, sample.target, sample.steps, sample.places, weights, numbers,
-        np.empty(N_COEFFICIENTS), products, sides,
-    )  # fmt: skip
+
+    def __init__(self, count: int) -> None:
+        # Products, sums with the errors, and room for a point; far from what other threads write.
+        self._sums = np.zeros((count, _APART, N_COEFFICIENTS))
+
+    def add(self, number: int, sample: Sample, weights: Int32, numbers: Int32, first: int) -> None:
+        """Take a sample into account.
+
+        Parameters
+        ----------
+        number, sample : int, Sample
+        weights : int32 array, shape (bands, features)
+            Of predictions.
+        numbers : int32 array, shape (items, rows, 2 + columns + 1)
+            Steps of the pass.
+        first : int
+            Row that has none above it.
+        """
+        _add_sizes(
+            sample.features, sample.target, sample.steps, sample.places, weights, numbers, first,
+            self._sums[number],
+        )  # fmt: skip
+
+    def coefficients(self) -> Int:
+        """By least squares, shape (8,)."""
+        sums = self._sums.sum(axis=0)
+        return _not_negative(sums[:N_COEFFICIENTS], sums[N_COEFFICIENTS])
+
+
+def _not_negative(products: Float64, sides: Float64) -> Int:
     result = np.zeros(N_COEFFICIENTS, np.int64)
     kept = np.flatnonzero(np.diag(products))
     solution: Float64 = np.zeros(0)
@@ -179,11 +223,11 @@ def _add_sizes(
     places: Any,
     weights: Any,
     numbers: Any,
-    x: Any,
-    products: Any,
-    sides: Any,
+    first: int,
+    sums: Any,
 ) -> None:
     """Sums of weighted products of what the size of errors depends on, and with that size."""
+    sides, x = sums[N_COEFFICIENTS], sums[N_COEFFICIENTS + 1]
     count, bands, rows = features.shape[1], weights.shape[0], numbers.shape[1]
     for n in range(features.shape[0]):
         f = features[n]
@@ -195,11 +239,11 @@ def _add_sizes(
         away = np.rint(total / (1 << WEIGHT_BITS))
         here = numbers[item, i]
         around = 2 * abs(np.int64(here[j - 1])) + abs(np.int64(here[j - 2]))
-        if i > 0:
+        if i > first:
             above = numbers[item, i - 1]
             around += 2 * abs(np.int64(above[j])) + abs(np.int64(above[j - 1]))
             around += abs(np.int64(above[j + 1]))
-        if i > 1:
+        if i > first + 1:
             around += abs(np.int64(numbers[item, i - 2, j]))
         x[0] = 1
         x[1] = abs(f[0]) + abs(f[1]) + abs(f[2]) + abs(f[3])
@@ -218,6 +262,7 @@ def _add_sizes(
         error = abs(target[n] - away)
         for k in range(len(x)):
             factor = share * x[k]
+            row = sums[k]
             for m in range(len(x)):
-                products[k, m] += factor * x[m]
+                row[m] += factor * x[m]
             sides[k] += factor * error

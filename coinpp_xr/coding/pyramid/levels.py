@@ -97,9 +97,14 @@ def pad(room: npt.NDArray[Any], *, around: bool) -> None:
     if rows == 0 or columns == 0:
         room[:] = 0
         return
-    for k in range(PAD):
-        west, east = ((k - PAD) % columns, k % columns) if around else (0, columns - 1)
-        room[:, PAD:-PAD, k] = room[:, PAD:-PAD, PAD + west]
-        room[:, PAD:-PAD, PAD + columns + k] = room[:, PAD:-PAD, PAD + east]
+    inside = room[:, PAD:-PAD]
+    if around and columns >= PAD:
+        inside[:, :, :PAD] = inside[:, :, columns : columns + PAD]
+        inside[:, :, PAD + columns :] = inside[:, :, PAD : 2 * PAD]
+    elif around:
+        inside[:, :, :PAD] = inside[:, :, PAD + columns :] = inside[:, :, PAD : PAD + 1]
+    else:
+        inside[:, :, :PAD] = inside[:, :, PAD : PAD + 1]
+        inside[:, :, PAD + columns :] = inside[:, :, PAD + columns - 1 : PAD + columns]
     room[:, :PAD] = room[:, PAD : PAD + 1]
     room[:, PAD + rows :] = room[:, PAD + rows - 1 : PAD + rows]

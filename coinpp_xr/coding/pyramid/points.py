@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import contexts, decisions, prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
-from coinpp_xr.coding.pyramid.fitting import fit_coefficients, fit_weights, standard_weights
-from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, pad, padded_size
+from coinpp_xr.coding.pyramid.fitting import Sizes, fit_weights, standard_weights
+from coinpp_xr.coding.pyramid.geometry import geometry
+from coinpp_xr.coding.pyramid.levels import PAD, pad
 from coinpp_xr.coding.pyramid.prediction import BEFORE, BEHIND, N_NEIGHBOURS, Places, Pool, Rows
-from coinpp_xr.coding.pyramid.references import N_FEATURES, References, stencil
+from coinpp_xr.coding.pyramid.references import N_FEATURES, References
 from coinpp_xr.coding.pyramid.sampling import Sample
 from coinpp_xr.parallel import map_compiled
 
@@ -26,7 +27,9 @@ Bool = npt.NDArray[np.bool_]
 # Of every pass, points that parameters are fitted to: one of so many, but not fewer or more. With
 # the fast effort a quarter of them, and none for passes of few points.
 _SAMPLED, _FEWEST, _MOST = 8, 8_000, 24_000
-_QUICKLY, _WORTH_FITTING = 4, 4_000
+_QUICKLY, _WORTH_FITTING = 2, 4_000
+_NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
+_NO_TARGET = np.empty((0, 0, 0))
 # Passes of fewer points are not worth a second thread.
 _WORTH_A_THREAD = 12_000
 
@@ -59,14 +62,9 @@ class Level:
     def __init__(
         self, shape: tuple[int, int], level: int, n_items: int, *, around: bool, quick: int
     ) -> None:
-        self._shape, self.level, self._around, self._quick = shape, level, around, quick
-        n_lat, n_lon = (-(-side // (1 << level)) for side in shape)
-        self._shapes = [
-            (n_items, (n_lat + 1 - row) // 2, (n_lon + 1 - column) // 2)
-            for row, column in ((0, 0), *((p.row, p.column) for p in PASSES))
-        ]
-        self._starts = np.concatenate([[0], np.cumsum([padded_size(s) for s in self._shapes])])
-        size = int(self._starts[-1])
+        self._level, self._around, self._quick = level, around, quick
+        self._geometry = geometry(shape, level, n_items, around=around)
+        size = self._geometry.starts[-1]
         self._pool = Pool(np.empty(size, np.int32), np.empty(size, np.int8))
 
     def phase(self, number: int) -> tuple[Int32, Int8]:
@@ -76,9 +74,9 @@ class Level:
         return values[:, inside, inside], marks[:, inside, inside]
 
     def _padded(self, array: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
-        items, rows, columns = self._shapes[number]
-        part = array[self._starts[number] : self._starts[number + 1]]
-        return part.reshape(items, rows + 2 * PAD, columns + 2 * PAD)
+        items, rows, columns = self._geometry.shapes[number]
+        start, end = self._geometry.starts[number : number + 2]
+        return array[start:end].reshape(items, rows + 2 * PAD, columns + 2 * PAD)
 
     def pad(self, number: int) -> None:
         """What surrounds a phase, once that is filled."""
@@ -93,48 +91,21 @@ class Level:
         known: Known,
     ) -> None:
         """Encode or decode the pass of a phase. An encoder adds parameters that are missing."""
-        shape, which = self._shapes[number], PASSES[number - 1]
-        if 0 in shape:
+        where = self._geometry.passes[number - 1]
+        if 0 in where.shape:
             return
-        points = _Points(
-            self._pool,
-            self._places(which, number),
-            self._references(which, shape, known),
-            (which.row << self.level, which.column << self.level, 2 << self.level),
-            shape,
-            known,
-        )
-        key = (self.level, number - 1)
+        fields = known.fields
+        first, second = (*fields, _NO_FIELDS, _NO_FIELDS)[:2]
+        references = References(
+            len(fields), first.values, second.values, first.marks, second.marks,
+            where.rows, where.columns, where.diagonal,
+        )  # fmt: skip
+        points = _Points(self._pool, where.places, references, where.which, where.shape, known)
+        key, numbers = (self._level, number - 1), None
         if key not in parameters:
-            parameters[key] = points.fit(len(coders), quickly=self._quick >= decisions.CLASSES)
-        points.code(coders, parameters[key], self._quick)
-
-    def _places(self, which: Pass, number: int) -> Places:
-        padded = np.array([(s[1] + 2 * PAD, s[2] + 2 * PAD) for s in self._shapes])
-        source, down, right = np.vstack([which.neighbours, [number, 0, 0]]).T
-        steps = padded[source, 1]
-        return Places(
-            self._starts[source] + (PAD + down) * steps + PAD + right,
-            steps, padded[source, 0] * steps,
-        )  # fmt: skip
-
-    def _references(self, which: Pass, shape: tuple[int, ...], known: Known) -> References:
-        count = len(known.fields)
-        none = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
-        first, second = (*known.fields, none, none)[:2]
-        spacing = 2 << self.level
-        n_lat, n_lon = self._shape
-        if count:
-            rows = stencil(shape[1], which.row << self.level, spacing, n_lat, around=False)
-            columns = stencil(
-                shape[2], which.column << self.level, spacing, n_lon, around=self._around
-            )
-        else:
-            rows = columns = np.empty((0, 0), np.int64)
-        return References(
-            count, first.values, second.values, first.marks, second.marks, rows, columns,
-            which.row == which.column,
-        )  # fmt: skip
+            quickly = self._quick >= decisions.CLASSES
+            parameters[key], numbers = points.fit(len(coders), quickly=quickly)
+        points.code(coders, parameters[key], self._quick, numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,37 +142,57 @@ class _Points:
         else:
             map_compiled(function, range(count))
 
-    def fit(self, n_bands: int, *, quickly: bool) -> PassParameters:
-        """Parameters for these points, by a sample of them."""
+    def fit(self, n_bands: int, *, quickly: bool) -> tuple[PassParameters, Int32 | None]:
+        """Parameters for these points, by a sample of them; and the steps, if they are known."""
         target, valid = self.known.target, self.known.valid
         assert target is not None
         size = self.shape[0] * self.shape[1] * self.shape[2]
         if quickly and size * self.known.copies < _WORTH_FITTING:
-            return PassParameters(None, contexts.USUAL_COEFFICIENTS)
-        sample = Sample.of(
-            self.pool, self.places, self.references, target, valid, self.which, self.shape,
-            int(np.clip(size // _SAMPLED, _FEWEST, _MOST)) // (_QUICKLY if quickly else 1),
-        )  # fmt: skip
-        weights = fit_weights(sample, self.shape[1], self.known.copies * sample.every)
-        parameters = PassParameters(weights, np.zeros(contexts.N_COEFFICIENTS, np.int64))
-        all_weights, numbers = self._weights(parameters), self._numbers()
+            return PassParameters(None, contexts.USUAL_COEFFICIENTS), None
+        count = int(np.clip(size // _SAMPLED, _FEWEST, _MOST)) // (_QUICKLY if quickly else 1)
+        every = max(1, size // count)
         bands = self._bands(n_bands)
+        samples: list[Sample] = [None] * n_bands  # type: ignore[list-item]
+
+        def gather(number: int) -> None:
+            samples[number] = Sample.of(
+                self.pool, self.places, self.references, target, valid, self.which, self.shape,
+                every, *bands[number],
+            )  # fmt: skip
+
+        self._map(gather, n_bands)
+        weights = fit_weights(samples, self.shape[1], self.known.copies * every, self._map)
+        told = PassParameters(weights, contexts.USUAL_COEFFICIENTS)
+        all_weights, numbers, sizes = self._weights(told), self._numbers(), Sizes(n_bands)
 
         def quantise(number: int) -> None:
             prediction.quantise_rows(
                 self.pool, self.places, all_weights, self.references, target, valid,
                 self.which, self._rows(), numbers, *bands[number],
             )  # fmt: skip
+            sizes.add(number, samples[number], all_weights, numbers, bands[number][0])
 
         self._map(quantise, n_bands)
-        return PassParameters(weights, fit_coefficients(sample, all_weights, numbers))
+        return PassParameters(weights, sizes.coefficients()), numbers
 
-    def code(self, coders: list[Coder], parameters: PassParameters, quick: int) -> None:
+    def code(
+        self,
+        coders: list[Coder],
+        parameters: PassParameters,
+        quick: int,
+        numbers: Int32 | None,
+    ) -> None:
         """Encode or decode; fills the pass's phase of the pool."""
         items, _, columns = self.shape
-        tables, weights, numbers = decisions.tables(), self._weights(parameters), self._numbers()
-        bands = self._bands(len(coders))
-        target = np.empty((0, 0, 0)) if self.known.target is None else self.known.target
+        tables, weights, bands = (
+            decisions.tables(),
+            self._weights(parameters),
+            self._bands(len(coders)),
+        )
+        known, target = numbers, self.known.target
+        numbers = self._numbers() if known is None else known
+        if target is None or known is not None:
+            target = _NO_TARGET
 
         def code_band(number: int) -> None:
             coder, (first, last) = coders[number], bands[number]

@@ -29,15 +29,12 @@ class Sample:
         At near and at far neighbours, and in references.
     places : int64 array, shape (3, points)
         Field, row and column.
-    every : int
-        One point of so many was taken.
     """
 
     features: Float64
     target: Float64
     steps: Float64
     places: npt.NDArray[np.int64]
-    every: int
 
     @classmethod
     def of(
@@ -49,19 +46,23 @@ class Sample:
         valid: Any,
         which: tuple[int, int, int],
         shape: tuple[int, ...],
-        count: int,
+        every: int,
+        first: int,
+        last: int,
     ) -> Sample:
-        """About so many points; see :func:`~.prediction.quantise_row` for the arrays."""
-        every = max(1, shape[0] * shape[1] * shape[2] // count)
-        most = shape[0] * shape[1] * (shape[2] // every + 1)
+        """One point of so many in rows first … last.
+
+        See :func:`coinpp_xr.coding.pyramid.prediction.quantise_row` for the arrays.
+        """
+        most = shape[0] * (last - first) * (shape[2] // every + 1)
         features = np.empty((most, N_NEIGHBOURS + N_FEATURES * references.number))
         found = np.empty(most)
         steps, where = np.empty((most, 3)), np.empty((3, most), np.int64)
         n = _gather(
-            pool, places, references, target, valid, which, shape, every,
-            features, found, steps, where,
+            pool, places, references, target, valid, which, shape, every, first, last,
+            np.empty(N_NEIGHBOURS, np.int64), features, found, steps, where,
         )  # fmt: skip
-        return cls(features[:n], found[:n], steps[:n], where[:, :n], every)
+        return cls(features[:n], found[:n], steps[:n], where[:, :n])
 
 
 @compiled
@@ -74,6 +75,9 @@ def _gather(
     which: Any,
     shape: Any,
     every: int,
+    first: int,
+    last: int,
+    starts: Any,
     features: Float64,
     found: Float64,
     steps: Float64,
@@ -81,38 +85,40 @@ def _gather(
 ) -> int:
     values, marks = pool
     row, column, spacing = which
-    items, n_rows, n_columns = shape
+    items, _, n_columns = shape
     n = 0
-    for i in range(n_rows):
+    for i in range(first, last):
+        y = row + i * spacing
         for item in range(items):
+            for k in range(N_NEIGHBOURS):
+                starts[k] = places.offsets[k] + item * places.strides[k] + i * places.steps[k]
             # Other columns in every row, by the golden ratio.
             for j in range(((i * items + item) * 40503 >> 4) % every, n_columns, every):
-                y, x = row + i * spacing, column + j * spacing
+                x = column + j * spacing
                 if valid.shape[0] > 0 and not valid[item, y, x]:
                     continue
-                total = np.int64(0)
+                own, seen = features[n], steps[n]
+                total = np.int64(2)
+                for k in range(4):
+                    total += values[starts[k] + j]
+                base = total >> 2
+                near, far = np.int64(0), np.int64(0)
                 for k in range(N_NEIGHBOURS):
-                    o = places.offsets[k] + item * places.strides[k] + i * places.steps[k] + j
-                    features[n, k] = values[o]
-                    if k < 4:
-                        total += values[o]
-                steps[n] = 0
-                base = (total + 2) >> 2
-                for k in range(N_NEIGHBOURS):
-                    o = places.offsets[k] + item * places.strides[k] + i * places.steps[k] + j
-                    features[n, k] -= base
-                    steps[n, 0 if k < 4 else 1] += abs(np.int64(marks[o]))
+                    own[k] = values[starts[k] + j] - base
+                for k in range(4):
+                    near += abs(np.int64(marks[starts[k] + j]))
+                for k in range(4, N_NEIGHBOURS):
+                    far += abs(np.int64(marks[starts[k] + j]))
+                seen[0], seen[1], seen[2] = near, far, 0
                 for k in range(references.number):
                     field = references.first[item] if k == 0 else references.second[item]
-                    seen = references.first_marks[item] if k == 0 else references.second_marks[item]
                     rows, columns = references.rows, references.columns
                     at = N_NEIGHBOURS + N_FEATURES * k
-                    f0, f1, f2, f3, f4 = features_at(
+                    own[at], own[at + 1], own[at + 2], own[at + 3], own[at + 4] = features_at(
                         field, rows, columns, i, j, references.diagonal
                     )
-                    features[n, at], features[n, at + 1], features[n, at + 2] = f0, f1, f2
-                    features[n, at + 3], features[n, at + 4] = f3, f4
-                    steps[n, 2] += marks_at(seen, rows, columns, i, j)
+                    old = references.first_marks[item] if k == 0 else references.second_marks[item]
+                    seen[2] += marks_at(old, rows, columns, i, j)
                 found[n] = target[item, y, x] - base
                 where[0, n], where[1, n], where[2, n] = item, i, j
                 n += 1
