@@ -5,6 +5,8 @@ python benchmarks/native_tables.py prints them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import exp, log, prod
 from typing import Any
 
 from common import load, table
@@ -52,6 +54,74 @@ def native_summary(result: dict[str, Any]) -> str:
         "second, in brackets those of SZ3 in the same run; times as multiples of its time, "
         "geometric means ([results](benchmarks/results/native.json)):\n\n" + table(header, rows)
     )
+
+
+def kind_of_grid(case: dict[str, Any]) -> str:
+    """What tells fast grids from slow ones: how many cells and fields a chunk has."""
+    *batch, n_lat, n_lon = case["shape"]
+    fields, cells = prod(batch), n_lat * n_lon
+    if cells > 500_000:
+        return "one globe of 0.25°" + (", masks, zeros, edges" if case["group"] == "rough" else "")
+    if cells > 20_000:
+        return f"{'one globe' if fields == 1 else 'sequences'} of 0.4° to 1°"
+    if (n_lat, n_lon) == (46, 90):
+        return "46 × 90, sequences"
+    return "other sequences of small grids"
+
+
+def efforts(result: dict[str, Any]) -> str:
+    """One line per kind of grid and effort: ratio and speed."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for case in result["cases"]:
+        kinds.setdefault(kind_of_grid(case), []).append(case)
+    rows = []
+    for kind, cases in kinds.items():
+        for effort in EFFORTS:
+            some = [
+                (case, row) for case in cases for row in case["rows"] if row.get("effort") == effort
+            ]
+            # All efforts on the same cases, or the lines of a kind would not compare.
+            if len(some) < len(cases):
+                continue
+            ratios = [row["ratio"] for _, row in some]
+            default = [
+                other["nbytes"]
+                for case, _ in some
+                for other in case["rows"]
+                if other.get("effort") == "default"
+            ]
+            smaller = [
+                before / row["nbytes"] for before, (_, row) in zip(default, some, strict=True)
+            ]
+            megabytes = sum(case["float32_bytes"] for case, _ in some) / 1e6
+            speeds = [
+                megabytes / sum(row[f"{step}_seconds"] for _, row in some)
+                for step in ("encode", "decode")
+            ]
+            rows.append(
+                [
+                    kind,
+                    effort,
+                    str(len(some)),
+                    f"{geometric_mean(ratios):.1f} ×",
+                    f"{geometric_mean(smaller):.3f} ×",
+                    *(f"{number:.3g}" for number in speeds),
+                ]
+            )
+    header = [
+        "grid", "effort", "cases", "ratio to float32", "smaller than the default",
+        "encode MB/s", "decode MB/s",
+    ]  # fmt: skip
+    machine = result["machine"]
+    return (
+        f"Measured on {machine['cores']} cores ({machine['date']}), without a model, on the fields "
+        "and bounds of [the comparison](comparison.md#every-field-and-bound) "
+        "([results](../benchmarks/results/native.json)):\n\n" + table(header, rows)
+    )
+
+
+def geometric_mean(numbers: Sequence[float]) -> float:
+    return exp(sum(map(log, numbers)) / len(numbers))
 
 
 def native_cases(result: dict[str, Any]) -> str:

@@ -185,6 +185,7 @@ def main() -> None:
         return
     parts = arguments.parts or ("lengths", "memory")
     result = load("reading") if (RESULTS / "reading.json").exists() else {}
+    result.pop("machine", None)
     result |= {
         "data": "2 m temperature of GFS on 0.25°, one globe turned and sheared from step to step "
         f"with {NOISE:g} K of white noise: synthetic in time",

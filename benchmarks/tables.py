@@ -20,8 +20,9 @@ from globe_tables import (
     train_your_own,
 )
 from media_tables import media, media_page
-from native_tables import native_summary
+from native_tables import efforts, native_summary
 from peer_tables import comparison_page, summary
+from reading_tables import chunk_lengths, native_archive
 from reproduction_tables import reproduction
 from science_tables import science_tables
 
@@ -75,7 +76,12 @@ def main() -> None:
         ),
         DOCS / "comparison.md": comparison_page(),
         DOCS / "media.md": media_page(),
-        DOCS / "archives.md": with_results(DOCS / "archives.md", archive_scale()),
+        DOCS / "archives.md": with_results(
+            DOCS / "archives.md", native_archive(load("archive_native")) + "\n" + archive_scale()
+        ),
+        DOCS / "choose.md": with_results(
+            DOCS / "choose.md", chunk_lengths(load("reading")) + "\n" + efforts(load("native"))
+        ),
         DOCS / "models.md": models_page(),
         DOCS / "reproduce.md": with_results(DOCS / "reproduce.md", reproduction()),
         DOCS / "science.md": with_results(DOCS / "science.md", science_tables(load("science"))),

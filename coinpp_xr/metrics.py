@@ -57,7 +57,7 @@ def globe_errors(
             f"original and reconstruction differ in shape: {original.shape}, {reconstruction.shape}"
         )
     batch, (n_lat, n_lon) = original.shape[:-2], original.shape[-2:]
-    weights = area_weights(latitude, n_lon)
+    weights = area_weights(latitude, n_lon)[:, 0]
     globes = original.reshape(-1, n_lat, n_lon)
     decoded = reconstruction.reshape(-1, n_lat, n_lon)
     sums = np.zeros(len(globes), GLOBE_ERRORS)
@@ -65,19 +65,20 @@ def globe_errors(
     for start in range(0, len(globes), per_slab):
         slab = slice(start, start + per_slab)
         valid = np.isfinite(globes[slab])
+        known: dict[str, Any] = {} if valid.all() else {"where": valid}
         error = np.zeros(valid.shape)
         # Half precision is converted first: its differences would overflow at 65,504.
-        np.subtract(decoded[slab], globes[slab], out=error, where=valid, dtype=np.float64)
+        np.subtract(decoded[slab], globes[slab], out=error, dtype=np.float64, **known)
+        # Weights are those of rows, and numbers of valid cells are exact.
+        squared, count = np.einsum("gij,gij->gi", error, error), valid.sum(axis=2)
         row = sums[slab]
-        row["weight"] = (weights * valid).sum((1, 2))
-        row["squared"] = (weights * error**2).sum((1, 2))
-        row["signed"] = (weights * error).sum((1, 2))
-        row["plain"] = (error**2).sum((1, 2))
-        row["largest"] = np.abs(error).max((1, 2))
-        row["valid"] = valid.sum((1, 2))
+        row["weight"], row["squared"] = count @ weights, squared @ weights
+        row["signed"], row["plain"] = error.sum(axis=2) @ weights, squared.sum(axis=1)
+        row["largest"] = np.maximum(error.max((1, 2)), -error.min((1, 2)))
+        row["valid"] = count.sum(axis=1)
         row["missing"] = n_lat * n_lon - row["valid"]
-        row["low"] = np.min(globes[slab], (1, 2), where=valid, initial=np.inf)
-        row["high"] = np.max(globes[slab], (1, 2), where=valid, initial=-np.inf)
+        row["low"] = np.min(globes[slab], (1, 2), initial=np.inf, **known)
+        row["high"] = np.max(globes[slab], (1, 2), initial=-np.inf, **known)
     return sums.reshape(batch)
 
 

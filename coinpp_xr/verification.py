@@ -42,16 +42,21 @@ def block_errors(
     RuntimeError
         If a missing value came back as another, or a value is beyond the bound.
     """
-    missing = ~np.isfinite(original)
-    if not np.array_equal(original[missing], decoded[missing], equal_nan=True):
-        raise RuntimeError(f"missing values of {variable!r} came back from the store as others")
-    if bound is not None:
-        held = missing | bound.holds(decoded.astype(np.float64), original.astype(np.float64))
-        if not held.all():
-            raise RuntimeError(
-                f"{variable!r} came back from the store with an error beyond {bound} in "
-                f"{(~held).sum():,} values: do not use this store"
-            )
+    beyond = 0
+    globes = original.reshape(-1, *original.shape[-2:])
+    # One by one: a block of large globes would be held in double precision several times.
+    for given, found in zip(globes, decoded.reshape(globes.shape), strict=True):
+        missing = ~np.isfinite(given)
+        if not np.array_equal(given[missing], found[missing], equal_nan=True):
+            raise RuntimeError(f"missing values of {variable!r} came back from the store as others")
+        if bound is not None:
+            held = missing | bound.holds(found.astype(np.float64), given.astype(np.float64))
+            beyond += held.size - np.count_nonzero(held)
+    if beyond:
+        raise RuntimeError(
+            f"{variable!r} came back from the store with an error beyond {bound} in {beyond:,} "
+            "values: do not use this store"
+        )
     return globe_errors(original, decoded, latitude)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import xarray as xr
 import zarr
@@ -26,6 +28,7 @@ from coinpp_xr.parallel import thread_count
 from coinpp_xr.report import plain_text
 from coinpp_xr.settings import config
 from coinpp_xr.stores import codec_of
+from coinpp_xr.verification import block_errors
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -213,21 +216,25 @@ def _rest(
 def _forecast(
     part: Part, codec: Any, left: int, remarks: str, options: Options
 ) -> VariableForecast:
-    """Encode and decode some blocks in the middle of equal parts, as a worker would."""
-    tiling, array = part.tiling, part.array
+    """Encode, decode and compare some blocks in the middle of equal parts, as a worker would."""
+    tiling, array, job = part.tiling, part.array, part.job(Place(None), options)
     whole = part.blocks()
     count = min(_SAMPLE_BLOCKS, len(whole))
     sample = [whole[(2 * i + 1) * len(whole) // (2 * count)] for i in range(count)]
     raw = nbytes = 0
     seconds, memory = 0.0, 0
     for index in sample:
-        values = part.job(Place(None), options).values(part.block(index))
+        values = job.values(part.block(index))
         with config.set(threads=1), _MemoryWatch() as watch:
             started = time.perf_counter()
+            decoded = np.empty_like(values)
             for chunk in tiling.chunks_of(tuple(slice(0, n) for n in values.shape)):
                 payload = codec._encode_array(values[chunk])
-                codec._decode_payload(payload)
+                decoded[chunk] = codec._decode_payload(payload).reshape(decoded[chunk].shape)
                 nbytes += len(payload)
+            if job.verify:
+                block_errors(values, decoded, job.latitude, part.name, codec.rate.bound)
+            zlib.crc32(values.tobytes())
             seconds += time.perf_counter() - started
         raw += values.nbytes
         memory = max(memory, watch.grown_nbytes + values.nbytes)

@@ -16,7 +16,7 @@ from coinpp_xr.chunk_reading import PyramidReader, check_expected, items_of
 from coinpp_xr.codecs import recently_decoded
 
 # Read at once, in the hope that the head of a payload is in it; then four times as much.
-_FIRST_BYTES = 1 << 15
+_FIRST_BYTES = 1 << 14
 # What the coder of a band has learned takes about as much.
 _BYTES_OF_CODER = 1 << 17
 
@@ -74,7 +74,8 @@ async def _decode_fields(
     parts = {0: begun[at:]}
     for start, end in reader.ranges(items, known):
         if at + end > len(begun):
-            parts[start] = await read(at + start, at + end)
+            there = begun[at + start :]
+            parts[start] = there + await read(at + start + len(there), at + end)
 
     def part(start: int, end: int) -> bytes:
         for first, data in parts.items():

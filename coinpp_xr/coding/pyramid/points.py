@@ -24,10 +24,11 @@ Int32 = npt.NDArray[np.int32]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-# Of every pass, points that parameters are fitted to: one of so many, but not fewer or more. With
-# the fast effort a quarter of them, and none for passes of few points.
+# Of every pass, points that parameters are fitted to: one of so many, but not fewer or more. Half
+# of them where nothing is mixed, and none for passes of few points; four times as many where all
+# is mixed.
 _SAMPLED, _FEWEST, _MOST = 8, 8_000, 24_000
-_QUICKLY, _WORTH_FITTING = 2, 4_000
+_QUICKLY, _THOROUGHLY, _WORTH_FITTING = 0.5, 4, 4_000
 _NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
 _NO_TARGET = np.empty((0, 0, 0))
 # Passes of fewer points are not worth a second thread.
@@ -103,8 +104,7 @@ class Level:
         points = _Points(self._pool, where.places, references, where.which, where.shape, known)
         key, numbers = (self._level, number - 1), None
         if key not in parameters:
-            quickly = self._quick >= decisions.CLASSES
-            parameters[key], numbers = points.fit(len(coders), quickly=quickly)
+            parameters[key], numbers = points.fit(len(coders), self._quick)
         points.code(coders, parameters[key], self._quick, numbers)
 
 
@@ -142,15 +142,16 @@ class _Points:
         else:
             map_compiled(function, range(count))
 
-    def fit(self, n_bands: int, *, quickly: bool) -> tuple[PassParameters, Int32 | None]:
+    def fit(self, n_bands: int, quick: int) -> tuple[PassParameters, Int32 | None]:
         """Parameters for these points, by a sample of them; and the steps, if they are known."""
         target, valid = self.known.target, self.known.valid
         assert target is not None
         size = self.shape[0] * self.shape[1] * self.shape[2]
+        quickly = quick >= decisions.CLASSES
         if quickly and size * self.known.copies < _WORTH_FITTING:
             return PassParameters(None, contexts.USUAL_COEFFICIENTS), None
-        count = int(np.clip(size // _SAMPLED, _FEWEST, _MOST)) // (_QUICKLY if quickly else 1)
-        every = max(1, size // count)
+        share = _QUICKLY if quickly else _THOROUGHLY if quick == 0 else 1
+        every = max(1, int(size / (share * np.clip(size // _SAMPLED, _FEWEST, _MOST))))
         bands = self._bands(n_bands)
         samples: list[Sample] = [None] * n_bands  # type: ignore[list-item]
 
