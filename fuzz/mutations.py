@@ -210,6 +210,30 @@ def _with_float(rng: Rng, content: bytes) -> bytes:
     return content[:at] + struct.pack("<d", _one_of(rng, _FLOATS)) + content[at + 8 :]
 
 
+def _stream(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
+    """One of the pyramid's streams is damaged, and its length and checksum are right."""
+    head, streams = (payload.sections.get(tag, b"") for tag in (Tag.PYRAMID, Tag.STREAMS))
+    # The index is the last of the head: a length and a checksum for every stream.
+    lengths: list[int] = []
+    while sum(lengths) < len(streams) and 8 * (len(lengths) + 1) <= len(head):
+        at = len(head) - 8 * (len(lengths) + 1)
+        lengths.insert(0, int.from_bytes(head[at : at + 4], "little"))
+    if not lengths or sum(lengths) != len(streams):
+        return _section(rng, payload, other)
+    number = int(rng.integers(len(lengths)))
+    start = sum(lengths[:number])
+    end = start + lengths[number]
+    new = damaged(rng, streams[start:end], other.sections.get(Tag.STREAMS, b""))
+    entry = struct.pack("<II", len(new), zlib.crc32(new))
+    at = len(head) - 8 * (len(lengths) - number)
+    changed = {
+        Tag.PYRAMID: head[:at] + entry + head[at + 8 :],
+        Tag.STREAMS: streams[:start] + new + streams[end:],
+    }
+    return {"sections": dict(payload.sections) | changed}
+
+
 _FORGERIES: list[Forgery] = [
     _extent, _extent, _arrangement, _axes, _kind, _header, _header, _section, _section, _section,
+    _stream, _stream,
 ]  # fmt: skip
