@@ -105,6 +105,9 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     with_gaps[:, :, :3, 4:9], with_gaps[0, 3], with_gaps[:, 5] = np.nan, np.inf, np.nan
     swell = np.sin(np.arange(60)[:, None, None] / 25 + usual.points @ np.array([3.0, 5, 1]))
     smooth = 20 * swell.reshape(60, 10, 20)
+    y, x = np.mgrid[:128, :136]
+    larger = np.stack([20 * np.sin(y / 21) * np.cos(x * np.pi / 68 + t / 3) for t in range(2)])
+    larger += 0.2 * np.random.default_rng(13).standard_normal(larger.shape)
     assert model.reference is not None
     alike = model.offset + model.reference.numbers / 128 + rng.standard_normal((3, 10, 20))
     return {
@@ -138,6 +141,7 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         "bound-on-latents-f4": (slow.astype("<f4"), None, {"bound": Bound(0.5)}),
         "bound-from-reference-f4": (alike.astype("<f4"), None, {"bound": Bound(0.5)}),
         "pyramid-f4": (smooth[:20].astype("<f4"), None, {"bound": Bound(0.2), "effort": "fast"}),
+        "pyramid-mixed-f4": (larger.astype("<f4"), None, {"bound": Bound(0.2)}),
         "pyramid-gaps-second-axis-f8": (
             with_gaps, None, {"bound": Bound(0.3), "time_axis": 1, "effort": "fast"}
         ),

@@ -18,7 +18,7 @@ Bool = npt.NDArray[np.bool_]
 # Numbers beyond this are kept exactly: predictions need room around them.
 _FARTHEST = prediction.LARGEST // 2
 # Classes of expected size that are coded by a single context, by effort.
-QUICK = {"fast": 48, "default": 6, "best": 0, "paper": 6}
+QUICK = {"fast": 48, "default": 8, "best": 0, "paper": 8}
 
 
 @dataclass(frozen=True, eq=False)

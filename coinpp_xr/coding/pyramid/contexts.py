@@ -14,9 +14,11 @@ import numpy.typing as npt
 from coinpp_xr.coding.pyramid.decisions import CLASSES, LARGEST_SIZE, decide, decision
 from coinpp_xr.coding.pyramid.prediction import (
     BEFORE,
-    N_NEIGHBOURS,
+    UNIT,
     UNIT_BITS,
+    after,
     predict_row,
+    put_row,
     quantise_row,
 )
 from coinpp_xr.coding.pyramid.range_coder import (
@@ -115,6 +117,8 @@ def code_rows(
     plainly = quick >= CLASSES
     spread, away, expected = rows.spread, rows.away, rows.size
     nears, fars, signs = rows.near, rows.far, rows.signs
+    base, total, predicted = rows.base, rows.total, rows.predicted
+    one_by_one = places.beside
     # Slices, because an index that might be negative is looked at twice.
     none = rows.nothing
     r = opened(registers)
@@ -139,9 +143,11 @@ def code_rows(
         second = numbers[item, at_least(i - 2, 0)] if i > first + 1 else none
         north2 = second[BEFORE:]
         weights_here = weights[i * weights.shape[0] // n_rows]
-        predict_row(pool, places, weights_here, references, item, i, rows)
-        if target.shape[0] > 0:
+        predict_row(pool, places, weights_here, references, item, i, first, rows)
+        quantising = target.shape[0] > 0
+        if quantising and not one_by_one:
             quantise_row(target, valid, which, item, i, rows, here)
+        weight, y = np.int64(weights_here[len(weights_here) - 1]), which[0] + i * which[2]
         for j in range(columns):
             expected[j] = (
                 k0 + k1 * np.int64(spread[j]) + k2 * abs(np.int64(away[j]))
@@ -152,8 +158,16 @@ def code_rows(
                 expected[j] += ((k6 * np.int64(rows.past[j])) << UNIT_BITS) + k7 * np.int64(
                     rows.apart[j]
                 )
-        y = which[0] + i * which[2]
+        before = base[0]
         for j in range(columns):
+            if one_by_one:
+                if j > 0:
+                    before = np.int64(predicted[j - 1]) + (np.int64(here[j - 1]) << UNIT_BITS)
+                guess = after(base[j], total[j], weight, before)
+                predicted[j], away[j] = guess, guess - base[j]
+                if quantising:
+                    wanted = target[item, y, which[1] + j * which[2]]
+                    here[j] = np.int32(np.rint((wanted - guess) * (1 / UNIT)))
             if valid.shape[0] > 0 and not valid[item, y, which[1] + j * which[2]]:
                 here[j] = 0
                 continue
@@ -167,6 +181,8 @@ def code_rows(
             around = 2 * (aw + an) + beside + abs(np.int64(west2[j])) + abs(np.int64(north2[j]))
             near, far = np.int64(nears[j]), np.int64(fars[j])
             size = expected[j] + ((k5 * around) << UNIT_BITS)
+            if one_by_one:
+                size += k2 * abs(np.int64(away[j]))
             # Damaged streams lead to sums that overflow.
             size = at_most(at_least(size >> COEFFICIENT_BITS, 0), LARGEST_SIZE - 1)
             c = np.int64(size_class[size])
@@ -263,13 +279,7 @@ def code_rows(
             if t >= 1 << _LARGEST_EXPONENT:
                 broken, t = True, np.int64(0)
             here[j] = -1 - t if negative else 1 + t
-        o = places.offsets[N_NEIGHBOURS] + item * places.strides[N_NEIGHBOURS]
-        o += i * places.steps[N_NEIGHBOURS]
-        values, marks = pool.values[o : o + columns], pool.marks[o : o + columns]
-        predicted = rows.predicted
-        for j in range(columns):
-            values[j] = predicted[j] + (here[j] << UNIT_BITS)
-            marks[j] = at_most(at_least(here[j], -127), 127)
+        put_row(pool, places, item, i, rows, here)
     put_back(registers, r)
     if broken:
         registers[BROKEN] = 1

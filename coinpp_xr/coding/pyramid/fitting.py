@@ -37,7 +37,11 @@ _APART = 32
 
 
 def fit_weights(
-    samples: list[Sample], n_rows: int, scale: float, run: Callable[[Work, int], None]
+    samples: list[Sample],
+    n_rows: int,
+    scale: float,
+    run: Callable[[Work, int], None],
+    most_bands: int = BAND_COUNTS[-1],
 ) -> Int32 | None:
     """Least squares in as many bands of rows as pay for their weights.
 
@@ -50,6 +54,7 @@ def fit_weights(
         Points that are to be coded, for each of the sample.
     run : callable
         (work, count) → calls it with all numbers below.
+    most_bands : int
 
     Returns
     -------
@@ -229,6 +234,7 @@ def _add_sizes(
     """Sums of weighted products of what the size of errors depends on, and with that size."""
     sides, x = sums[N_COEFFICIENTS], sums[N_COEFFICIENTS + 1]
     count, bands, rows = features.shape[1], weights.shape[0], numbers.shape[1]
+    references = (count - N_NEIGHBOURS) // N_FEATURES  # four beside are not as many as of one
     for n in range(features.shape[0]):
         f = features[n]
         item, i, j = places[0, n], places[1, n], places[2, n] + BEFORE
@@ -253,9 +259,9 @@ def _add_sizes(
         x[5] = _UNIT * around
         x[6] = _UNIT * steps[n, 2]
         x[7] = 0
-        if count > N_NEIGHBOURS:
+        if references == 1:
             x[7] = abs(f[N_NEIGHBOURS])
-        if count > N_NEIGHBOURS + N_FEATURES:
+        elif references == 2:
             x[7] = abs(f[N_NEIGHBOURS] - f[N_NEIGHBOURS + N_FEATURES])
         usual = x[1] / 4 + x[3] / 8 + x[5] / 8 + 16
         share = 1 / (usual * sqrt(usual))

@@ -59,8 +59,13 @@ class Geometry:
 
 
 @lru_cache(maxsize=128)
-def geometry(shape: tuple[int, int], level: int, n_items: int, *, around: bool) -> Geometry:
-    """Of the level of a grid whose spacing is 2^level cells."""
+def geometry(
+    shape: tuple[int, int], level: int, n_items: int, *, around: bool, beside: bool
+) -> Geometry:
+    """Of the level of a grid whose spacing is 2^level cells.
+
+    ``beside``: whether centres are predicted from those before them, too.
+    """
     n_lat, n_lon = (-(-side // (1 << level)) for side in shape)
     shapes = tuple(
         (n_items, (n_lat + 1 - row) // 2, (n_lon + 1 - column) // 2)
@@ -74,12 +79,13 @@ def geometry(shape: tuple[int, int], level: int, n_items: int, *, around: bool) 
         steps = padded[source, 1]
         offsets = starts[source] + (PAD + down) * steps + PAD + right
         row, column, spacing = which.row << level, which.column << level, 2 << level
-        own = shapes[number]
+        own, strides = shapes[number], padded[source, 0] * steps
+        places = Places(offsets, steps, strides, beside and which.diagonal, around)
         return PassGeometry(
-            own, (row, column, spacing), Places(offsets, steps, padded[source, 0] * steps),
+            own, (row, column, spacing), places,
             stencil(own[1], row, spacing, shape[0], around=False),
             stencil(own[2], column, spacing, shape[1], around=around),
-            which.row == which.column,
+            which.diagonal,
         )  # fmt: skip
 
     passes = tuple(of_pass(number, which) for number, which in enumerate(PASSES, start=1))

@@ -39,6 +39,11 @@ class Pass:
     column: int
     neighbours: npt.NDArray[np.int64]
 
+    @property
+    def diagonal(self) -> bool:
+        """Whether the four nearest are those on diagonals: of centres."""
+        return self.row == self.column
+
 
 def _pass(row: int, column: int, *groups: list[tuple[int, int, int]]) -> Pass:
     return Pass(row, column, np.array([n for group in groups for n in group], np.int64))

@@ -17,9 +17,10 @@ from coinpp_xr.coding.pyramid.contexts import (
     N_COEFFICIENTS,
     USUAL_COEFFICIENTS,
 )
+from coinpp_xr.coding.pyramid.decisions import CLASSES
 from coinpp_xr.coding.pyramid.fitting import standard_weights
-from coinpp_xr.coding.pyramid.levels import PASSES, level_count
-from coinpp_xr.coding.pyramid.prediction import N_NEIGHBOURS
+from coinpp_xr.coding.pyramid.levels import PASSES, Pass, level_count
+from coinpp_xr.coding.pyramid.prediction import N_BESIDE, N_NEIGHBOURS
 from coinpp_xr.coding.pyramid.references import N_FEATURES
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.errors import CorruptPayloadError
@@ -60,12 +61,16 @@ class _Numbers:
 
 
 def pack(
-    parameters: dict[int, dict[Key, PassParameters]], units: list[Unit], shape: tuple[int, int]
+    parameters: dict[int, dict[Key, PassParameters]],
+    units: list[Unit],
+    shape: tuple[int, int],
+    quick: int,
 ) -> bytes:
     numbers = _Numbers(None)
-    for kind, standard in _kinds(units):
+    for kind, references in _kinds(units):
         usual = USUAL_COEFFICIENTS
         for key in _keys(shape):
+            standard = _standard(PASSES[key[1]], references, quick)
             told = parameters[kind][key]
             bands = 0 if told.weights is None else len(told.weights)
             numbers.code(0, np.array([[bands]]))
@@ -77,14 +82,15 @@ def pack(
 
 
 def unpack(
-    told: bytes, units: list[Unit], shape: tuple[int, int]
+    told: bytes, units: list[Unit], shape: tuple[int, int], quick: int
 ) -> dict[int, dict[Key, PassParameters]]:
     numbers = _Numbers(told)
     parameters: dict[int, dict[Key, PassParameters]] = {}
-    for kind, standard in _kinds(units):
+    for kind, references in _kinds(units):
         usual = USUAL_COEFFICIENTS
         parameters[kind] = {}
         for key in _keys(shape):
+            standard = _standard(PASSES[key[1]], references, quick)
             bands = int(numbers.code(0, np.zeros((1, 1)))[0, 0])
             if not 0 <= bands <= _MOST_BANDS:
                 raise CorruptPayloadError("the parameters of the pyramid are damaged")
@@ -103,8 +109,13 @@ def unpack(
     return parameters
 
 
-def _kinds(units: list[Unit]) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
-    """All kinds of units, and the standard weights of each."""
+def _kinds(units: list[Unit]) -> Iterator[tuple[int, int]]:
+    """All kinds of units, and to how many others the fields of each refer."""
     for kind, group in groupby(units, lambda unit: unit.kind):
-        references = next(group).n_references
-        yield kind, standard_weights(N_NEIGHBOURS + N_FEATURES * references)
+        yield kind, next(group).n_references
+
+
+def _standard(which: Pass, references: int, quick: int) -> npt.NDArray[np.int32]:
+    """Weights of a pass, if none are told."""
+    beside = which.diagonal and quick < CLASSES
+    return standard_weights(N_NEIGHBOURS + N_FEATURES * references + N_BESIDE * beside)

@@ -14,7 +14,15 @@ from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
 from coinpp_xr.coding.pyramid.fitting import Sizes, fit_weights, standard_weights
 from coinpp_xr.coding.pyramid.geometry import geometry
 from coinpp_xr.coding.pyramid.levels import PAD, pad
-from coinpp_xr.coding.pyramid.prediction import BEFORE, BEHIND, N_NEIGHBOURS, Places, Pool, Rows
+from coinpp_xr.coding.pyramid.prediction import (
+    BEFORE,
+    BEHIND,
+    N_BESIDE,
+    N_NEIGHBOURS,
+    Places,
+    Pool,
+    Rows,
+)
 from coinpp_xr.coding.pyramid.references import N_FEATURES, References
 from coinpp_xr.coding.pyramid.sampling import Sample
 from coinpp_xr.parallel import map_compiled
@@ -64,7 +72,8 @@ class Level:
         self, shape: tuple[int, int], level: int, n_items: int, *, around: bool, quick: int
     ) -> None:
         self._level, self._around, self._quick = level, around, quick
-        self._geometry = geometry(shape, level, n_items, around=around)
+        beside = quick < decisions.CLASSES
+        self._geometry = geometry(shape, level, n_items, around=around, beside=beside)
         size = self._geometry.starts[-1]
         self._pool = Pool(np.empty(size, np.int32), np.empty(size, np.int8))
 
@@ -133,7 +142,8 @@ class _Points:
     def _weights(self, parameters: PassParameters) -> Int32:
         if parameters.weights is not None:
             return parameters.weights
-        return standard_weights(N_NEIGHBOURS + N_FEATURES * self.references.number)[None]
+        count = N_NEIGHBOURS + N_FEATURES * self.references.number + N_BESIDE * self.places.beside
+        return standard_weights(count)[None]
 
     def _map(self, function: Callable[[int], None], count: int) -> None:
         if self.shape[0] * self.shape[1] * self.shape[2] < _WORTH_A_THREAD:
@@ -161,19 +171,32 @@ class _Points:
                 every, *bands[number],
             )  # fmt: skip
 
-        self._map(gather, n_bands)
-        weights = fit_weights(samples, self.shape[1], self.known.copies * every, self._map)
-        told = PassParameters(weights, contexts.USUAL_COEFFICIENTS)
-        all_weights, numbers, sizes = self._weights(told), self._numbers(), Sizes(n_bands)
-
         def quantise(number: int) -> None:
             prediction.quantise_rows(
                 self.pool, self.places, all_weights, self.references, target, valid,
                 self.which, self._rows(), numbers, *bands[number],
             )  # fmt: skip
+
+        def look_beside(number: int) -> None:
+            quantise(number)
+            samples[number].look_beside(self.pool, self.places, bands[number][0])
+
+        def add_sizes(number: int) -> None:
+            quantise(number)
             sizes.add(number, samples[number], all_weights, numbers, bands[number][0])
 
-        self._map(quantise, n_bands)
+        self._map(gather, n_bands)
+        scale, rows = self.known.copies * every, self.shape[1]
+        numbers = self._numbers()
+        if self.places.beside:
+            # What is decoded beside a point depends on its weights: first come some without it.
+            weights = fit_weights(samples, rows, scale, self._map, most_bands=1)
+            all_weights = self._weights(PassParameters(weights, contexts.USUAL_COEFFICIENTS))
+            self._map(look_beside, n_bands)
+        weights = fit_weights(samples, rows, scale, self._map)
+        all_weights = self._weights(PassParameters(weights, contexts.USUAL_COEFFICIENTS))
+        sizes = Sizes(n_bands)
+        self._map(add_sizes, n_bands)
         return PassParameters(weights, sizes.coefficients()), numbers
 
     def code(

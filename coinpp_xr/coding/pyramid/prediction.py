@@ -1,7 +1,9 @@
 """Predictions of the points of a pass, compiled; integers only.
 
-Fields are in 1/64 of a step, weights in 1/512: changing that changes the format. Every point of a
-pass is predicted from coarser passes only, so that a row is one vector operation.
+Fields are in 1/64 of a step, weights in 1/512: changing that changes the format. Points are
+predicted from coarser passes, so that a row is one vector operation; centres of cells, which have
+nothing but far points around them, also from the points of their own pass that were decoded just
+before: the row above, and the one to the west, for which they must go one by one.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 
 UNIT_BITS = 6
+UNIT = 1 << UNIT_BITS
 WEIGHT_BITS = 9
 # Of fields, in 1/64 of a step.
 LARGEST = 1 << 30
 LARGEST_WEIGHT = (1 << 15) - 1
 N_NEIGHBOURS = 12
+# Of their own pass: north-west, north, north-east and west.
+N_BESIDE = 4
 # Zeros that surround the steps of a row: two before it, one behind.
 BEFORE, BEHIND = 2, 1
-
-_UNIT = 1 << UNIT_BITS
 
 
 class Pool(NamedTuple):
@@ -53,11 +56,17 @@ class Places(NamedTuple):
         Of the first point.
     steps, strides : int64 arrays, shape (13,)
         From one row, from one field to the next.
+    beside : bool
+        Whether points are predicted from those of their own pass, too.
+    around : bool
+        Whether the first column follows the last.
     """
 
     offsets: Int
     steps: Int
     strides: Int
+    beside: bool
+    around: bool
 
 
 class Rows(NamedTuple):
@@ -119,16 +128,21 @@ def predict_row(
     references: References,
     item: int,
     i: int,
+    first: int,
     rows: Rows,
 ) -> None:
     """Predict a row of a field, and tell what its errors depend on.
 
+    Where points depend on the one before them, their sums are told, all but what that adds.
+
     Parameters
     ----------
-    weights : int32 array, shape (12 + features of references,)
+    weights : int32 array, shape (12 + features of references + 4 beside,)
+    first : int
+        The row that must not look at the one above.
     """
     values, marks = pool
-    offsets, steps, strides = places
+    offsets, steps, strides = places.offsets, places.steps, places.strides
     base, total = rows.base, rows.total
     columns = len(base)
 
@@ -182,11 +196,51 @@ def predict_row(
         weight, feature = np.int64(weights[N_NEIGHBOURS + k]), rows.features[k]
         for j in range(columns):
             total[j] += weight * np.int64(feature[j])
+    if not places.beside:
+        for j in range(columns):
+            value = base[j] + (total[j] >> WEIGHT_BITS)
+            value = at_most(at_least(value, -LARGEST), LARGEST)
+            predicted[j] = value
+            away[j] = value - base[j]
+        return
+    away[:] = 0
+    if i > first:
+        k = N_NEIGHBOURS + N_FEATURES * references.number
+        w0, w1, w2 = np.int64(weights[k]), np.int64(weights[k + 1]), np.int64(weights[k + 2])
+        w = w0 + w1 + w2
+        above = start(N_NEIGHBOURS) - steps[N_NEIGHBOURS]
+        p0, p1 = values[above - 1 : above - 1 + columns], values[above : above + columns]
+        p2 = values[above + 1 : above + 1 + columns]
+        for j in range(columns):
+            total[j] += (
+                w0 * np.int64(p0[j]) + w1 * np.int64(p1[j]) + w2 * np.int64(p2[j]) - w * base[j]
+            )  # fmt: skip
+
+
+@compiled
+def after(base: Any, total: Any, weight: Any, before: Any) -> Any:
+    """The prediction of a point, given the value of the one before it."""
+    value = base + ((total + weight * (before - base)) >> WEIGHT_BITS)
+    return at_most(at_least(value, -LARGEST), LARGEST)
+
+
+@compiled
+def put_row(pool: Pool, places: Places, item: int, i: int, rows: Rows, own: Any) -> None:
+    """Predictions and steps of a row, added up, into the phase of the pass.
+
+    So that the next row can look at it, with two cells on both sides.
+    """
+    columns, predicted = len(own), rows.predicted
+    o = places.offsets[N_NEIGHBOURS] + item * places.strides[N_NEIGHBOURS]
+    o += i * places.steps[N_NEIGHBOURS]
+    values, marks = pool.values[o : o + columns], pool.marks[o : o + columns]
     for j in range(columns):
-        value = base[j] + (total[j] >> WEIGHT_BITS)
-        value = at_most(at_least(value, -LARGEST), LARGEST)
-        predicted[j] = value
-        away[j] = value - base[j]
+        values[j] = predicted[j] + (own[j] << UNIT_BITS)
+        marks[j] = at_most(at_least(own[j], -127), 127)
+    if places.beside:
+        west, east = (columns - 1, 0) if places.around else (0, columns - 1)
+        pool.values[o - 1] = values[west]
+        pool.values[o + columns] = values[east]
 
 
 @compiled
@@ -209,7 +263,7 @@ def quantise_row(
     wanted = target[item, row + i * spacing, column:]
     predicted = rows.predicted
     for j in range(len(own)):
-        own[j] = np.int32(np.rint((wanted[j * spacing] - predicted[j]) * (1 / _UNIT)))
+        own[j] = np.int32(np.rint((wanted[j * spacing] - predicted[j]) * (1 / UNIT)))
     if valid.shape[0] > 0:
         counts = valid[item, row + i * spacing, column:]
         for j in range(len(own)):
@@ -235,13 +289,27 @@ def quantise_rows(
 
     Parameters
     ----------
-    weights : int32 array, shape (bands, 12 + features of references)
+    weights : int32 array, shape (bands, 12 + features of references + 4 beside)
     numbers : int32 array, shape (items, rows, 2 + columns + 1)
     """
-    columns = len(rows.base)
+    row, column, spacing = which
+    base, total, predicted = rows.base, rows.total, rows.predicted
+    columns, last_weight = len(base), weights.shape[1] - 1
     for item in range(numbers.shape[0]):
         for i in range(first, last):
             own = numbers[item, i, BEFORE : BEFORE + columns]
             band = weights[i * weights.shape[0] // numbers.shape[1]]
-            predict_row(pool, places, band, references, item, i, rows)
-            quantise_row(target, valid, which, item, i, rows, own)
+            predict_row(pool, places, band, references, item, i, first, rows)
+            if not places.beside:
+                quantise_row(target, valid, which, item, i, rows, own)
+                continue
+            wanted = target[item, row + i * spacing, column:]
+            weight, before = np.int64(band[last_weight]), base[0]
+            for j in range(columns):
+                value = after(base[j], total[j], weight, before)
+                predicted[j] = value
+                own[j] = 0
+                if valid.shape[0] == 0 or valid[item, row + i * spacing, column + j * spacing]:
+                    own[j] = np.int32(np.rint((wanted[j * spacing] - value) * (1 / UNIT)))
+                before = value + (np.int64(own[j]) << UNIT_BITS)
+            put_row(pool, places, item, i, rows, own)

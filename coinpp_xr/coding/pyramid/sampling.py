@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.prediction import N_NEIGHBOURS, Places, Pool
+from coinpp_xr.coding.pyramid.prediction import N_BESIDE, N_NEIGHBOURS, Places, Pool
 from coinpp_xr.coding.pyramid.references import N_FEATURES, References, features_at, marks_at
 from coinpp_xr.compiled import compiled
 
@@ -21,8 +21,9 @@ class Sample:
 
     Parameters
     ----------
-    features : float64 array, shape (points, 12 + features of references)
-        Differences from the mean of the four nearest, in 1/64 of a step.
+    features : float64 array, shape (points, 12 + features of references + 4 beside)
+        Differences from the mean of the four nearest, in 1/64 of a step; the last are not known
+        before :meth:`look_beside`.
     target : float64 array, shape (points,)
         What is to be predicted, from that mean.
     steps : float64 array, shape (points, 3)
@@ -55,7 +56,8 @@ class Sample:
         See :func:`coinpp_xr.coding.pyramid.prediction.quantise_row` for the arrays.
         """
         most = shape[0] * (last - first) * (shape[2] // every + 1)
-        features = np.empty((most, N_NEIGHBOURS + N_FEATURES * references.number))
+        count = N_NEIGHBOURS + N_FEATURES * references.number + N_BESIDE * places.beside
+        features = np.zeros((most, count))
         found = np.empty(most)
         steps, where = np.empty((most, 3)), np.empty((3, most), np.int64)
         n = _gather(
@@ -63,6 +65,10 @@ class Sample:
             np.empty(N_NEIGHBOURS, np.int64), features, found, steps, where,
         )  # fmt: skip
         return cls(features[:n], found[:n], steps[:n], where[:, :n])
+
+    def look_beside(self, pool: Pool, places: Places, first: int) -> None:
+        """Add what is decoded of points of the same pass; row ``first`` has none above it."""
+        _look_beside(pool, places, self.places, first, self.features[:, -N_BESIDE:])
 
 
 @compiled
@@ -123,3 +129,23 @@ def _gather(
                 where[0, n], where[1, n], where[2, n] = item, i, j
                 n += 1
     return n
+
+
+@compiled
+def _look_beside(pool: Pool, places: Places, where: Any, first: int, features: Any) -> None:
+    values = pool.values
+    offsets, steps, strides = places.offsets, places.steps, places.strides
+    for n in range(where.shape[1]):
+        item, i, j = where[0, n], where[1, n], where[2, n]
+        total = np.int64(2)
+        for k in range(4):
+            total += values[offsets[k] + item * strides[k] + i * steps[k] + j]
+        base, own = total >> 2, features[n]
+        o = offsets[N_NEIGHBOURS] + item * strides[N_NEIGHBOURS] + i * steps[N_NEIGHBOURS] + j
+        own[:] = 0
+        if i > first:
+            above = o - steps[N_NEIGHBOURS]
+            own[0], own[1] = values[above - 1] - base, values[above] - base
+            own[2] = values[above + 1] - base
+        if j > 0:
+            own[3] = values[o - 1] - base

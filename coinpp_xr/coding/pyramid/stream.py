@@ -121,7 +121,7 @@ def encode(
         decoded.forget(units[first].kind)
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
     flags = _AROUND * around | _RELATIVE * lattice.relative
-    told = told_parameters.pack(parameters, units, (n_lat, n_lon))
+    told = told_parameters.pack(parameters, units, (n_lat, n_lon), quick)
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
     index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
     return Coded(head + index, b"".join(streams))
@@ -192,7 +192,7 @@ class Head:
         return cls(
             Lattice(step, origin, bool(flags & _RELATIVE)),
             Walk(shape, bool(flags & _AROUND), quick),
-            units, told_parameters.unpack(told, units, shape), starts, index,
+            units, told_parameters.unpack(told, units, shape, quick), starts, index,
         )  # fmt: skip
 
     def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
