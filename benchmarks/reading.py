@@ -10,6 +10,7 @@ every latitude, and gets a little white noise. They are synthetic in time.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from coinpp_xr import COINppCodec, config
 from coinpp_xr.codecs.sphere import COINppArrayCodec
 
 FILE, VARIABLE, BOUND = "native/gfs_t2m_0p25.nc", "t2m", 0.5
+PARTS = ("memory", "compiling", "lengths")
 LENGTHS, EFFORT = (1, 2, 4, 8, 16, 24, 48, 96), "default"
 # Steps of a chunk that are read one by one, spread over it.
 STEPS = 9
@@ -158,6 +160,23 @@ def process(work: str, folder: Path) -> None:
     print(kilobytes * 1024 / 1e6)
 
 
+def compiling() -> float:
+    """Seconds that the first use of a bound takes where nothing is compiled yet."""
+    script = (
+        "import time, numpy as np; from coinpp_xr import COINppCodec; "
+        "codec = COINppCodec('none', max_error=0.5); "
+        "field = np.random.default_rng(0).standard_normal((2, 60, 90)).cumsum(1); "
+        "start = time.perf_counter(); codec.decode(codec.encode(field)); "
+        "print(time.perf_counter() - start)"
+    )
+    with TemporaryDirectory() as cache:
+        done = subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True,
+            env=os.environ | {"XDG_CACHE_HOME": cache},
+        )  # fmt: skip
+    return round(float(done.stdout), 1)
+
+
 def memory() -> dict[str, Any]:
     values = globes(MEMORY_GLOBES)
     chunk = values.nbytes / 1e6
@@ -177,13 +196,13 @@ def memory() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=("lengths", "memory"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--process", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.process:
         process(arguments.process[0], Path(arguments.process[1]))
         return
-    parts = arguments.parts or ("lengths", "memory")
+    parts = arguments.parts
     result = load("reading") if (RESULTS / "reading.json").exists() else {}
     result.pop("machine", None)
     result |= {
@@ -198,6 +217,9 @@ def main() -> None:
     if "memory" in parts:
         result["memory"] = memory()
         print(result["memory"], flush=True)
+    if "compiling" in parts:
+        result["compiling_seconds"] = compiling()
+        print(result["compiling_seconds"], flush=True)
     if "lengths" in parts:
         config.set(decoded_cache_bytes=0)
         values = globes(max(LENGTHS))

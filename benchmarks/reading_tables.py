@@ -39,7 +39,8 @@ def chunk_lengths(result: dict[str, Any]) -> str:
         + f"\nA process that encodes {memory['globes']} of these globes "
         f"({memory['chunk_mb']:.0f} MB) takes {memory['encode_peak_mb']:.0f} MB at most, one that "
         f"decodes them {memory['decode_peak_mb']:.0f} MB; {memory['imports_mb']:.0f} MB of each "
-        "are what it imported.\n"
+        "are what it imported. The first use of a bound in a fresh installation takes "
+        f"{result['compiling_seconds']:.0f} seconds, because it is compiled then.\n"
     )
 
 
