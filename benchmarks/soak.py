@@ -1,4 +1,4 @@
-"""Ten million values under pointwise bounds, real and hostile: none may come back further away.
+"""A hundred million values under bounds, real and hostile: none may come back further away.
 
     COINPP_DATA=… python benchmarks/soak.py
 
@@ -55,12 +55,13 @@ from bound_cases import (  # noqa: E402
     largest_share,
 )
 
-VALUES = 10_000_000
+VALUES = 100_000_000
 MODEL = "t2m-46x90"
 # Smaller chunks take less memory than the state of the coder, about 15 MB, whatever they hold.
 LARGE = 1_000_000
-# Of synthetic chunks.
+# Of synthetic chunks: first one of every kind on a small grid, then all others on a large one.
 GLOBES, GRID = (24,), (72, 144)
+LARGE_GLOBES, LARGE_GRID = (4,), (400, 720)
 # Bound, type and effort of one synthetic chunk after the other.
 _BOUNDS = (
     (BY_SPREAD, -2.0),
@@ -127,11 +128,13 @@ def synthetic_chunks() -> Iterator[Chunk]:
     """Without end."""
     settings = zip(cycle(KINDS), cycle(_BOUNDS), cycle(_DTYPES), cycle(_GAPS), cycle(_EFFORTS))
     for number, (kind, (by, amount), dtype, gaps, effort) in enumerate(settings):
+        small = number < len(KINDS)
+        globes, grid = (GLOBES, GRID) if small else (LARGE_GLOBES, LARGE_GRID)
         case = Case(
-            kind, GLOBES, GRID, dtype, gaps, "C", by, amount, effort, model=number % 2 == 0,
+            kind, globes, grid, dtype, gaps, "C", by, amount, effort, model=number % 2 == 0,
             coordinates=False, time_axis=0, seed=number,
         )  # fmt: skip
-        name = f"{kind}, gaps: {gaps}, {effort}"
+        name = f"{kind}, gaps: {gaps}, {effort}" + ("" if small else ", large grid")
         yield Chunk(name, False, case.codec, case.bound, case.values)
 
 

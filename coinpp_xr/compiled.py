@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core.options import DefaultOptions
 from platformdirs import user_cache_path
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -24,7 +25,9 @@ _SOURCES = (
 
 # Compiled functions allocate nothing, so nothing has to be counted: numba would count every use of
 # an array, in calls that cost more than half of the time of loops that code bits.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+if hasattr(DefaultOptions, "_nrt"):  # no promise of numba's: without it loops are slower
+    _OPTIONS["_nrt"] = False
 
 
 def compiled(function: Function) -> Function:

@@ -13,7 +13,7 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import EFFORTS, compute_device, fit, predict
 from coinpp_xr.fitting import Origin, gauss_newton
 from coinpp_xr.models import Model
-from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.parallel import map_compiled, map_in_threads
 
 GRID = next(SphereGrid.usual_layouts(10, 20))
 
@@ -120,10 +120,24 @@ def test_callers_in_many_threads_leave_blas_as_it_was(tiny_model, fields) -> Non
     assert blas_threads() == before
 
 
-def test_nested_use_of_the_pool_does_not_deadlock() -> None:
+@pytest.mark.parametrize("in_threads", [map_in_threads, map_compiled])
+def test_nested_use_of_the_pool_does_not_deadlock(in_threads) -> None:
     inner = [1, 2, 3]
-    got = map_in_threads(lambda n: sum(map_in_threads(lambda m: m * n, inner)), list(range(20)))
+    got = in_threads(lambda n: sum(in_threads(lambda m: m * n, inner)), list(range(20)))
     assert got == [6 * n for n in range(20)]
+
+
+def test_what_is_raised_in_any_thread_arrives() -> None:
+    def work(number: int) -> int:
+        if number == 7:
+            raise ValueError("seven")
+        return number
+
+    with coinpp_xr.config.set(threads=3):
+        for _ in range(20):
+            with pytest.raises(ValueError, match="seven"):
+                map_compiled(work, range(9))
+        assert map_compiled(work, range(7)) == list(range(7))
 
 
 def test_asking_for_a_gpu_that_is_not_there_says_so() -> None:
