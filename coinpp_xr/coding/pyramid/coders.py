@@ -43,9 +43,20 @@ class Decoded:
 
 @dataclass(eq=False)
 class PassParameters:
-    """What the encoder tells of a pass."""
+    """What the encoder tells of a pass.
 
-    weights: Int32 | None
+    Parameters
+    ----------
+    weights : int32 array, shape (bands of rows, weights)
+        Of predictions.
+    told : bool
+        Whether these are told; else they follow from those of other kinds.
+    coefficients : int64 array, shape (8,)
+        What the size of errors is expected to be.
+    """
+
+    weights: Int32
+    told: bool
     coefficients: Int64
 
 

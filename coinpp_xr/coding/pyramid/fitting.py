@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.contexts import COEFFICIENT_BITS, LARGEST_COEFFICIENT, N_COEFFICIENTS
 from coinpp_xr.coding.pyramid.prediction import (
     BEFORE,
     LARGEST_WEIGHT,
+    N_BESIDE,
     N_NEIGHBOURS,
     UNIT_BITS,
     WEIGHT_BITS,
@@ -32,12 +34,15 @@ _FEWEST_ROWS = 3
 _BITS_PER_WEIGHT = 6.0
 _RIDGE = 5e-5
 _UNIT = 1 << UNIT_BITS
+# In 1/512, by the number of references: of far neighbours, and of the same place in a reference.
+_CUBIC, _SAME = (-16, -6, -2), (0, 330, 220)
 # Rows of eight numbers that threads keep from each other.
 _APART = 32
 
 
 def fit_weights(
     samples: list[Sample],
+    usual: Int32,
     n_rows: int,
     scale: float,
     run: Callable[[Work, int], None],
@@ -49,6 +54,8 @@ def fit_weights(
     ----------
     samples : list of Sample
         One behind the other.
+    usual : int32 array, shape (features,)
+        Weights if none are told.
     n_rows : int
     scale : float
         Points that are to be coded, for each of the sample.
@@ -59,7 +66,7 @@ def fit_weights(
     Returns
     -------
     int32 array, shape (bands, features), or None
-        None where standard weights do as well.
+        None where the usual ones do as well.
     """
     points, count = sum(len(s.target) for s in samples), samples[0].features.shape[1]
     enough = [c for c in BAND_COUNTS if n_rows >= _FEWEST_ROWS * c and points >= 4 * count * c]
@@ -83,8 +90,8 @@ def fit_weights(
         products, sides = products[::2] + products[1::2], sides[::2] + sides[1::2]
         each.insert(0, (products, sides))
     solved = _solve(np.concatenate([p for p, _ in each]), np.concatenate([s for _, s in each]))
-    # Standard weights first, then those of one band, of two, …
-    choices = np.concatenate([standard_weights(count)[None], solved])
+    # The usual weights first, then those of one band, of two, …
+    choices = np.concatenate([usual[None], solved])
     bits = np.zeros((len(samples), 1 + len(enough)))
 
     def estimate(number: int) -> None:
@@ -158,10 +165,19 @@ def _solve(products: Float64, sides: Float64) -> Int32:
     return np.asarray(np.nan_to_num(scaled).astype(np.int32))
 
 
-def standard_weights(count: int) -> Int32:
-    """What interpolation by cubics would do, and nothing of references."""
+def usual_weights(references: int, beside: bool, previous: PassParameters | None) -> Int32:
+    """Weights of predictions if none are told, shape (12 + features of references + 4 beside,).
+
+    Those of the kind before on average; or what interpolation by cubics would do, or, with
+    references, mostly that what these differ there from what surrounds them.
+    """
+    if previous is not None:
+        bands = len(previous.weights)
+        return np.asarray((previous.weights.sum(axis=0) + bands // 2) // bands, np.int32)
+    count = N_NEIGHBOURS + N_FEATURES * references + N_BESIDE * beside
     weights = np.zeros(count, np.int32)
-    weights[4:12] = -(1 << WEIGHT_BITS) // 32
+    weights[4:N_NEIGHBOURS] = _CUBIC[references]
+    weights[N_NEIGHBOURS : N_NEIGHBOURS + N_FEATURES * references : N_FEATURES] = _SAME[references]
     return weights
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,8 @@ from coinpp_xr.coding.pyramid.contexts import (
     USUAL_COEFFICIENTS,
 )
 from coinpp_xr.coding.pyramid.decisions import CLASSES
-from coinpp_xr.coding.pyramid.fitting import standard_weights
-from coinpp_xr.coding.pyramid.levels import PASSES, Pass, level_count
-from coinpp_xr.coding.pyramid.prediction import N_BESIDE, N_NEIGHBOURS
-from coinpp_xr.coding.pyramid.references import N_FEATURES
+from coinpp_xr.coding.pyramid.fitting import usual_weights
+from coinpp_xr.coding.pyramid.levels import PASSES, level_count
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.errors import CorruptPayloadError
 
@@ -67,17 +64,18 @@ def pack(
     quick: int,
 ) -> bytes:
     numbers = _Numbers(None)
-    for kind, references in _kinds(units):
-        usual = USUAL_COEFFICIENTS
+    for kind, references in references_of(units).items():
+        before = kind_before(parameters, units, kind)
+        last = USUAL_COEFFICIENTS
         for key in _keys(shape):
-            standard = _standard(PASSES[key[1]], references, quick)
-            told = parameters[kind][key]
-            bands = 0 if told.weights is None else len(told.weights)
-            numbers.code(0, np.array([[bands]]))
-            if told.weights is not None:
-                numbers.code(1, np.diff(told.weights, axis=0, prepend=standard[None]))
-            numbers.code(2, (told.coefficients - usual)[None])
-            usual = told.coefficients
+            told, previous = parameters[kind][key], before.get(key)
+            numbers.code(0, np.array([[len(told.weights) if told.told else 0]]))
+            if told.told:
+                usual = _usual(key, references, quick, previous)
+                numbers.code(1, np.diff(told.weights, axis=0, prepend=usual[None]))
+            expected = last if previous is None else previous.coefficients
+            numbers.code(2, (told.coefficients - expected)[None])
+            last = told.coefficients
     return numbers.finish()
 
 
@@ -86,36 +84,46 @@ def unpack(
 ) -> dict[int, dict[Key, PassParameters]]:
     numbers = _Numbers(told)
     parameters: dict[int, dict[Key, PassParameters]] = {}
-    for kind, references in _kinds(units):
-        usual = USUAL_COEFFICIENTS
+    for kind, references in references_of(units).items():
+        before = kind_before(parameters, units, kind)
+        last = USUAL_COEFFICIENTS
         parameters[kind] = {}
         for key in _keys(shape):
-            standard = _standard(PASSES[key[1]], references, quick)
+            previous = before.get(key)
             bands = int(numbers.code(0, np.zeros((1, 1)))[0, 0])
             if not 0 <= bands <= _MOST_BANDS:
                 raise CorruptPayloadError("the parameters of the pyramid are damaged")
-            weights = None
+            weights = _usual(key, references, quick, previous)[None].astype(np.int64)
             if bands:
-                changes = numbers.code(1, np.zeros((bands, len(standard)))).astype(np.int64)
-                weights = standard + changes.cumsum(axis=0)
+                changes = numbers.code(1, np.zeros((bands, weights.shape[1]))).astype(np.int64)
+                weights = weights + changes.cumsum(axis=0)
                 if np.abs(weights).max() > prediction.LARGEST_WEIGHT:
                     raise CorruptPayloadError("the parameters of the pyramid are damaged")
-                weights = weights.astype(np.int32)
-            coefficients = usual + numbers.code(2, np.zeros((1, N_COEFFICIENTS)))[0]
+            expected = last if previous is None else previous.coefficients
+            coefficients = expected + numbers.code(2, np.zeros((1, N_COEFFICIENTS)))[0]
             if coefficients.min() < 0 or coefficients.max() > LARGEST_COEFFICIENT:
                 raise CorruptPayloadError("the parameters of the pyramid are damaged")
-            usual = coefficients
-            parameters[kind][key] = PassParameters(weights, coefficients.astype(np.int64))
+            last = coefficients.astype(np.int64)
+            parameters[kind][key] = PassParameters(weights.astype(np.int32), bands > 0, last)
     return parameters
 
 
-def _kinds(units: list[Unit]) -> Iterator[tuple[int, int]]:
-    """All kinds of units, and to how many others the fields of each refer."""
-    for kind, group in groupby(units, lambda unit: unit.kind):
-        yield kind, next(group).n_references
+def references_of(units: list[Unit]) -> dict[int, int]:
+    """To how many others the fields of every kind of units refer."""
+    return {unit.kind: unit.n_references for unit in units}
 
 
-def _standard(which: Pass, references: int, quick: int) -> npt.NDArray[np.int32]:
-    """Weights of a pass, if none are told."""
-    beside = which.diagonal and quick < CLASSES
-    return standard_weights(N_NEIGHBOURS + N_FEATURES * references + N_BESIDE * beside)
+def kind_before(
+    parameters: dict[int, dict[Key, PassParameters]], units: list[Unit], kind: int
+) -> dict[Key, PassParameters]:
+    """Parameters of the last kind before this one whose fields refer to as many."""
+    references = references_of(units)
+    alike = [k for k in references if k < kind and references[k] == references[kind]]
+    return parameters[max(alike)] if alike else {}
+
+
+def _usual(
+    key: Key, references: int, quick: int, previous: PassParameters | None
+) -> npt.NDArray[np.int32]:
+    beside = PASSES[key[1]].diagonal and quick < CLASSES
+    return usual_weights(references, beside, previous)

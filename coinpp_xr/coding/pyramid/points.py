@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,17 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import contexts, decisions, prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
-from coinpp_xr.coding.pyramid.fitting import Sizes, fit_weights, standard_weights
+from coinpp_xr.coding.pyramid.fitting import Sizes, fit_weights, usual_weights
 from coinpp_xr.coding.pyramid.geometry import geometry
 from coinpp_xr.coding.pyramid.levels import PAD, pad
 from coinpp_xr.coding.pyramid.prediction import (
     BEFORE,
     BEHIND,
-    N_BESIDE,
-    N_NEIGHBOURS,
     Places,
     Pool,
     Rows,
 )
-from coinpp_xr.coding.pyramid.references import N_FEATURES, References
+from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.coding.pyramid.sampling import Sample
 from coinpp_xr.parallel import map_compiled
 
@@ -33,10 +31,12 @@ Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 # Of every pass, points that parameters are fitted to: one of so many, but not fewer or more. Half
-# of them where nothing is mixed, and none for passes of few points; four times as many where all
-# is mixed.
+# of them where nothing is mixed, and none for passes of few points unless the fields are small; four
+# times as many where all is mixed.
 _SAMPLED, _FEWEST, _MOST = 8, 8_000, 24_000
 _QUICKLY, _THOROUGHLY, _WORTH_FITTING = 0.5, 4, 4_000
+# Parts of a sample, at least: for two threads.
+_PARTS = 2
 _NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
 _NO_TARGET = np.empty((0, 0, 0))
 # Passes of fewer points are not worth a second thread.
@@ -57,12 +57,15 @@ class Known:
         For an encoder, in 1/64 of a step.
     copies : float
         How many times as many fields will use parameters that are fitted here.
+    usual : dict
+        (level, pass) → parameters of fields that refer to as many others, to begin with.
     """
 
     fields: list[Decoded]
     valid: Bool
     target: Float64 | None = None
     copies: float = 1.0
+    usual: dict[tuple[int, int], PassParameters] = field(default_factory=dict)
 
 
 class Level:
@@ -113,7 +116,7 @@ class Level:
         points = _Points(self._pool, where.places, references, where.which, where.shape, known)
         key, numbers = (self._level, number - 1), None
         if key not in parameters:
-            parameters[key], numbers = points.fit(len(coders), self._quick)
+            parameters[key], numbers = points.fit(len(coders), self._quick, known.usual.get(key))
         points.code(coders, parameters[key], self._quick, numbers)
 
 
@@ -139,12 +142,6 @@ class _Points:
     def _rows(self) -> Rows:
         return Rows.of(self.shape[2], self.references.number)
 
-    def _weights(self, parameters: PassParameters) -> Int32:
-        if parameters.weights is not None:
-            return parameters.weights
-        count = N_NEIGHBOURS + N_FEATURES * self.references.number + N_BESIDE * self.places.beside
-        return standard_weights(count)[None]
-
     def _map(self, function: Callable[[int], None], count: int) -> None:
         if self.shape[0] * self.shape[1] * self.shape[2] < _WORTH_A_THREAD:
             for number in range(count):
@@ -152,52 +149,60 @@ class _Points:
         else:
             map_compiled(function, range(count))
 
-    def fit(self, n_bands: int, quick: int) -> tuple[PassParameters, Int32 | None]:
+    def fit(
+        self, n_bands: int, quick: int, previous: PassParameters | None
+    ) -> tuple[PassParameters, Int32 | None]:
         """Parameters for these points, by a sample of them; and the steps, if they are known."""
         target, valid = self.known.target, self.known.valid
         assert target is not None
         size = self.shape[0] * self.shape[1] * self.shape[2]
+        usual = usual_weights(self.references.number, self.places.beside, previous)
         quickly = quick >= decisions.CLASSES
-        if quickly and size * self.known.copies < _WORTH_FITTING:
-            return PassParameters(None, contexts.USUAL_COEFFICIENTS), None
+        cells = target.size
+        if quickly and size * self.known.copies < min(_WORTH_FITTING, cells // 16):
+            expected = contexts.USUAL_COEFFICIENTS if previous is None else previous.coefficients
+            return PassParameters(usual[None], False, expected), None
         share = _QUICKLY if quickly else _THOROUGHLY if quick == 0 else 1
         every = max(1, int(size / (share * np.clip(size // _SAMPLED, _FEWEST, _MOST))))
-        bands = self._bands(n_bands)
-        samples: list[Sample] = [None] * n_bands  # type: ignore[list-item]
+        bands, parts = self._bands(n_bands), self._bands(max(n_bands, _PARTS))
+        samples: list[Sample] = [None] * len(parts)  # type: ignore[list-item]
 
         def gather(number: int) -> None:
             samples[number] = Sample.of(
                 self.pool, self.places, self.references, target, valid, self.which, self.shape,
-                every, *bands[number],
+                every, *parts[number],
             )  # fmt: skip
 
         def quantise(number: int) -> None:
             prediction.quantise_rows(
-                self.pool, self.places, all_weights, self.references, target, valid,
+                self.pool, self.places, weights, self.references, target, valid,
                 self.which, self._rows(), numbers, *bands[number],
             )  # fmt: skip
 
+        def top_of(number: int) -> int:
+            return next(first for first, last in bands if parts[number][0] < max(last, 1))
+
         def look_beside(number: int) -> None:
-            quantise(number)
-            samples[number].look_beside(self.pool, self.places, bands[number][0])
+            samples[number].look_beside(self.pool, self.places, top_of(number))
 
         def add_sizes(number: int) -> None:
-            quantise(number)
-            sizes.add(number, samples[number], all_weights, numbers, bands[number][0])
+            sizes.add(number, samples[number], weights, numbers, top_of(number))
 
-        self._map(gather, n_bands)
+        self._map(gather, len(parts))
         scale, rows = self.known.copies * every, self.shape[1]
         numbers = self._numbers()
         if self.places.beside:
             # What is decoded beside a point depends on its weights: first come some without it.
-            weights = fit_weights(samples, rows, scale, self._map, most_bands=1)
-            all_weights = self._weights(PassParameters(weights, contexts.USUAL_COEFFICIENTS))
-            self._map(look_beside, n_bands)
-        weights = fit_weights(samples, rows, scale, self._map)
-        all_weights = self._weights(PassParameters(weights, contexts.USUAL_COEFFICIENTS))
-        sizes = Sizes(n_bands)
-        self._map(add_sizes, n_bands)
-        return PassParameters(weights, sizes.coefficients()), numbers
+            fitted = fit_weights(samples, usual, rows, scale, self._map, most_bands=1)
+            weights = usual[None] if fitted is None else fitted
+            self._map(quantise, n_bands)
+            self._map(look_beside, len(parts))
+        fitted = fit_weights(samples, usual, rows, scale, self._map)
+        weights = usual[None] if fitted is None else fitted
+        self._map(quantise, n_bands)
+        sizes = Sizes(len(parts))
+        self._map(add_sizes, len(parts))
+        return PassParameters(weights, fitted is not None, sizes.coefficients()), numbers
 
     def code(
         self,
@@ -208,11 +213,7 @@ class _Points:
     ) -> None:
         """Encode or decode; fills the pass's phase of the pool."""
         items, _, columns = self.shape
-        tables, weights, bands = (
-            decisions.tables(),
-            self._weights(parameters),
-            self._bands(len(coders)),
-        )
+        tables, weights, bands = decisions.tables(), parameters.weights, self._bands(len(coders))
         known, target = numbers, self.known.target
         numbers = self._numbers() if known is None else known
         if target is None or known is not None:

@@ -106,6 +106,7 @@ def encode(
         known = Known(
             decoded.references(unit), _NO_MASK if everything else valid[items], target,
             alike[unit.kind] / len(items),
+            told_parameters.kind_before(parameters, units, unit.kind),
         )  # fmt: skip
         parameters_of_kind = parameters.setdefault(unit.kind, {})
         again = decoded.is_referred_to(unit)
