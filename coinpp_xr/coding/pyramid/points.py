@@ -31,8 +31,8 @@ Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 # Of every pass, points that parameters are fitted to: one of so many, but not fewer or more. Half
-# of them where nothing is mixed, and none for passes of few points unless the fields are small; four
-# times as many where all is mixed.
+# of them where nothing is mixed, and none for passes of few points that are a small part of all;
+# four times as many where everything is mixed.
 _SAMPLED, _FEWEST, _MOST = 8, 8_000, 24_000
 _QUICKLY, _THOROUGHLY, _WORTH_FITTING = 0.5, 4, 4_000
 # Parts of a sample, at least: for two threads.
@@ -158,8 +158,7 @@ class _Points:
         size = self.shape[0] * self.shape[1] * self.shape[2]
         usual = usual_weights(self.references.number, self.places.beside, previous)
         quickly = quick >= decisions.CLASSES
-        cells = target.size
-        if quickly and size * self.known.copies < min(_WORTH_FITTING, cells // 16):
+        if quickly and size * self.known.copies < min(_WORTH_FITTING, target.size // 16):
             expected = contexts.USUAL_COEFFICIENTS if previous is None else previous.coefficients
             return PassParameters(usual[None], False, expected), None
         share = _QUICKLY if quickly else _THOROUGHLY if quick == 0 else 1
