@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import xarray as xr
 from common import write_result
 from reading import BOUND, globes
@@ -54,8 +53,6 @@ def measured(paths: list[Path], store: Path, effort: str) -> dict[str, Any]:
         raise RuntimeError(str(done))
     work = done.work_seconds
     peak = max(worker["peak_nbytes"] for worker in done.workers.values())
-    # What a worker is before its first block: an interpreter with everything imported.
-    idle = psutil.Process().memory_info().rss
     return {
         "effort": effort,
         "globes_per_chunk": forecast.chunks[0],
@@ -67,9 +64,8 @@ def measured(paths: list[Path], store: Path, effort: str) -> dict[str, Any]:
         "seconds_of_plan": round(done.seconds / plan.seconds, 2),
         "mb_per_s": round(done.raw_nbytes / 1e6 / done.seconds, 1),
         "work_seconds": {phase: round(seconds, 2) for phase, seconds in work.items()},
-        "planned_memory_per_task_mb": round(forecast.memory_nbytes / 1e6, 1),
+        "planned_per_worker_mb": round(plan.worker_nbytes / 1e6, 1),
         "peak_per_worker_mb": round(peak / 1e6, 1),
-        "client_mb": round(idle / 1e6, 1),
     }
 
 

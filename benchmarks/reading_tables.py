@@ -56,14 +56,14 @@ def native_archive(result: dict[str, Any]) -> str:
             f"{row['planned_seconds']:.1f}",
             f"{row['seconds']:.1f}",
             f"{row['mb_per_s']:.0f}",
-            f"{row['planned_memory_per_task_mb']:.0f}",
+            f"{row['planned_per_worker_mb']:.0f}",
             f"{row['peak_per_worker_mb']:.0f}",
         ]
         for row in result["rows"]
     ]
     header = [
         "effort", "blocks", "globes in one", "MB", "ratio", "planned s", "s", "MB/s",
-        "planned MB per task", "peak MB per worker",
+        "planned MB per worker", "peak MB per worker",
     ]  # fmt: skip
     settings, machine = result["settings"], result["machine"]
     return (

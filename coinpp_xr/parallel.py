@@ -96,6 +96,12 @@ def keep_freed_memory() -> None:
             libc.mallopt(parameter, _KEPT_BYTES)
 
 
+def give_back_memory() -> None:
+    """Return what arrays left behind to the system, as far as glibc can: to see what is in use."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     def mark() -> None:

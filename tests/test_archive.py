@@ -302,6 +302,9 @@ def test_a_model_that_was_never_saved_travels(weather, tiny_model, tmp_path, emb
 
 def test_a_plan_tells_what_comes(weather, tmp_path) -> None:
     plan = plan_archive(weather, tmp_path / "a.zarr", workers=3, **RATES)
+    assert plan.worker_nbytes > plan.idle_nbytes > 2**26
+    assert plan.to_dict()["worker_nbytes"] == plan.worker_nbytes
+    assert "of memory each" in str(plan)
     assert not list(tmp_path.iterdir())
     report = archive(weather, tmp_path / "a.zarr", **RATES)
     assert sum(v.tasks for v in plan.variables) == report.n_blocks

@@ -24,7 +24,7 @@ from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import request
 from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.model_choice import Choice
-from coinpp_xr.parallel import thread_count
+from coinpp_xr.parallel import give_back_memory, thread_count
 from coinpp_xr.report import plain_text
 from coinpp_xr.settings import config
 from coinpp_xr.stores import codec_of
@@ -86,12 +86,20 @@ class ArchivePlan:
         Why each of the other variables is not compressed.
     workers : int
         For which the time is told.
+    idle_nbytes : int
+        What a process takes that has imported everything.
     """
 
     store: str
     variables: tuple[VariableForecast, ...]
     left_alone: dict[str, str]
     workers: int
+    idle_nbytes: int
+
+    @property
+    def worker_nbytes(self) -> int:
+        """Expected memory of a worker of one thread."""
+        return self.idle_nbytes + max((v.memory_nbytes for v in self.variables), default=0)
 
     @property
     def seconds(self) -> float:
@@ -104,7 +112,8 @@ class ArchivePlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return asdict(self) | {"seconds": self.seconds, "nbytes": self.nbytes}
+        totals = {"seconds": self.seconds, "nbytes": self.nbytes}
+        return asdict(self) | totals | {"worker_nbytes": self.worker_nbytes}
 
     @property
     def notes(self) -> list[str]:
@@ -114,7 +123,8 @@ class ArchivePlan:
         lines = [
             f"{self.store}: {left:,} tasks{done}, {_size(raw)} become about {_size(self.nbytes)}",
             f"about {_duration(self.seconds)} with {self.workers} workers of one thread as fast as "
-            "here, reading and writing not counted",
+            "here, reading and writing not counted; about "
+            f"{_size(self.worker_nbytes)} of memory each",
         ]
         lines += [f"{v.name}: {v.remarks}" for v in self.variables if v.remarks]
         return lines + [f"{name}: {reason}" for name, reason in self.left_alone.items()]
@@ -193,7 +203,9 @@ def plan_archive(
                 remarks.append(f"{minutes:g} minutes of training come first and may save bytes")
         variables.append(_forecast(part, codec, left, "; ".join(remarks), options))
     left_alone = {str(name): reason for name, reason in wanted.reasons.items()}
-    return ArchivePlan(str(place), tuple(variables), left_alone, workers or thread_count())
+    give_back_memory()
+    idle = int(psutil.Process().memory_info().rss)
+    return ArchivePlan(str(place), tuple(variables), left_alone, workers or thread_count(), idle)
 
 
 def _rest(
@@ -250,6 +262,7 @@ class _MemoryWatch:
     """How much a process grows while a block runs."""
 
     def __enter__(self) -> _MemoryWatch:
+        give_back_memory()
         self._process = psutil.Process()
         self._before = self._most = self._process.memory_info().rss
         self._stopped = threading.Event()
