@@ -46,7 +46,6 @@ def fit_weights(
     n_rows: int,
     scale: float,
     run: Callable[[Work, int], None],
-    most_bands: int = BAND_COUNTS[-1],
 ) -> Int32 | None:
     """Least squares in as many bands of rows as pay for their weights.
 
@@ -61,7 +60,6 @@ def fit_weights(
         Points that are to be coded, for each of the sample.
     run : callable
         (work, count) → calls it with all numbers below.
-    most_bands : int
 
     Returns
     -------

@@ -177,6 +177,7 @@ class _Points:
                 self.pool, self.places, weights, self.references, target, valid,
                 self.which, self._rows(), numbers, *bands[number],
             )  # fmt: skip
+            costs[number] = prediction.cost(numbers, *bands[number])
 
         def top_of(number: int) -> int:
             return next(first for first, last in bands if parts[number][0] < max(last, 1))
@@ -189,16 +190,20 @@ class _Points:
 
         self._map(gather, len(parts))
         scale, rows = self.known.copies * every, self.shape[1]
-        numbers = self._numbers()
-        if self.places.beside:
-            # What is decoded beside a point depends on its weights: first come some without it.
-            fitted = fit_weights(samples, usual, rows, scale, self._map, most_bands=1)
-            weights = usual[None] if fitted is None else fitted
-            self._map(quantise, n_bands)
-            self._map(look_beside, len(parts))
+        numbers, costs = self._numbers(), np.zeros(n_bands)
         fitted = fit_weights(samples, usual, rows, scale, self._map)
         weights = usual[None] if fitted is None else fitted
         self._map(quantise, n_bands)
+        if self.places.beside:
+            # What is decoded beside a point depends on weights: these are without it.
+            without, most = fitted, costs.sum()
+            self._map(look_beside, len(parts))
+            fitted = fit_weights(samples, usual, rows, scale, self._map)
+            weights = usual[None] if fitted is None else fitted
+            self._map(quantise, n_bands)
+            if costs.sum() > most:  # where fields are mostly flat, errors would be carried along
+                fitted, weights = without, usual[None] if without is None else without
+                self._map(quantise, n_bands)
         sizes = Sizes(len(parts))
         self._map(add_sizes, len(parts))
         return PassParameters(weights, fitted is not None, sizes.coefficients()), numbers

@@ -313,3 +313,19 @@ def quantise_rows(
                     own[j] = np.int32(np.rint((wanted[j * spacing] - value) * (1 / UNIT)))
                 before = value + (np.int64(own[j]) << UNIT_BITS)
             put_row(pool, places, item, i, rows, own)
+
+
+@compiled
+def cost(numbers: Int32, first: int, last: int) -> float:
+    """About the bits that steps of rows first … last of all fields take."""
+    total = np.int64(0)
+    for item in range(numbers.shape[0]):
+        for i in range(first, last):
+            row = numbers[item, i]
+            for j in range(len(row)):
+                size = abs(np.int64(row[j]))
+                total += 3 * (size > 0)
+                while size > 1:
+                    total += 2
+                    size >>= 1
+    return float(total)
