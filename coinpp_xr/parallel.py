@@ -26,7 +26,8 @@ Result = TypeVar("Result")
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 2**28
+# What processes keep that are all ours.
+KEPT_BYTES = 2**28
 
 _lock = threading.Lock()
 _active_callers = 0
@@ -93,7 +94,7 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            libc.mallopt(parameter, _KEPT_BYTES)
+            libc.mallopt(parameter, KEPT_BYTES)
 
 
 def give_back_memory() -> None:

@@ -24,7 +24,7 @@ from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import request
 from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.model_choice import Choice
-from coinpp_xr.parallel import give_back_memory, thread_count
+from coinpp_xr.parallel import KEPT_BYTES, give_back_memory, thread_count
 from coinpp_xr.report import plain_text
 from coinpp_xr.settings import config
 from coinpp_xr.stores import codec_of
@@ -98,8 +98,9 @@ class ArchivePlan:
 
     @property
     def worker_nbytes(self) -> int:
-        """Expected memory of a worker of one thread."""
-        return self.idle_nbytes + max((v.memory_nbytes for v in self.variables), default=0)
+        """Expected memory of a worker of one thread, with what it keeps for its next block."""
+        task = max((v.memory_nbytes for v in self.variables), default=0)
+        return self.idle_nbytes + task + KEPT_BYTES
 
     @property
     def seconds(self) -> float:
