@@ -115,7 +115,7 @@ def efforts(result: dict[str, Any]) -> str:
     machine = result["machine"]
     return (
         f"Measured on {machine['cores']} cores ({machine['date']}), without a model, on the fields "
-        "and bounds of [the comparison](comparison.md#every-field-and-bound) "
+        "and bounds of [the comparison](comparison.md#native-resolution) "
         "([results](../benchmarks/results/native.json)):\n\n" + table(header, rows)
     )
 
