@@ -12,7 +12,12 @@ import numpy.typing as npt
 from coinpp_xr import entropy
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Tag, pack_fields, pack_lossless
 from coinpp_xr.choice import LARGE_GLOBE, Chunk, smallest_for_bound, smallest_for_rmse
-from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc, decode_chunk
+from coinpp_xr.chunk_reading import (
+    CELLS_AT_ONCE,
+    MOST_COORDINATES,
+    coordinates_crc,
+    decode_chunk,
+)
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning
@@ -46,8 +51,6 @@ _MOST_POINTS = 16384
 # Chunks of more bytes are compressed without loss only if every 32nd row says that this may be
 # shorter.
 _LARGE, _SAMPLED_ROWS, _WORTH_TRYING = 1 << 20, 32, 1.5
-# Cells that stay in a core's cache.
-_CHECKED_AT_ONCE = 1 << 15
 
 
 def encode_chunk(
@@ -184,7 +187,7 @@ def _keeps(payload: bytes, chunk: Chunk, bound: Bound) -> bool:
     wanted, counted = fields.values.reshape(-1), fields.valid.reshape(-1)
 
     def keeps(start: int) -> bool:
-        part = slice(start, start + _CHECKED_AT_ONCE)
+        part = slice(start, start + CELLS_AT_ONCE)
         valid = counted[part]
         with np.errstate(over="ignore", invalid="ignore"):
             close = bound.holds(flat[part].astype(np.float64), wanted[part])
@@ -193,7 +196,7 @@ def _keeps(payload: bytes, chunk: Chunk, bound: Bound) -> bool:
         same = flat[part][~valid].tobytes() == given[part][~valid].tobytes()
         return same and bool(close[valid].all())
 
-    return all(map_compiled(keeps, range(0, len(flat), _CHECKED_AT_ONCE)))
+    return all(map_compiled(keeps, range(0, len(flat), CELLS_AT_ONCE)))
 
 
 def _exact(values: npt.NDArray[Any], most: int | None) -> bytes | None:

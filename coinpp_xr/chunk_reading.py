@@ -41,7 +41,7 @@ Floating = npt.NDArray[np.floating[Any]]
 # Of rows and columns together.
 MOST_COORDINATES = 1 << 20
 # Cells that stay in a core's cache.
-_CELLS_AT_ONCE = 1 << 15
+CELLS_AT_ONCE = 1 << 15
 
 
 def decode_chunk(
@@ -249,7 +249,7 @@ class PyramidReader:
 
     def _fill(self, values: npt.NDArray[Any], field: npt.NDArray[np.int32]) -> None:
         """Values of a field, block by block."""
-        rows = max(1, _CELLS_AT_ONCE // self._shape[1])
+        rows = max(1, CELLS_AT_ONCE // self._shape[1])
 
         def fill(start: int) -> None:
             part = slice(start, start + rows)

@@ -1,8 +1,9 @@
 """One pool of threads for all numeric work of this process.
 
 Zarr and dask call the codec from many threads at once. Every call hands its blocks of globes to
-the same pool, which is as large as the machine, so that callers never multiply the load. The
-matrix products are small: one BLAS thread per block, several blocks at a time.
+the same pool, which is as large as the machine, so that callers never multiply the load; where
+blocks take less than it costs to wake a thread, callers work, too. The matrix products are small:
+one BLAS thread per block, several blocks at a time.
 """
 
 from __future__ import annotations

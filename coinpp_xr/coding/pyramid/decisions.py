@@ -36,6 +36,11 @@ _TABLE = NODES * CONTEXTS
 _LARGEST_LOGIT = 2839
 
 
+def mixes(quick: int) -> bool:
+    """Whether any decision is mixed, if classes below this are coded by one context."""
+    return quick < CLASSES
+
+
 class Tables(NamedTuple):
     """Functions that are looked up, all of whole numbers.
 

@@ -16,7 +16,7 @@ from coinpp_xr.coding.pyramid.prediction import (
     LARGEST_WEIGHT,
     N_BESIDE,
     N_NEIGHBOURS,
-    UNIT_BITS,
+    UNIT,
     WEIGHT_BITS,
 )
 from coinpp_xr.coding.pyramid.references import N_FEATURES
@@ -33,7 +33,6 @@ _FEWEST_ROWS = 3
 # Bits that a weight takes in the payload, about.
 _BITS_PER_WEIGHT = 6.0
 _RIDGE = 5e-5
-_UNIT = 1 << UNIT_BITS
 # In 1/512, by the number of references: of far neighbours, and of the same place in a reference.
 _CUBIC, _SAME = (-16, -6, -2), (0, 330, 220)
 # Rows of eight numbers that threads keep from each other.
@@ -268,10 +267,10 @@ def _add_sizes(
         x[0] = 1
         x[1] = abs(f[0]) + abs(f[1]) + abs(f[2]) + abs(f[3])
         x[2] = abs(away)
-        x[3] = _UNIT * steps[n, 0]
-        x[4] = _UNIT * steps[n, 1]
-        x[5] = _UNIT * around
-        x[6] = _UNIT * steps[n, 2]
+        x[3] = UNIT * steps[n, 0]
+        x[4] = UNIT * steps[n, 1]
+        x[5] = UNIT * around
+        x[6] = UNIT * steps[n, 2]
         x[7] = 0
         if references == 1:
             x[7] = abs(f[N_NEIGHBOURS])

@@ -16,7 +16,7 @@ from coinpp_xr.coding.pyramid.contexts import (
     N_COEFFICIENTS,
     USUAL_COEFFICIENTS,
 )
-from coinpp_xr.coding.pyramid.decisions import CLASSES
+from coinpp_xr.coding.pyramid.decisions import mixes
 from coinpp_xr.coding.pyramid.fitting import usual_weights
 from coinpp_xr.coding.pyramid.levels import PASSES, level_count
 from coinpp_xr.coding.pyramid.schedule import Unit
@@ -64,8 +64,9 @@ def pack(
     quick: int,
 ) -> bytes:
     numbers = _Numbers(None)
-    for kind, references in references_of(units).items():
-        before = kind_before(parameters, units, kind)
+    references_of_kinds = references_of(units)
+    for kind, references in references_of_kinds.items():
+        before = kind_before(parameters, references_of_kinds, kind)
         last = USUAL_COEFFICIENTS
         for key in _keys(shape):
             told, previous = parameters[kind][key], before.get(key)
@@ -84,8 +85,9 @@ def unpack(
 ) -> dict[int, dict[Key, PassParameters]]:
     numbers = _Numbers(told)
     parameters: dict[int, dict[Key, PassParameters]] = {}
-    for kind, references in references_of(units).items():
-        before = kind_before(parameters, units, kind)
+    references_of_kinds = references_of(units)
+    for kind, references in references_of_kinds.items():
+        before = kind_before(parameters, references_of_kinds, kind)
         last = USUAL_COEFFICIENTS
         parameters[kind] = {}
         for key in _keys(shape):
@@ -114,10 +116,12 @@ def references_of(units: list[Unit]) -> dict[int, int]:
 
 
 def kind_before(
-    parameters: dict[int, dict[Key, PassParameters]], units: list[Unit], kind: int
+    parameters: dict[int, dict[Key, PassParameters]], references: dict[int, int], kind: int
 ) -> dict[Key, PassParameters]:
-    """Parameters of the last kind before this one whose fields refer to as many."""
-    references = references_of(units)
+    """Parameters of the last kind before this one whose fields refer to as many.
+
+    ``references`` is what :func:`references_of` gives.
+    """
     alike = [k for k in references if k < kind and references[k] == references[kind]]
     return parameters[max(alike)] if alike else {}
 
@@ -125,5 +129,5 @@ def kind_before(
 def _usual(
     key: Key, references: int, quick: int, previous: PassParameters | None
 ) -> npt.NDArray[np.int32]:
-    beside = PASSES[key[1]].diagonal and quick < CLASSES
+    beside = PASSES[key[1]].diagonal and mixes(quick)
     return usual_weights(references, beside, previous)

@@ -75,7 +75,7 @@ class Level:
         self, shape: tuple[int, int], level: int, n_items: int, *, around: bool, quick: int
     ) -> None:
         self._level, self._around, self._quick = level, around, quick
-        beside = quick < decisions.CLASSES
+        beside = decisions.mixes(quick)
         self._geometry = geometry(shape, level, n_items, around=around, beside=beside)
         size = self._geometry.starts[-1]
         self._pool = Pool(np.empty(size, np.int32), np.empty(size, np.int8))
@@ -157,7 +157,7 @@ class _Points:
         assert target is not None
         size = self.shape[0] * self.shape[1] * self.shape[2]
         usual = usual_weights(self.references.number, self.places.beside, previous)
-        quickly = quick >= decisions.CLASSES
+        quickly = not decisions.mixes(quick)
         if quickly and size * self.known.copies < min(_WORTH_FITTING, target.size // 16):
             expected = contexts.USUAL_COEFFICIENTS if previous is None else previous.coefficients
             return PassParameters(usual[None], False, expected), None
@@ -177,7 +177,9 @@ class _Points:
                 self.pool, self.places, weights, self.references, target, valid,
                 self.which, self._rows(), numbers, *bands[number],
             )  # fmt: skip
-            costs[number] = prediction.cost(numbers, *bands[number])
+
+        def cost() -> float:
+            return sum(prediction.cost(numbers, *band) for band in bands)
 
         def top_of(number: int) -> int:
             return next(first for first, last in bands if parts[number][0] < max(last, 1))
@@ -190,18 +192,18 @@ class _Points:
 
         self._map(gather, len(parts))
         scale, rows = self.known.copies * every, self.shape[1]
-        numbers, costs = self._numbers(), np.zeros(n_bands)
+        numbers = self._numbers()
         fitted = fit_weights(samples, usual, rows, scale, self._map)
         weights = usual[None] if fitted is None else fitted
         self._map(quantise, n_bands)
         if self.places.beside:
             # What is decoded beside a point depends on weights: these are without it.
-            without, most = fitted, costs.sum()
+            without, most = fitted, cost()
             self._map(look_beside, len(parts))
             fitted = fit_weights(samples, usual, rows, scale, self._map)
             weights = usual[None] if fitted is None else fitted
             self._map(quantise, n_bands)
-            if costs.sum() > most:  # where fields are mostly flat, errors would be carried along
+            if cost() > most:  # where fields are mostly flat, errors would be carried along
                 fitted, weights = without, usual[None] if without is None else without
                 self._map(quantise, n_bands)
         sizes = Sizes(len(parts))

@@ -34,7 +34,7 @@ Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 DecodedUnit = tuple[list[Coder], Decoded]
 
-PARTS = 1 << prediction.UNIT_BITS
+PARTS = prediction.UNIT
 _NO_MASK = np.empty((0, 0, 0), np.bool_)
 MOST_CELLS = 1 << 24
 # Fields of a chunk.
@@ -93,6 +93,7 @@ def encode(
     coders: dict[int, list[Coder]] = {}
     decoded = _Fields(units)
     everything = bool(valid[present].all())
+    references = told_parameters.references_of(units)
     alike = Counter(unit.kind for unit in units for _ in unit.items)
 
     def code(number: int) -> None:
@@ -106,7 +107,7 @@ def encode(
         known = Known(
             decoded.references(unit), _NO_MASK if everything else valid[items], target,
             alike[unit.kind] / len(items),
-            told_parameters.kind_before(parameters, units, unit.kind),
+            told_parameters.kind_before(parameters, references, unit.kind),
         )  # fmt: skip
         parameters_of_kind = parameters.setdefault(unit.kind, {})
         again = decoded.is_referred_to(unit)
@@ -213,9 +214,8 @@ class Head:
         return ranges
 
     @cached_property
-    def _referred(self) -> set[int]:
-        """Fields that others refer to."""
-        return {item for unit in self.units for items in unit.references for item in items}
+    def _referred(self) -> dict[int, int]:
+        return _last_uses(self.units)
 
     def decode(
         self,
@@ -274,7 +274,7 @@ class Head:
             coded_cells = Known(decoded.references(unit), _NO_MASK if own is None else own)
             fields = self.walk.unit(
                 coders[number], self.parameters[unit.kind], coded_cells, len(unit.items),
-                values=True, marks=not self._referred.isdisjoint(unit.items),
+                values=True, marks=any(item in self._referred for item in unit.items),
             )  # fmt: skip
             for coder in coders[number]:
                 coder.check_end()
@@ -303,17 +303,22 @@ def _cut(data: bytes, lengths: Any, checksums: Any) -> list[bytes]:
     return streams
 
 
+def _last_uses(units: list[Unit]) -> dict[int, int]:
+    """From every field that others refer to, to the kind of the last unit that does."""
+    until: dict[int, int] = {}
+    for unit in units:
+        for references in unit.references:
+            for item in references:
+                until[item] = max(unit.kind, until.get(item, -1))
+    return until
+
+
 class _Fields:
     """Decoded fields, as long as others refer to them."""
 
     def __init__(self, units: list[Unit]) -> None:
         self._fields: dict[int, Decoded] = {}
-        # Kind of the last unit that refers to a field.
-        self._until: dict[int, int] = {}
-        for unit in units:
-            for references in unit.references:
-                for item in references:
-                    self._until[item] = max(unit.kind, self._until.get(item, -1))
+        self._until = _last_uses(units)
 
     def is_referred_to(self, unit: Unit) -> bool:
         return any(item in self._until for item in unit.items)

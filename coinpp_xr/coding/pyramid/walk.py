@@ -15,8 +15,6 @@ from coinpp_xr.coding.pyramid.points import Known, Level
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 
-_UNIT = 1 << prediction.UNIT_BITS
-
 
 @dataclass(frozen=True, eq=False)
 class Walk:
@@ -102,17 +100,19 @@ class Walk:
             before = np.zeros(n_items)
             for k in range(expected.shape[1]):
                 start = before if chained else expected[:, k]
-                steps = np.where(counted[:, k], np.rint((target[:, k] - start) / _UNIT), 0)
+                steps = np.where(
+                    counted[:, k], np.rint((target[:, k] - start) / prediction.UNIT), 0
+                )
                 numbers[:, k] = steps
-                before = start + _UNIT * steps
+                before = start + prediction.UNIT * steps
         coder = coders[0]
         coder.grow(range_coder.BYTES_PER_VALUE * numbers.size)
         range_coder.code_numbers(*coder.coder, coder.anchors, range_coder.rates(), numbers)
         coder.check()
         if chained:
-            values = _UNIT * np.cumsum(numbers, axis=1, dtype=np.int64)
+            values = prediction.UNIT * np.cumsum(numbers, axis=1, dtype=np.int64)
         else:
-            values = expected + _UNIT * numbers.astype(np.int64)
+            values = expected + prediction.UNIT * numbers.astype(np.int64)
         bounded = np.clip(values, -prediction.LARGEST, prediction.LARGEST).astype(np.int32)
         shape = (n_items, rows, columns)
         return bounded.reshape(shape), np.zeros(shape, np.int8)
