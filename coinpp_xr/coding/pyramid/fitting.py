@@ -26,9 +26,9 @@ from coinpp_xr.compiled import compiled
 Float64 = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
-Work = Callable[[int], None]
+Run = Callable[[Callable[[int], None], int], None]
 
-BAND_COUNTS = (1, 2, 4, 8)
+BAND_COUNTS = (1, 2, 4, 8, 16)
 _FEWEST_ROWS = 3
 # Bits that a weight takes in the payload, about.
 _BITS_PER_WEIGHT = 6.0
@@ -39,12 +39,41 @@ _CUBIC, _SAME = (-16, -6, -2), (0, 330, 220)
 _APART = 32
 
 
+def share(
+    samples: list[Sample], weights: Int32, coefficients: Int, n_rows: int, run: Run
+) -> None:
+    """Fill in what errors count for: the less, the larger they are expected to be.
+
+    The bits that an error takes depend on what it is relative to the errors around it.
+
+    Parameters
+    ----------
+    samples : list of Sample
+    weights : int32 array, shape (bands, features)
+        Of predictions, such as those of a coarser level.
+    coefficients : int64 array, shape (8,)
+        What the size of their errors is expected to be.
+    n_rows : int
+    run : callable
+        (work, count) → calls it with all numbers below.
+    """
+
+    def fill(number: int) -> None:
+        s = samples[number]
+        _share(
+            s.features, s.target, s.steps, s.places, weights, n_rows, coefficients,
+            np.empty(N_COEFFICIENTS), s.shares,
+        )  # fmt: skip
+
+    run(fill, len(samples))
+
+
 def fit_weights(
     samples: list[Sample],
     usual: Int32,
     n_rows: int,
     scale: float,
-    run: Callable[[Work, int], None],
+    run: Run,
 ) -> Int32 | None:
     """Least squares in as many bands of rows as pay for their weights.
 
@@ -78,7 +107,9 @@ def fit_weights(
 
     def add(number: int) -> None:
         s = samples[number]
-        _add_products(s.features, s.target, edges[number], all_products[number], all_sides[number])
+        _add_products(
+            s.features, s.target, s.shares, edges[number], all_products[number], all_sides[number]
+        )
 
     run(add, len(samples))
     products, sides = all_products.sum(axis=0), all_sides.sum(axis=0)
@@ -107,17 +138,17 @@ def fit_weights(
 
 
 @compiled
-def _add_products(features: Float64, target: Any, edges: Any, products: Any, sides: Any) -> None:
+def _add_products(
+    features: Float64, target: Any, shares: Any, edges: Any, products: Any, sides: Any
+) -> None:
     """Sums of weighted products of features, and of features and target, in every part."""
     count = features.shape[1]
     for part in range(len(edges) - 1):
         side = sides[part]
         for n in range(edges[part], edges[part + 1]):
             f = features[n]
-            # Errors grow with what surrounds a point: rough places count for less.
-            weight = 1 / ((abs(f[0]) + abs(f[1]) + abs(f[2]) + abs(f[3])) / 4 + 16)
             for k in range(count):
-                row, factor = products[part, k], weight * f[k]
+                row, factor = products[part, k], shares[n] * f[k]
                 for m in range(count):
                     row[m] += factor * f[m]
                 side[k] += factor * target[n]
@@ -246,16 +277,10 @@ def _add_sizes(
 ) -> None:
     """Sums of weighted products of what the size of errors depends on, and with that size."""
     sides, x = sums[N_COEFFICIENTS], sums[N_COEFFICIENTS + 1]
-    count, bands, rows = features.shape[1], weights.shape[0], numbers.shape[1]
-    references = (count - N_NEIGHBOURS) // N_FEATURES  # four beside are not as many as of one
+    bands, rows = weights.shape[0], numbers.shape[1]
     for n in range(features.shape[0]):
-        f = features[n]
         item, i, j = places[0, n], places[1, n], places[2, n] + BEFORE
-        weight = weights[i * bands // rows]
-        total = 0.0
-        for k in range(count):
-            total += weight[k] * f[k]
-        away = np.rint(total / (1 << WEIGHT_BITS))
+        away = _away(features[n], weights[i * bands // rows])
         here = numbers[item, i]
         around = 2 * abs(np.int64(here[j - 1])) + abs(np.int64(here[j - 2]))
         if i > first:
@@ -264,18 +289,7 @@ def _add_sizes(
             around += abs(np.int64(above[j + 1]))
         if i > first + 1:
             around += abs(np.int64(numbers[item, i - 2, j]))
-        x[0] = 1
-        x[1] = abs(f[0]) + abs(f[1]) + abs(f[2]) + abs(f[3])
-        x[2] = abs(away)
-        x[3] = UNIT * steps[n, 0]
-        x[4] = UNIT * steps[n, 1]
-        x[5] = UNIT * around
-        x[6] = UNIT * steps[n, 2]
-        x[7] = 0
-        if references == 1:
-            x[7] = abs(f[N_NEIGHBOURS])
-        elif references == 2:
-            x[7] = abs(f[N_NEIGHBOURS] - f[N_NEIGHBOURS + N_FEATURES])
+        _depends(features[n], steps[n], away, around, x)
         usual = x[1] / 4 + x[3] / 8 + x[5] / 8 + 16
         share = 1 / (usual * sqrt(usual))
         error = abs(target[n] - away)
@@ -285,3 +299,54 @@ def _add_sizes(
             for m in range(len(x)):
                 row[m] += factor * x[m]
             sides[k] += factor * error
+
+
+@compiled
+def _share(
+    features: Float64,
+    target: Any,
+    steps: Any,
+    places: Any,
+    weights: Any,
+    rows: int,
+    coefficients: Any,
+    x: Any,
+    shares: Any,
+) -> None:
+    """One by the expected size of an error, and by the mean of that and its size."""
+    bands = weights.shape[0]
+    for n in range(features.shape[0]):
+        away = _away(features[n], weights[places[1, n] * bands // rows])
+        _depends(features[n], steps[n], away, 0, x)
+        size = 0.0
+        for k in range(len(x)):
+            size += coefficients[k] * x[k]
+        size = size / (1 << COEFFICIENT_BITS) + UNIT / 4
+        shares[n] = 1 / (size * (size + abs(target[n] - away) + UNIT))
+
+
+@compiled
+def _away(features: Any, weights: Any) -> Any:
+    """How far a prediction is from the mean of the four nearest."""
+    total = 0.0
+    for k in range(len(features)):
+        total += weights[k] * features[k]
+    return np.rint(total / (1 << WEIGHT_BITS))
+
+
+@compiled
+def _depends(features: Any, steps: Any, away: Any, around: Any, x: Any) -> None:
+    """What the size of an error depends on, in 1/64 of a step."""
+    references = (len(features) - N_NEIGHBOURS) // N_FEATURES  # four beside are not as many as of one
+    x[0] = 1
+    x[1] = abs(features[0]) + abs(features[1]) + abs(features[2]) + abs(features[3])
+    x[2] = abs(away)
+    x[3] = UNIT * steps[0]
+    x[4] = UNIT * steps[1]
+    x[5] = UNIT * around
+    x[6] = UNIT * steps[2]
+    x[7] = 0
+    if references == 1:
+        x[7] = abs(features[N_NEIGHBOURS])
+    elif references == 2:
+        x[7] = abs(features[N_NEIGHBOURS] - features[N_NEIGHBOURS + N_FEATURES])

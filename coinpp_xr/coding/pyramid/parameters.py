@@ -17,15 +17,12 @@ from coinpp_xr.coding.pyramid.contexts import (
     USUAL_COEFFICIENTS,
 )
 from coinpp_xr.coding.pyramid.decisions import mixes
-from coinpp_xr.coding.pyramid.fitting import usual_weights
+from coinpp_xr.coding.pyramid.fitting import BAND_COUNTS, usual_weights
 from coinpp_xr.coding.pyramid.levels import PASSES, level_count
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.errors import CorruptPayloadError
 
 Key = tuple[int, int]
-
-# Of rows, each with weights of its own.
-_MOST_BANDS = 8
 
 
 def _keys(shape: tuple[int, int]) -> Iterator[Key]:
@@ -93,7 +90,7 @@ def unpack(
         for key in _keys(shape):
             previous = before.get(key)
             bands = int(numbers.code(0, np.zeros((1, 1)))[0, 0])
-            if not 0 <= bands <= _MOST_BANDS:
+            if not 0 <= bands <= BAND_COUNTS[-1]:
                 raise CorruptPayloadError("the parameters of the pyramid are damaged")
             weights = _usual(key, references, quick, previous)[None].astype(np.int64)
             if bands:

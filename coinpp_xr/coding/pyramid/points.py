@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import contexts, decisions, prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
-from coinpp_xr.coding.pyramid.fitting import Sizes, fit_weights, usual_weights
+from coinpp_xr.coding.pyramid.fitting import Sizes, fit_weights, share, usual_weights
 from coinpp_xr.coding.pyramid.geometry import geometry
 from coinpp_xr.coding.pyramid.levels import PAD, pad
 from coinpp_xr.coding.pyramid.prediction import (
@@ -34,7 +34,10 @@ Bool = npt.NDArray[np.bool_]
 # of them where nothing is mixed, and none for passes of few points that are a small part of all;
 # four times as many where everything is mixed.
 _SAMPLED, _FEWEST, _MOST = 8, 8_000, 24_000
-_QUICKLY, _THOROUGHLY, _WORTH_FITTING = 0.5, 4, 4_000
+_QUICKLY, _THOROUGHLY, _WORTH_FITTING = 0.5, 16, 4_000
+# How often weights are fitted, each time with the errors that the last ones leave: at best.
+_ROUNDS = 2
+
 # Parts of a sample, at least: for two threads.
 _PARTS = 2
 _NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
@@ -116,7 +119,10 @@ class Level:
         points = _Points(self._pool, where.places, references, where.which, where.shape, known)
         key, numbers = (self._level, number - 1), None
         if key not in parameters:
-            parameters[key], numbers = points.fit(len(coders), self._quick, known.usual.get(key))
+            parameters[key], numbers = points.fit(
+                len(coders), self._quick, known.usual.get(key),
+                parameters.get((self._level + 1, number - 1)),
+            )  # fmt: skip
         points.code(coders, parameters[key], self._quick, numbers)
 
 
@@ -150,7 +156,11 @@ class _Points:
             map_compiled(function, range(count))
 
     def fit(
-        self, n_bands: int, quick: int, previous: PassParameters | None
+        self,
+        n_bands: int,
+        quick: int,
+        previous: PassParameters | None,
+        coarser: PassParameters | None,
     ) -> tuple[PassParameters, Int32 | None]:
         """Parameters for these points, by a sample of them; and the steps, if they are known."""
         target, valid = self.known.target, self.known.valid
@@ -161,8 +171,8 @@ class _Points:
         if quickly and size * self.known.copies < min(_WORTH_FITTING, target.size // 16):
             expected = contexts.USUAL_COEFFICIENTS if previous is None else previous.coefficients
             return PassParameters(usual[None], False, expected), None
-        share = _QUICKLY if quickly else _THOROUGHLY if quick == 0 else 1
-        every = max(1, int(size / (share * np.clip(size // _SAMPLED, _FEWEST, _MOST))))
+        times = _QUICKLY if quickly else _THOROUGHLY if quick == 0 else 1
+        every = max(1, int(size / (times * np.clip(size // _SAMPLED, _FEWEST, _MOST))))
         bands, parts = self._bands(n_bands), self._bands(max(n_bands, _PARTS))
         samples: list[Sample] = [None] * len(parts)  # type: ignore[list-item]
 
@@ -187,14 +197,28 @@ class _Points:
         def look_beside(number: int) -> None:
             samples[number].look_beside(self.pool, self.places, top_of(number))
 
-        def add_sizes(number: int) -> None:
-            sizes.add(number, samples[number], weights, numbers, top_of(number))
+        def sizes_of_errors() -> Int64:
+            sizes = Sizes(len(parts))
+            self._map(
+                lambda number: sizes.add(
+                    number, samples[number], weights, numbers, top_of(number)
+                ),
+                len(parts),
+            )
+            return sizes.coefficients()
 
         self._map(gather, len(parts))
         scale, rows = self.known.copies * every, self.shape[1]
         numbers = self._numbers()
-        fitted = fit_weights(samples, usual, rows, scale, self._map)
-        weights = usual[None] if fitted is None else fitted
+        weights, coefficients = usual[None], contexts.USUAL_COEFFICIENTS
+        if coarser is not None:
+            weights, coefficients = coarser.weights, coarser.coefficients
+        for _ in range(_ROUNDS if quick == 0 else 1):
+            if quick == 0:
+                coefficients = sizes_of_errors()
+            share(samples, weights, coefficients, rows, self._map)
+            fitted = fit_weights(samples, usual, rows, scale, self._map)
+            weights = usual[None] if fitted is None else fitted
         self._map(quantise, n_bands)
         if self.places.beside:
             # What is decoded beside a point depends on weights: these are without it.
@@ -206,9 +230,7 @@ class _Points:
             if cost() > most:  # where fields are mostly flat, errors would be carried along
                 fitted, weights = without, usual[None] if without is None else without
                 self._map(quantise, n_bands)
-        sizes = Sizes(len(parts))
-        self._map(add_sizes, len(parts))
-        return PassParameters(weights, fitted is not None, sizes.coefficients()), numbers
+        return PassParameters(weights, fitted is not None, sizes_of_errors()), numbers
 
     def code(
         self,

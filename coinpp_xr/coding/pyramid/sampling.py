@@ -30,12 +30,15 @@ class Sample:
         At near and at far neighbours, and in references.
     places : int64 array, shape (3, points)
         Field, row and column.
+    shares : float64 array, shape (points,)
+        What an error counts for; to be filled.
     """
 
     features: Float64
     target: Float64
     steps: Float64
     places: npt.NDArray[np.int64]
+    shares: Float64
 
     @classmethod
     def of(
@@ -64,7 +67,7 @@ class Sample:
             pool, places, references, target, valid, which, shape, every, first, last,
             np.empty(N_NEIGHBOURS, np.int64), features, found, steps, where,
         )  # fmt: skip
-        return cls(features[:n], found[:n], steps[:n], where[:, :n])
+        return cls(features[:n], found[:n], steps[:n], where[:, :n], np.empty(n))
 
     def look_beside(self, pool: Pool, places: Places, first: int) -> None:
         """Add what is decoded of points of the same pass; row ``first`` has none above it."""
