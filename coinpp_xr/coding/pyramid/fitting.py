@@ -15,7 +15,7 @@ from coinpp_xr.coding.pyramid.prediction import (
     BEFORE,
     LARGEST_WEIGHT,
     N_BESIDE,
-    N_NEIGHBOURS,
+    N_NEAR,
     UNIT,
     WEIGHT_BITS,
 )
@@ -30,8 +30,9 @@ Run = Callable[[Callable[[int], None], int], None]
 
 BAND_COUNTS = (1, 2, 4, 8, 16)
 _FEWEST_ROWS = 3
-# Bits that a weight takes in the payload, about.
-_BITS_PER_WEIGHT = 6.0
+# Bits that a weight takes in the payload, about; and, for every point that is coded for one of the
+# sample, those that it saves there only because it was fitted to it.
+_BITS_PER_WEIGHT, _OVERFITTED = 3.0, 0.72
 _RIDGE = 5e-5
 # In 1/512, by the number of references: of far neighbours, and of the same place in a reference.
 _CUBIC, _SAME = (-16, -6, -2), (0, 330, 220)
@@ -61,8 +62,8 @@ def share(
     def fill(number: int) -> None:
         s = samples[number]
         _share(
-            s.features, s.target, s.steps, s.places, weights, n_rows, coefficients,
-            np.empty(N_COEFFICIENTS), s.shares,
+            s.features, s.neighbours, s.references, s.target, s.steps, s.places, weights, n_rows,
+            coefficients, np.empty(N_COEFFICIENTS), s.shares,
         )  # fmt: skip
 
     run(fill, len(samples))
@@ -128,7 +129,8 @@ def fit_weights(
 
     run(estimate, len(samples))
     costs = scale * bits.sum(axis=0)
-    costs[1:] += [_BITS_PER_WEIGHT * c * count for c in enough]
+    each_weight = _BITS_PER_WEIGHT + _OVERFITTED * (scale - 1)
+    costs[1:] += [each_weight * c * count for c in enough]
     best = int(costs.argmin())
     if best == 0:
         return None
@@ -193,8 +195,10 @@ def _solve(products: Float64, sides: Float64) -> Int32:
     return np.asarray(np.nan_to_num(scaled).astype(np.int32))
 
 
-def usual_weights(references: int, beside: bool, previous: PassParameters | None) -> Int32:
-    """Weights of predictions if none are told, shape (12 + features of references + 4 beside,).
+def usual_weights(
+    neighbours: int, references: int, beside: bool, previous: PassParameters | None
+) -> Int32:
+    """Weights of predictions if none are told, shape (neighbours + features of references + 4 beside,).
 
     Those of the kind before on average; or what interpolation by cubics would do, or, with
     references, mostly that what these differ there from what surrounds them.
@@ -202,10 +206,10 @@ def usual_weights(references: int, beside: bool, previous: PassParameters | None
     if previous is not None:
         bands = len(previous.weights)
         return np.asarray((previous.weights.sum(axis=0) + bands // 2) // bands, np.int32)
-    count = N_NEIGHBOURS + N_FEATURES * references + N_BESIDE * beside
-    weights = np.zeros(count, np.int32)
-    weights[4:N_NEIGHBOURS] = _CUBIC[references]
-    weights[N_NEIGHBOURS : N_NEIGHBOURS + N_FEATURES * references : N_FEATURES] = _SAME[references]
+    end = neighbours + N_FEATURES * references
+    weights = np.zeros(end + N_BESIDE * beside, np.int32)
+    weights[4:N_NEAR] = _CUBIC[references]
+    weights[neighbours:end:N_FEATURES] = _SAME[references]
     return weights
 
 
@@ -236,8 +240,8 @@ class Sizes:
             Row that has none above it.
         """
         _add_sizes(
-            sample.features, sample.target, sample.steps, sample.places, weights, numbers, first,
-            self._sums[number],
+            sample.features, sample.neighbours, sample.references, sample.target, sample.steps,
+            sample.places, weights, numbers, first, self._sums[number],
         )  # fmt: skip
 
     def coefficients(self) -> Int:
@@ -267,6 +271,8 @@ def _not_negative(products: Float64, sides: Float64) -> Int:
 @compiled
 def _add_sizes(
     features: Float64,
+    neighbours: int,
+    references: int,
     target: Any,
     steps: Any,
     places: Any,
@@ -289,7 +295,7 @@ def _add_sizes(
             around += abs(np.int64(above[j + 1]))
         if i > first + 1:
             around += abs(np.int64(numbers[item, i - 2, j]))
-        _depends(features[n], steps[n], away, around, x)
+        _depends(features[n], neighbours, references, steps[n], away, around, x)
         usual = x[1] / 4 + x[3] / 8 + x[5] / 8 + 16
         share = 1 / (usual * sqrt(usual))
         error = abs(target[n] - away)
@@ -304,6 +310,8 @@ def _add_sizes(
 @compiled
 def _share(
     features: Float64,
+    neighbours: int,
+    references: int,
     target: Any,
     steps: Any,
     places: Any,
@@ -317,7 +325,7 @@ def _share(
     bands = weights.shape[0]
     for n in range(features.shape[0]):
         away = _away(features[n], weights[places[1, n] * bands // rows])
-        _depends(features[n], steps[n], away, 0, x)
+        _depends(features[n], neighbours, references, steps[n], away, 0, x)
         size = 0.0
         for k in range(len(x)):
             size += coefficients[k] * x[k]
@@ -335,9 +343,10 @@ def _away(features: Any, weights: Any) -> Any:
 
 
 @compiled
-def _depends(features: Any, steps: Any, away: Any, around: Any, x: Any) -> None:
+def _depends(
+    features: Any, neighbours: Any, references: Any, steps: Any, away: Any, around: Any, x: Any
+) -> None:
     """What the size of an error depends on, in 1/64 of a step."""
-    references = (len(features) - N_NEIGHBOURS) // N_FEATURES  # four beside are not as many as of one
     x[0] = 1
     x[1] = abs(features[0]) + abs(features[1]) + abs(features[2]) + abs(features[3])
     x[2] = abs(away)
@@ -347,6 +356,6 @@ def _depends(features: Any, steps: Any, away: Any, around: Any, x: Any) -> None:
     x[6] = UNIT * steps[2]
     x[7] = 0
     if references == 1:
-        x[7] = abs(features[N_NEIGHBOURS])
+        x[7] = abs(features[neighbours])
     elif references == 2:
-        x[7] = abs(features[N_NEIGHBOURS] - features[N_NEIGHBOURS + N_FEATURES])
+        x[7] = abs(features[neighbours] - features[neighbours + N_FEATURES])

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, padded_size
+from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, Reach, padded_size
 from coinpp_xr.coding.pyramid.prediction import Places
 from coinpp_xr.coding.pyramid.references import stencil
 
@@ -60,12 +60,9 @@ class Geometry:
 
 @lru_cache(maxsize=128)
 def geometry(
-    shape: tuple[int, int], level: int, n_items: int, *, around: bool, beside: bool
+    shape: tuple[int, int], level: int, n_items: int, reach: Reach, *, around: bool
 ) -> Geometry:
-    """Of the level of a grid whose spacing is 2^level cells.
-
-    ``beside``: whether centres are predicted from those before them, too.
-    """
+    """Of the level of a grid whose spacing is 2^level cells."""
     n_lat, n_lon = (-(-side // (1 << level)) for side in shape)
     shapes = tuple(
         (n_items, (n_lat + 1 - row) // 2, (n_lon + 1 - column) // 2)
@@ -75,12 +72,14 @@ def geometry(
     padded = np.array([(rows + 2 * PAD, columns + 2 * PAD) for _, rows, columns in shapes])
 
     def of_pass(number: int, which: Pass) -> PassGeometry:
-        source, down, right = np.vstack([which.neighbours, [number, 0, 0]]).T
+        source, down, right = np.vstack(
+            [which.neighbours[: reach.neighbours[number - 1]], [number, 0, 0]]
+        ).T
         steps = padded[source, 1]
         offsets = starts[source] + (PAD + down) * steps + PAD + right
         row, column, spacing = which.row << level, which.column << level, 2 << level
         own, strides = shapes[number], padded[source, 0] * steps
-        places = Places(offsets, steps, strides, beside and which.diagonal, around)
+        places = Places(offsets, steps, strides, reach.beside[number - 1], around)
         return PassGeometry(
             own, (row, column, spacing), places,
             stencil(own[1], row, spacing, shape[0], around=False),

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.coding.pyramid.decisions import mixes
+
 # Halving goes on until neither side has more anchors than this.
 MOST_ANCHORS = 6
 # Cells around every phase; no neighbour is further away.
@@ -30,8 +32,8 @@ class Pass:
     ----------
     row, column : int
         Parity of the phase.
-    neighbours : int64 array, shape (12, 3)
-        Source (0 the coarser grid, 1 centres, 2 midpoints along rows), and what must be added to
+    neighbours : int64 array, shape (12 or 16, 3)
+        The four nearest, the eight next, and those that only some efforts look at. Source (0 the coarser grid, 1 centres, 2 midpoints along rows), and what must be added to
         row and column of the point in its phase to get those of the neighbour in its own.
     """
 
@@ -57,21 +59,51 @@ PASSES = (
         [(0, r, c) for r in (0, 1) for c in (-1, 2)],
         [(0, r, c) for r in (-1, 2) for c in (0, 1)],
     ),
-    # (0, ±1) and (±1, 0), then (±1, ±2) and (±2, ±1).
+    # (0, ±1) and (±1, 0), then (±1, ±2) and (±2, ±1), then (0, ±3) and (±3, 0).
     _pass(
         0, 1,
         [(0, 0, 0), (0, 0, 1), (1, -1, 0), (1, 0, 0)],
         [(1, r, c) for r in (-1, 0) for c in (-1, 1)],
         [(0, r, c) for r in (-1, 1) for c in (0, 1)],
+        [(0, 0, -1), (0, 0, 2), (1, -2, 0), (1, 1, 0)],
     ),
-    # (0, ±1) and (±1, 0), then (±1, ±1) and (±1, ±2).
+    # (0, ±1) and (±1, 0), then (±1, ±1) and (±1, ±2), then (±2, ±1).
     _pass(
         1, 0,
         [(1, 0, -1), (1, 0, 0), (0, 0, 0), (0, 1, 0)],
         [(2, r, c) for r in (0, 1) for c in (-1, 0)],
         [(0, r, c) for r in (0, 1) for c in (-1, 1)],
+        [(1, r, c) for r in (-1, 1) for c in (-1, 0)],
     ),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What predictions look at, for each of the three passes.
+
+    Parameters
+    ----------
+    neighbours : (int, int, int)
+        How many of :attr:`Pass.neighbours`.
+    beside : (bool, bool, bool)
+        Whether at points of the same pass that were decoded before, too.
+    """
+
+    neighbours: tuple[int, int, int]
+    beside: tuple[bool, bool, bool]
+
+
+_FAST = Reach((12, 12, 12), (False, False, False))
+_USUAL = Reach((12, 16, 16), (True, False, False))
+_BEST = Reach((12, 16, 16), (True, True, True))
+
+
+def reach_of(quick: int) -> Reach:
+    """Where so many classes of expected size are coded by one context."""
+    if not mixes(quick):
+        return _FAST
+    return _BEST if quick == 0 else _USUAL
 
 
 def level_count(shape: tuple[int, int]) -> int:

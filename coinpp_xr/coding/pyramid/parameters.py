@@ -16,9 +16,8 @@ from coinpp_xr.coding.pyramid.contexts import (
     N_COEFFICIENTS,
     USUAL_COEFFICIENTS,
 )
-from coinpp_xr.coding.pyramid.decisions import mixes
 from coinpp_xr.coding.pyramid.fitting import BAND_COUNTS, usual_weights
-from coinpp_xr.coding.pyramid.levels import PASSES, level_count
+from coinpp_xr.coding.pyramid.levels import PASSES, level_count, reach_of
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.errors import CorruptPayloadError
 
@@ -126,5 +125,7 @@ def kind_before(
 def _usual(
     key: Key, references: int, quick: int, previous: PassParameters | None
 ) -> npt.NDArray[np.int32]:
-    beside = PASSES[key[1]].diagonal and mixes(quick)
-    return usual_weights(references, beside, previous)
+    reach, number = reach_of(quick), key[1]
+    return usual_weights(
+        reach.neighbours[number], references, reach.beside[number], previous
+    )

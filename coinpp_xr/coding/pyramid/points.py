@@ -13,13 +13,14 @@ from coinpp_xr.coding.pyramid import contexts, decisions, prediction, range_code
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
 from coinpp_xr.coding.pyramid.fitting import Sizes, fit_weights, share, usual_weights
 from coinpp_xr.coding.pyramid.geometry import geometry
-from coinpp_xr.coding.pyramid.levels import PAD, pad
+from coinpp_xr.coding.pyramid.levels import PAD, pad, reach_of
 from coinpp_xr.coding.pyramid.prediction import (
     BEFORE,
     BEHIND,
     Places,
     Pool,
     Rows,
+    neighbour_count,
 )
 from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.coding.pyramid.sampling import Sample
@@ -78,8 +79,7 @@ class Level:
         self, shape: tuple[int, int], level: int, n_items: int, *, around: bool, quick: int
     ) -> None:
         self._level, self._around, self._quick = level, around, quick
-        beside = decisions.mixes(quick)
-        self._geometry = geometry(shape, level, n_items, around=around, beside=beside)
+        self._geometry = geometry(shape, level, n_items, reach_of(quick), around=around)
         size = self._geometry.starts[-1]
         self._pool = Pool(np.empty(size, np.int32), np.empty(size, np.int8))
 
@@ -166,7 +166,9 @@ class _Points:
         target, valid = self.known.target, self.known.valid
         assert target is not None
         size = self.shape[0] * self.shape[1] * self.shape[2]
-        usual = usual_weights(self.references.number, self.places.beside, previous)
+        usual = usual_weights(
+            neighbour_count(self.places), self.references.number, self.places.beside, previous
+        )
         quickly = not decisions.mixes(quick)
         if quickly and size * self.known.copies < min(_WORTH_FITTING, target.size // 16):
             expected = contexts.USUAL_COEFFICIENTS if previous is None else previous.coefficients

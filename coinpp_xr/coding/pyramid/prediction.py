@@ -26,7 +26,8 @@ WEIGHT_BITS = 9
 # Of fields, in 1/64 of a step.
 LARGEST = 1 << 30
 LARGEST_WEIGHT = (1 << 15) - 1
-N_NEIGHBOURS = 12
+# Neighbours whose steps are looked at, too; the others are further away.
+N_NEAR = 12
 # Of their own pass: north-west, north, north-east and west.
 N_BESIDE = 4
 # Zeros that surround the steps of a row: two before it, one behind.
@@ -48,13 +49,13 @@ class Pool(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where the twelve neighbours of a pass are in the pool, and, last, its own points.
+    """Where the neighbours of a pass are in the pool, and, last, its own points.
 
     Parameters
     ----------
-    offsets : int64 array, shape (13,)
+    offsets : int64 array, shape (neighbours + 1,)
         Of the first point.
-    steps, strides : int64 arrays, shape (13,)
+    steps, strides : int64 arrays, shape (neighbours + 1,)
         From one row, from one field to the next.
     beside : bool
         Whether points are predicted from those of their own pass, too.
@@ -67,6 +68,12 @@ class Places(NamedTuple):
     strides: Int
     beside: bool
     around: bool
+
+
+@compiled
+def neighbour_count(places: Places) -> int:
+    """How many neighbours of a point predictions look at."""
+    return len(places.offsets) - 1
 
 
 class Rows(NamedTuple):
@@ -137,14 +144,14 @@ def predict_row(
 
     Parameters
     ----------
-    weights : int32 array, shape (12 + features of references + 4 beside,)
+    weights : int32 array, shape (neighbours + features of references + 4 beside,)
     first : int
         The row that must not look at the one above.
     """
     values, marks = pool
     offsets, steps, strides = places.offsets, places.steps, places.strides
     base, total = rows.base, rows.total
-    columns = len(base)
+    columns, neighbours = len(base), neighbour_count(places)
 
     def start(k: Any) -> Any:
         return offsets[k] + item * strides[k] + i * steps[k]
@@ -171,7 +178,7 @@ def predict_row(
         signs[j] = _mark_of(ma) + _mark_of(mb) + _mark_of(mc) + _mark_of(md) + 4
         far[j] = 0
     # Four at a time: sums then go to memory and back three times instead of twelve.
-    for k in range(0, N_NEIGHBOURS, 4):
+    for k in range(0, neighbours, 4):
         s0, s1, s2, s3 = start(k), start(k + 1), start(k + 2), start(k + 3)
         p0, p1 = values[s0 : s0 + columns], values[s1 : s1 + columns]
         p2, p3 = values[s2 : s2 + columns], values[s3 : s3 + columns]
@@ -183,7 +190,7 @@ def predict_row(
                 w0 * np.int64(p0[j]) + w1 * np.int64(p1[j])
                 + w2 * np.int64(p2[j]) + w3 * np.int64(p3[j]) - w * base[j]
             )  # fmt: skip
-        if k > 0:
+        if 0 < k < N_NEAR:
             q0, q1 = marks[s0 : s0 + columns], marks[s1 : s1 + columns]
             q2, q3 = marks[s2 : s2 + columns], marks[s3 : s3 + columns]
             for j in range(columns):
@@ -193,7 +200,7 @@ def predict_row(
                 )  # fmt: skip
     look_at_row(references, item, i, rows.features, rows.past, rows.apart)
     for k in range(N_FEATURES * references.number):
-        weight, feature = np.int64(weights[N_NEIGHBOURS + k]), rows.features[k]
+        weight, feature = np.int64(weights[neighbours + k]), rows.features[k]
         for j in range(columns):
             total[j] += weight * np.int64(feature[j])
     if not places.beside:
@@ -205,10 +212,10 @@ def predict_row(
         return
     away[:] = 0
     if i > first:
-        k = N_NEIGHBOURS + N_FEATURES * references.number
+        k = neighbours + N_FEATURES * references.number
         w0, w1, w2 = np.int64(weights[k]), np.int64(weights[k + 1]), np.int64(weights[k + 2])
         w = w0 + w1 + w2
-        above = start(N_NEIGHBOURS) - steps[N_NEIGHBOURS]
+        above = start(neighbours) - steps[neighbours]
         p0, p1 = values[above - 1 : above - 1 + columns], values[above : above + columns]
         p2 = values[above + 1 : above + 1 + columns]
         for j in range(columns):
@@ -231,8 +238,8 @@ def put_row(pool: Pool, places: Places, item: int, i: int, rows: Rows, own: Any)
     So that the next row can look at it, with two cells on both sides.
     """
     columns, predicted = len(own), rows.predicted
-    o = places.offsets[N_NEIGHBOURS] + item * places.strides[N_NEIGHBOURS]
-    o += i * places.steps[N_NEIGHBOURS]
+    last = neighbour_count(places)
+    o = places.offsets[last] + item * places.strides[last] + i * places.steps[last]
     values, marks = pool.values[o : o + columns], pool.marks[o : o + columns]
     for j in range(columns):
         values[j] = predicted[j] + (own[j] << UNIT_BITS)
@@ -289,7 +296,7 @@ def quantise_rows(
 
     Parameters
     ----------
-    weights : int32 array, shape (bands, 12 + features of references + 4 beside)
+    weights : int32 array, shape (bands, neighbours + features of references + 4 beside)
     numbers : int32 array, shape (items, rows, 2 + columns + 1)
     """
     row, column, spacing = which
