@@ -113,7 +113,7 @@ class State(NamedTuple):
 def new_state() -> State:
     return State(
         even_chances(TABLES * _TABLE),
-        np.full(NODES * (CLASSES + CONTEXTS) * TABLES, int(0.4 * ONE), np.int32),
+        np.full(NODES * (CLASSES + CONTEXTS) * TABLES, int(0.2 * ONE), np.int32),
         even_chances(CLASSES * 64),
         even_chances(NODES << 10),
     )
