@@ -203,7 +203,7 @@ def _exact(values: npt.NDArray[Any], most: int | None) -> bytes | None:
     """A payload without loss; None where a sample says that it takes more bytes than that."""
     if most is not None and values.nbytes > _LARGE:
         some = values.reshape(-1, values.shape[-1])[::_SAMPLED_ROWS]
-        if len(pack_bytes(some)) * _SAMPLED_ROWS > _WORTH_TRYING * most:
+        if len(pack_bytes(some, level=1)) * _SAMPLED_ROWS > _WORTH_TRYING * most:
             return None
     return pack_lossless(values)
 

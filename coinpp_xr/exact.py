@@ -17,11 +17,11 @@ _IN_CONTEXT = 2
 _LARGE_MASK = 200
 
 
-def pack_bytes(values: npt.NDArray[Any]) -> bytes:
+def pack_bytes(values: npt.NDArray[Any], level: int = 9) -> bytes:
     """Values as zstd over byte planes, bit for bit."""
     flat = np.ascontiguousarray(values).reshape(-1)
     planes = flat.view(np.uint8).reshape(flat.size, -1).T if flat.size else flat.view(np.uint8)
-    return bytes(zstd_compress(np.ascontiguousarray(planes), 9))
+    return bytes(zstd_compress(np.ascontiguousarray(planes), level))
 
 
 def unpack_bytes(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -48,9 +48,10 @@ def thread_count() -> int:
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """``[function(item) for item in items]`` on the shared pool, one BLAS thread each."""
     with _single_threaded_blas():
-        if _is_alone(len(items)):
+        threads = _threads_for(len(items))
+        if threads == 1:
             return [function(item) for item in items]
-        return list(_pool(thread_count()).map(function, items))
+        return list(_pool(threads).map(function, items))
 
 
 def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -59,7 +60,8 @@ def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     To wake a thread costs a tenth of one, so the caller works, too, instead of being woken in the
     end; where all threads of the pool are busy it does everything.
     """
-    if _is_alone(len(items)):
+    threads = _threads_for(len(items))
+    if threads == 1:
         return [function(item) for item in items]
     waiting = iter(range(len(items)))
     results: dict[int, Result] = {}
@@ -68,8 +70,8 @@ def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> l
         for number in waiting:
             results[number] = function(items[number])
 
-    helpers = min(thread_count(), len(items)) - 1
-    futures = [_pool(thread_count()).submit(work) for _ in range(helpers)]
+    helpers = min(threads, len(items)) - 1
+    futures = [_pool(threads).submit(work) for _ in range(helpers)]
     try:
         _in_pool.yes = True  # what is called below does not look for more threads
         work()
@@ -82,9 +84,9 @@ def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     return [results[number] for number in range(len(items))]
 
 
-def _is_alone(count: int) -> bool:
+def _threads_for(count: int) -> int:
     # With one thread every caller works in its own: dask has as many callers as it wants busy.
-    return count == 1 or getattr(_in_pool, "yes", False) or thread_count() == 1
+    return 1 if count == 1 or getattr(_in_pool, "yes", False) else thread_count()
 
 
 def keep_freed_memory() -> None:

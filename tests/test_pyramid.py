@@ -199,7 +199,10 @@ def test_a_forged_head_does_no_harm(seed) -> None:
 @pytest.mark.parametrize("diagonal", [True, False])
 @pytest.mark.parametrize("around", [True, False])
 @pytest.mark.parametrize("beside", [True, False])
-def test_predictions_are_those_of_plain_array_arithmetic(diagonal, around, beside) -> None:
+@pytest.mark.parametrize("neighbours", [12, 16])
+def test_predictions_are_those_of_plain_array_arithmetic(
+    diagonal, around, beside, neighbours
+) -> None:
     rng = np.random.default_rng(4)
     n_rows, columns = 9, 14
     pool = prediction.Pool(
@@ -207,10 +210,12 @@ def test_predictions_are_those_of_plain_array_arithmetic(diagonal, around, besid
         rng.integers(-3, 4, 4000).astype(np.int8),
     )
     places = prediction.Places(
-        np.append(rng.integers(0, 2000, 12), 3500), rng.integers(columns + 2, 60, 13),
-        np.zeros(13, np.int64), beside, around,
+        np.append(rng.integers(0, 2000, neighbours), 3500),
+        rng.integers(columns + 2, 60, neighbours + 1), np.zeros(neighbours + 1, np.int64),
+        beside, around,
     )  # fmt: skip
-    weights = rng.integers(-500, 500, 21 if beside else 17).astype(np.int32)
+    known_before = neighbours + 5  # of the one reference
+    weights = rng.integers(-500, 500, known_before + 4 * beside).astype(np.int32)
     steps = rng.integers(-9, 9, (n_rows, columns)).astype(np.int32)
     field = rng.integers(-1000, 1000, (1, 2 * n_rows, 2 * columns)).astype(np.int32)
     marks = rng.integers(-3, 4, field.shape).astype(np.int8)
@@ -230,11 +235,11 @@ def test_predictions_are_those_of_plain_array_arithmetic(diagonal, around, besid
     middle = (sum(at[s].astype(np.int64) for s in (corners if diagonal else sides[1:])) + 2) >> 2
     for i in range(n_rows):
         prediction.predict_row(pool, places, weights, known, 0, i, 0, rows)
-        where = (places.offsets + i * places.steps)[:12, None] + np.arange(columns)
+        where = (places.offsets + i * places.steps)[:-1, None] + np.arange(columns)
         near = pool.values[where].astype(np.int64)
         base = (near[:4].sum(axis=0) + 2) >> 2
         features = np.concatenate([near - base, [at[s][i] - middle[i] for s in sides]])
-        sums = weights[:17].astype(np.int64) @ features + 256
+        sums = weights[:known_before].astype(np.int64) @ features + 256
         expected = np.empty(columns, np.int64)
         for j in range(columns):
             total = int(sums[j])
@@ -243,14 +248,14 @@ def test_predictions_are_those_of_plain_array_arithmetic(diagonal, around, besid
                 there = [i > 0, i > 0, i > 0, j > 0]
                 total += sum(
                     int(w) * (int(value) - int(base[j]))
-                    for w, value, known_yet in zip(weights[17:], near_by, there, strict=True)
+                    for w, value, known_yet in zip(weights[known_before:], near_by, there, strict=True)
                     if known_yet
                 )
             expected[j] = base[j] + (total >> 9)
         if beside:
             before = rows.base[0]
             for j in range(columns):
-                value = prediction.after(rows.base[j], rows.total[j], int(weights[20]), before)
+                value = prediction.after(rows.base[j], rows.total[j], int(weights[-1]), before)
                 rows.predicted[j] = value
                 before = value + 64 * int(steps[i, j])
         assert (rows.predicted == expected).all()
@@ -259,7 +264,7 @@ def test_predictions_are_those_of_plain_array_arithmetic(diagonal, around, besid
         steps_there = pool.marks[where].astype(np.int64)
         assert (rows.spread == np.abs(near[:4] - base).sum(axis=0)).all()
         assert (rows.near == np.abs(steps_there[:4]).sum(axis=0)).all()
-        assert (rows.far == np.abs(steps_there[4:]).sum(axis=0)).all()
+        assert (rows.far == np.abs(steps_there[4:12]).sum(axis=0)).all()
         assert (rows.signs == 4 + np.sign(steps_there[:4]).sum(axis=0)).all()
         assert (rows.apart == np.abs(at[0, 0][i] - middle[i])).all()
 

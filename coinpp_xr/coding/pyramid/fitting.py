@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import log, sqrt
 from typing import Any
 
@@ -26,7 +25,6 @@ from coinpp_xr.compiled import compiled
 Float64 = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
-Run = Callable[[Callable[[int], None], int], None]
 
 BAND_COUNTS = (1, 2, 4, 8, 16)
 _FEWEST_ROWS = 3
@@ -40,103 +38,100 @@ _CUBIC, _SAME = (-16, -6, -2), (0, 330, 220)
 _APART = 32
 
 
-def share(
-    samples: list[Sample], weights: Int32, coefficients: Int, n_rows: int, run: Run
-) -> None:
-    """Fill in what errors count for: the less, the larger they are expected to be.
+class Weights:
+    """Weights of predictions, by least squares in as many bands of rows as pay for them.
 
-    The bits that an error takes depend on what it is relative to the errors around it.
+    Every sample is added, then looked at again for what the solutions are worth.
 
     Parameters
     ----------
-    samples : list of Sample
-    weights : int32 array, shape (bands, features)
-        Of predictions, such as those of a coarser level.
-    coefficients : int64 array, shape (8,)
-        What the size of their errors is expected to be.
-    n_rows : int
-    run : callable
-        (work, count) → calls it with all numbers below.
-    """
-
-    def fill(number: int) -> None:
-        s = samples[number]
-        _share(
-            s.features, s.neighbours, s.references, s.target, s.steps, s.places, weights, n_rows,
-            coefficients, np.empty(N_COEFFICIENTS), s.shares,
-        )  # fmt: skip
-
-    run(fill, len(samples))
-
-
-def fit_weights(
-    samples: list[Sample],
-    usual: Int32,
-    n_rows: int,
-    scale: float,
-    run: Run,
-) -> Int32 | None:
-    """Least squares in as many bands of rows as pay for their weights.
-
-    Parameters
-    ----------
-    samples : list of Sample
-        One behind the other.
+    count : int
+        Samples, one behind the other.
     usual : int32 array, shape (features,)
         Weights if none are told.
     n_rows : int
-    scale : float
-        Points that are to be coded, for each of the sample.
-    run : callable
-        (work, count) → calls it with all numbers below.
-
-    Returns
-    -------
-    int32 array, shape (bands, features), or None
-        None where the usual ones do as well.
+        Of the pass.
     """
-    points, count = sum(len(s.target) for s in samples), samples[0].features.shape[1]
-    enough = [c for c in BAND_COUNTS if n_rows >= _FEWEST_ROWS * c and points >= 4 * count * c]
-    if not enough:
-        return None
-    finest = enough[-1]
-    edges = [
-        np.searchsorted(s.places[1] * finest // n_rows, np.arange(finest + 1)) for s in samples
-    ]
-    all_products = np.zeros((len(samples), finest, count, count))
-    all_sides = np.zeros((len(samples), finest, count))
 
-    def add(number: int) -> None:
-        s = samples[number]
+    def __init__(self, count: int, usual: Int32, n_rows: int) -> None:
+        self._usual, self._n_rows, features = usual, n_rows, len(usual)
+        self._counts = [c for c in BAND_COUNTS if c == 1 or n_rows >= _FEWEST_ROWS * c]
+        finest = self._counts[-1]
+        self._edges = np.zeros((count, finest + 1), np.int64)
+        self._products = np.zeros((count, finest, features, features))
+        self._sides = np.zeros((count, finest, features))
+        self._bits = np.zeros((count, 1))
+        self._choices = usual[None]
+
+    def add(self, number: int, sample: Sample, weights: Int32, coefficients: Int) -> None:
+        """Take a sample into account: an error counts the less, the larger it is expected to be.
+
+        For the bits that it takes depend on what it is relative to the errors around it.
+
+        Parameters
+        ----------
+        number, sample : int, Sample
+        weights : int32 array, shape (bands, features)
+            Of predictions, such as those of a coarser level.
+        coefficients : int64 array, shape (8,)
+            What the size of their errors is expected to be.
+        """
+        s, finest = sample, self._counts[-1]
+        parts = s.places[1] * finest // self._n_rows
+        self._edges[number] = np.searchsorted(parts, np.arange(finest + 1))
+        self._products[number] = 0
+        self._sides[number] = 0
+        _share(
+            s.features, s.neighbours, s.references, s.target, s.steps, s.places, weights,
+            self._n_rows, coefficients, np.empty(N_COEFFICIENTS), s.shares,
+        )  # fmt: skip
         _add_products(
-            s.features, s.target, s.shares, edges[number], all_products[number], all_sides[number]
-        )
+            s.features, s.target, s.shares, self._edges[number], self._products[number],
+            self._sides[number],
+        )  # fmt: skip
 
-    run(add, len(samples))
-    products, sides = all_products.sum(axis=0), all_sides.sum(axis=0)
-    each = [(products, sides)]
-    for _ in enough[1:]:  # from the finest to one band
-        products, sides = products[::2] + products[1::2], sides[::2] + sides[1::2]
-        each.insert(0, (products, sides))
-    solved = _solve(np.concatenate([p for p, _ in each]), np.concatenate([s for _, s in each]))
-    # The usual weights first, then those of one band, of two, …
-    choices = np.concatenate([usual[None], solved])
-    bits = np.zeros((len(samples), 1 + len(enough)))
+    def solve(self) -> None:
+        """Once all samples are there."""
+        points, features = self._edges[:, -1].sum(), len(self._usual)
+        products, sides = self._products.sum(axis=0), self._sides.sum(axis=0)
+        each: list[tuple[Float64, Float64]] = []
+        for count in reversed(self._counts):  # from the finest to one band
+            if points >= 4 * features * count:
+                each.insert(0, (products, sides))
+            products, sides = products[::2] + products[1::2], sides[::2] + sides[1::2]
+        # The usual weights first, then those of one band, of two, …
+        self._choices = self._usual[None]
+        if each:
+            all_products, all_sides = (np.concatenate(some) for some in zip(*each, strict=True))
+            self._choices = np.concatenate([self._choices, _solve(all_products, all_sides)])
+        self._bits = np.zeros((len(self._bits), 1 + len(each)))
 
-    def estimate(number: int) -> None:
-        s = samples[number]
-        _add_bits(s.features, s.target, edges[number], choices / 2.0**WEIGHT_BITS, bits[number])
+    def estimate(self, number: int, sample: Sample) -> None:
+        """What the solutions make of a sample."""
+        _add_bits(
+            sample.features, sample.target, self._edges[number],
+            self._choices / 2.0**WEIGHT_BITS, self._bits[number],
+        )  # fmt: skip
 
-    run(estimate, len(samples))
-    costs = scale * bits.sum(axis=0)
-    each_weight = _BITS_PER_WEIGHT + _OVERFITTED * (scale - 1)
-    costs[1:] += [each_weight * c * count for c in enough]
-    best = int(costs.argmin())
-    if best == 0:
-        return None
-    # One band, two bands and so on are one behind the other.
-    bands = enough[best - 1]
-    return choices[bands : 2 * bands]
+    def best(self, scale: float) -> Int32 | None:
+        """Those by which all samples take the fewest bits, weights included.
+
+        Parameters
+        ----------
+        scale : float
+            Points that are to be coded, for each of the sample.
+
+        Returns
+        -------
+        int32 array, shape (bands, features), or None
+            None where the usual ones do as well.
+        """
+        bands = np.array([0, *BAND_COUNTS[: self._bits.shape[1] - 1]])
+        each_weight = _BITS_PER_WEIGHT + _OVERFITTED * (scale - 1)
+        costs = scale * self._bits.sum(axis=0) + each_weight * len(self._usual) * bands
+        best = int(bands[costs.argmin()])
+        # One band, two bands and so on are one behind the other.
+        return self._choices[best : 2 * best] if best else None
 
 
 @compiled
@@ -198,7 +193,7 @@ def _solve(products: Float64, sides: Float64) -> Int32:
 def usual_weights(
     neighbours: int, references: int, beside: bool, previous: PassParameters | None
 ) -> Int32:
-    """Weights of predictions if none are told, shape (neighbours + features of references + 4 beside,).
+    """Weights of predictions if none are told, shape (features,).
 
     Those of the kind before on average; or what interpolation by cubics would do, or, with
     references, mostly that what these differ there from what surrounds them.
@@ -252,13 +247,12 @@ class Sizes:
 
 def _not_negative(products: Float64, sides: Float64) -> Int:
     result = np.zeros(N_COEFFICIENTS, np.int64)
-    kept = np.flatnonzero(np.diag(products))
+    diagonal = products.diagonal()
+    kept = np.flatnonzero(diagonal)
+    regular = products + np.diag(1e-6 * diagonal + 1e-9)
     solution: Float64 = np.zeros(0)
     while len(kept):
-        some = products[np.ix_(kept, kept)]
-        some[np.diag_indices(len(kept))] *= 1 + 1e-6
-        some[np.diag_indices(len(kept))] += 1e-9
-        solution = np.asarray(np.linalg.solve(some, sides[kept]))
+        solution = np.asarray(np.linalg.solve(regular[kept[:, None], kept], sides[kept]))
         if (solution >= 0).all():
             break
         kept = kept[solution >= 0]

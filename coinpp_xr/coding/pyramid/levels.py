@@ -33,8 +33,9 @@ class Pass:
     row, column : int
         Parity of the phase.
     neighbours : int64 array, shape (12 or 16, 3)
-        The four nearest, the eight next, and those that only some efforts look at. Source (0 the coarser grid, 1 centres, 2 midpoints along rows), and what must be added to
-        row and column of the point in its phase to get those of the neighbour in its own.
+        The four nearest, the eight next, and those that only some efforts look at. Source (0 the
+        coarser grid, 1 centres, 2 midpoints along rows), and what must be added to row and column
+        of the point in its phase to get those of the neighbour in its own.
     """
 
     row: int

@@ -126,6 +126,4 @@ def _usual(
     key: Key, references: int, quick: int, previous: PassParameters | None
 ) -> npt.NDArray[np.int32]:
     reach, number = reach_of(quick), key[1]
-    return usual_weights(
-        reach.neighbours[number], references, reach.beside[number], previous
-    )
+    return usual_weights(reach.neighbours[number], references, reach.beside[number], previous)

@@ -56,7 +56,7 @@ class Sample:
         pool: Pool,
         places: Places,
         references: References,
-        target: Float64,
+        target: Any,
         valid: Any,
         which: tuple[int, int, int],
         shape: tuple[int, ...],

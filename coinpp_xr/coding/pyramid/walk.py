@@ -3,17 +3,78 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
-from coinpp_xr.coding.pyramid.levels import interleave, level_count
-from coinpp_xr.coding.pyramid.points import Known, Level
+from coinpp_xr.coding.pyramid.geometry import geometry
+from coinpp_xr.coding.pyramid.levels import PAD, interleave, level_count, pad, reach_of
+from coinpp_xr.coding.pyramid.points import Known, Points
+from coinpp_xr.coding.pyramid.prediction import Pool
+from coinpp_xr.coding.pyramid.references import References
+from coinpp_xr.coding.pyramid.tuning import tune
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
+
+_NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
+
+
+class Level:
+    """The grid of one spacing, as four phases: the coarser grid, and the points of three passes."""
+
+    def __init__(
+        self, shape: tuple[int, int], level: int, n_items: int, *, around: bool, quick: int
+    ) -> None:
+        self._level, self._around, self._quick = level, around, quick
+        self._geometry = geometry(shape, level, n_items, reach_of(quick), around=around)
+        size = self._geometry.starts[-1]
+        self._pool = Pool(np.empty(size, np.int32), np.empty(size, np.int8))
+
+    def phase(self, number: int) -> tuple[Int32, Int8]:
+        """Values and marks of a phase, as views: 0 is the coarser grid, 1 to 3 are the passes."""
+        values, marks = (self._padded(array, number) for array in self._pool)
+        inside = slice(PAD, -PAD)
+        return values[:, inside, inside], marks[:, inside, inside]
+
+    def _padded(self, array: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
+        items, rows, columns = self._geometry.shapes[number]
+        start, end = self._geometry.starts[number : number + 2]
+        return array[start:end].reshape(items, rows + 2 * PAD, columns + 2 * PAD)
+
+    def pad(self, number: int) -> None:
+        """What surrounds a phase, once that is filled."""
+        for array in self._pool:
+            pad(self._padded(array, number), around=self._around)
+
+    def code(
+        self,
+        number: int,
+        coders: list[Coder],
+        parameters: dict[tuple[int, int], PassParameters],
+        known: Known,
+    ) -> None:
+        """Encode or decode the pass of a phase. An encoder adds parameters that are missing."""
+        where = self._geometry.passes[number - 1]
+        if 0 in where.shape:
+            return
+        fields = known.fields
+        first, second = (*fields, _NO_FIELDS, _NO_FIELDS)[:2]
+        references = References(
+            len(fields), first.values, second.values, first.marks, second.marks,
+            where.rows, where.columns, where.diagonal,
+        )  # fmt: skip
+        points = Points(self._pool, where.places, references, where.which, where.shape, known)
+        key, numbers = (self._level, number - 1), None
+        if key not in parameters:
+            coarser = parameters.get((self._level + 1, number - 1))
+            parameters[key], numbers = tune(
+                points, len(coders), self._quick, known.usual.get(key), coarser
+            )
+        points.code(coders, parameters[key], self._quick, numbers)
 
 
 @dataclass(frozen=True, eq=False)
