@@ -248,7 +248,9 @@ def test_predictions_are_those_of_plain_array_arithmetic(
                 there = [i > 0, i > 0, i > 0, j > 0]
                 total += sum(
                     int(w) * (int(value) - int(base[j]))
-                    for w, value, known_yet in zip(weights[known_before:], near_by, there, strict=True)
+                    for w, value, known_yet in zip(
+                        weights[known_before:], near_by, there, strict=True
+                    )
                     if known_yet
                 )
             expected[j] = base[j] + (total >> 9)
