@@ -16,6 +16,42 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
+class Waiting:
+    """Says in a terminal what is done before the first block.
+
+    Parameters
+    ----------
+    show : bool or None
+        None: where there is a terminal to show it in.
+    """
+
+    def __init__(self, show: bool | None) -> None:
+        self._show = sys.stderr.isatty() if show is None else show
+        self._show = self._show and not in_notebook()
+        self._status: Any = None
+
+    def __enter__(self) -> Self:
+        if self._show:
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("")
+            self._status.start()
+        return self
+
+    def says(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(text)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+
 class Progress:
     """A bar of blocks with MB/s, the ratio so far and the time that is left; dask's in notebooks.
 
@@ -55,7 +91,14 @@ class Progress:
         if not self._show:
             return self
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
         from rich.progress import Progress as Bar
 
         console = Console(stderr=not self._in_notebook)
@@ -64,8 +107,9 @@ class Progress:
         if self.watch is not None:
             return self
         self._bar = Bar(
-            BarColumn(), MofNCompleteColumn(), TextColumn("blocks"),
-            TextColumn("{task.fields[at]}"), TimeRemainingColumn(), console=console,
+            SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("blocks"),
+            TextColumn("{task.fields[at]}"), TimeElapsedColumn(), TextColumn("left:"),
+            TimeRemainingColumn(), console=console,
         )  # fmt: skip
         self._bar.start()
         self._task = self._bar.add_task("archive", total=self._total, at="")
