@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 from common import climate, open_variable, write_result
+from hostile import hostile_fields, targets
 from native import FIELDS
 
 from coinpp_xr import COINppCodec, choice, patterns, residual
@@ -106,6 +107,9 @@ def cases() -> Iterator[tuple[str, npt.NDArray[Any], str, dict[str, float]]]:
             for target in TARGETS:
                 yield f"{label}, model {model}", values, model, {"target_rmse": target}
                 yield f"{label}, model {model}", values, model, {"max_error": target}
+    for name, (values, latitude, _) in hostile_fields().items():
+        for target in targets(values, latitude).values():
+            yield name, values, "none", {"target_rmse": target}
     for field in FIELDS:
         if field.group == "globes":
             continue
