@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from distributed import Client
 import coinpp_xr
 from coinpp_xr.archiving import archive, decompress, plan_archive, verify
 from coinpp_xr.archiving.manifest import GROUP, entry
+from coinpp_xr.archiving.progress import beginning
 
 RATE = {"max_error": 0.5, "model": "none"}
 
@@ -374,3 +378,19 @@ def test_what_is_missing_is_not_unpacked_in_silence(weather, tmp_path) -> None:
     with pytest.raises(ValueError, match="is the store itself"):
         decompress(store, store, overwrite=True, partial=True)
     assert archive(weather[["t"]], f"file://{store}", **RATE, chunk_time=8).is_complete
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_what_is_done_before_the_first_block_is_said_in_a_terminal(monkeypatch) -> None:
+    reader, writer = os.openpty()
+    with os.fdopen(writer, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with beginning(None) as say:
+            say("starting workers")
+            time.sleep(0.3)
+        with beginning(False) as say:
+            say("nobody asked")
+    shown = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    assert "starting workers" in shown
+    assert "nobody asked" not in shown

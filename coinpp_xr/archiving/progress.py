@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,40 +17,22 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-class Waiting:
-    """Says in a terminal what is done before the first block.
+@contextmanager
+def beginning(show: bool | None) -> Iterator[Callable[[str], None]]:
+    """What is done before the first block, in a terminal: gives what says it.
 
     Parameters
     ----------
     show : bool or None
         None: where there is a terminal to show it in.
     """
+    if not (sys.stderr.isatty() if show is None else show) or in_notebook():
+        yield lambda text: None
+        return
+    from rich.console import Console
 
-    def __init__(self, show: bool | None) -> None:
-        self._show = sys.stderr.isatty() if show is None else show
-        self._show = self._show and not in_notebook()
-        self._status: Any = None
-
-    def __enter__(self) -> Self:
-        if self._show:
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("")
-            self._status.start()
-        return self
-
-    def says(self, text: str) -> None:
-        if self._status is not None:
-            self._status.update(text)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._status is not None:
-            self._status.stop()
+    with Console(stderr=True).status("") as status:
+        yield status.update
 
 
 class Progress:

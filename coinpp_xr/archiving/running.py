@@ -26,7 +26,7 @@ from coinpp_xr.archiving.manifest import column, entries_of, entry
 from coinpp_xr.archiving.outcome import PHASES, ArchiveReport, report_on, write_attributes
 from coinpp_xr.archiving.parts import Options, Part
 from coinpp_xr.archiving.places import Place
-from coinpp_xr.archiving.progress import Progress, Waiting
+from coinpp_xr.archiving.progress import Progress, beginning
 from coinpp_xr.archiving.requests import Bound, Wanted, request
 from coinpp_xr.archiving.sources import Source
 from coinpp_xr.archiving.work import Failure, Outcome, source_checksum
@@ -141,8 +141,8 @@ def archive(
     """
     refuse_unknown(unknown, archive)
     with ExitStack() as until_the_end, ExitStack() as while_writing:
-        with Waiting(progress) as waiting:
-            waiting.says("reading the source")
+        with beginning(progress) as say:
+            say("reading the source")
             place, opened, wanted, options = request(
                 source, store, variables=variables, bits=bits, target_rmse=target_rmse,
                 max_error=max_error, max_error_relative=max_error_relative, model=model,
@@ -150,11 +150,11 @@ def archive(
                 shards=shards, effort=effort, zarr_format=zarr_format, times=times, verify=verify,
                 resume=resume, consolidated=consolidated, storage_options=storage_options,
             )  # fmt: skip
-            waiting.says("starting workers")
+            say("starting workers")
             connected = until_the_end.enter_context(a_client(client, workers, gpu=gpu))
             threads = check_workers(connected, gpu=gpu)
             run = _Run(connected, place, opened, wanted, options, threads, gpu)
-            waiting.says("writing metadata and making workers ready")
+            say("writing metadata and making workers ready")
             while_writing.enter_context(run.begun())
         run.work(progress)
         while_writing.close()
