@@ -125,7 +125,9 @@ class Lattice:
         """Where values lie, in parts of a step from the origin; of one sign where ``relative``."""
         with np.errstate(all="ignore"):
             if not self.relative:
-                return np.asarray((values.astype(np.float64) - self.origin) * (parts / self.step))
+                found = np.subtract(values, self.origin, dtype=np.float64)
+                found *= parts / self.step
+                return found
             return np.asarray(np.log(values.astype(np.float64) / self.origin) * (parts / self.step))
 
     def of_fractions(self, fractions: npt.NDArray[np.int32], parts: int) -> Float64:

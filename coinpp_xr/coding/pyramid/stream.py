@@ -99,7 +99,9 @@ def encode(
     def code(number: int) -> None:
         unit = units[number]
         items = list(unit.items)
-        target = lattice.fractions(values[items], PARTS)
+        # A large field is a unit of its own, and need not be copied.
+        some = values[items] if len(items) > 1 else values[items[0]][None]
+        target = lattice.fractions(some, PARTS)
         if not everything:
             target[~valid[items]] = 0
         parents = [None] * band_count(cells) if unit.parent is None else coders[unit.parent]
