@@ -17,9 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.decisions import mixes
+from coinpp_xr.compiled import compiled
+from coinpp_xr.parallel import map_compiled
 
 # Halving goes on until neither side has more anchors than this.
 MOST_ANCHORS = 6
+# What a thread puts in its place at once.
+_CELLS_AT_ONCE = 1 << 18
 # Cells around every phase; no neighbour is further away.
 PAD = 2
 
@@ -116,12 +120,45 @@ def level_count(shape: tuple[int, int]) -> int:
 
 
 def interleave(finer: npt.NDArray[Any], phases: Sequence[npt.NDArray[Any]]) -> None:
-    """Fill a grid with its four phases: the coarser grid, and the points of three passes."""
+    """Fill a grid with its four phases: the coarser grid, and the points of three passes.
+
+    Parameters
+    ----------
+    finer : array, shape (items, rows, columns)
+    phases : sequence of arrays, shape (items, about half the rows, about half the columns)
+    """
     coarse, centres, along_rows, along_columns = phases
-    finer[..., ::2, ::2] = coarse
-    finer[..., 1::2, 1::2] = centres
-    finer[..., ::2, 1::2] = along_rows
-    finer[..., 1::2, ::2] = along_columns
+    items, rows, columns = finer.shape
+    at_once = max(1, _CELLS_AT_ONCE // max(items * columns, 1))
+
+    def fill(first: int) -> None:
+        last = min(first + at_once, rows)
+        _interleave(finer, coarse, centres, along_rows, along_columns, first, last)
+
+    map_compiled(fill, range(0, rows, at_once))
+
+
+@compiled
+def _interleave(
+    finer: Any,
+    coarse: Any,
+    centres: Any,
+    along_rows: Any,
+    along_columns: Any,
+    first: int,
+    last: int,
+) -> None:
+    for item in range(finer.shape[0]):
+        for i in range(first, last):
+            row, half = finer[item, i], i // 2
+            even, odd = coarse[item, half], along_rows[item, half]
+            if i % 2 == 1:
+                even, odd = along_columns[item, half], centres[item, half]
+            for j in range(len(odd)):
+                row[2 * j] = even[j]
+                row[2 * j + 1] = odd[j]
+            if len(even) > len(odd):
+                row[2 * len(odd)] = even[len(odd)]
 
 
 def padded_size(shape: tuple[int, ...]) -> int:
