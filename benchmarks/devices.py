@@ -23,6 +23,7 @@ from coinpp_xr.coding.pyramid.fitting import usual_weights
 from coinpp_xr.coding.pyramid.levels import PASSES, level_count, reach_of
 from coinpp_xr.coding.pyramid.prediction import UNIT
 from coinpp_xr.coding.pyramid.tensors import TensorWalk
+from coinpp_xr.coding.pyramid.walk import Walk
 
 SHAPE, GLOBES, QUICK, REPEATS = (721, 1440), 8, 48, 5
 BOUND = 0.1
@@ -63,7 +64,7 @@ def main() -> None:
         for level in range(level_count(SHAPE))
         for number in range(len(PASSES))
     }  # fmt: skip
-    walk = TensorWalk(SHAPE, around=True, quick=QUICK, parameters=parameters, references=[])
+    walk = TensorWalk(Walk(SHAPE, around=True, quick=QUICK), parameters, [])
     target = torch.from_numpy((fields.astype(np.float64) - 280) * (UNIT / (2 * BOUND))).to(device)
     step = 1 << level_count(SHAPE)
     anchors = torch.round(target[:, ::step, ::step]).to(torch.int64)

@@ -20,9 +20,9 @@ from common import climate, open_variable, write_result
 from hostile import hostile_fields, targets
 from native import FIELDS
 
-from coinpp_xr import COINppCodec, choice, patterns, residual
+from coinpp_xr import COINppCodec, choice
 from coinpp_xr import chunk as chunk_module
-from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields, pack_lossless
+from coinpp_xr.bitstream import Payload, Tag, pack_lossless
 from coinpp_xr.choice import Chunk
 from coinpp_xr.lattice import Bound, bound_for_rmse
 
@@ -37,16 +37,7 @@ def under_a_bound(chunk: Chunk, bound: Bound) -> Iterator[bytes | None]:
     """A payload per scheme."""
     yield choice._pyramid(chunk, bound)
     for model in choice._teachers(chunk):
-        coded = residual.encode(chunk.fields, bound, chunk.all_items, model=model)
-        if coded is not None:
-            valid, sections = chunk.fields.valid & ~coded.kept, {Tag.RESIDUAL: coded.section}
-            kind = Kind.RESIDUAL if model is None else Kind.RESIDUAL_FROM_MODEL
-            header = chunk.known if model is not None else {}
-            axis = chunk.place["time_axis"]
-            yield pack_fields(
-                chunk.values, valid, kind, sections, **header,
-                **(chunk.place if model is not None else {"time_axis": axis}),
-            )  # fmt: skip
+        yield choice._alone_from(chunk, bound, model)
     # More bits than these are spent on noise, which no base foresees.
     bits = choice._NOISY * float(chunk.fields.valid.sum())
     for way, rmse, _ in choice._bases(chunk, bound, bits):
@@ -63,11 +54,7 @@ def for_an_rmse(chunk: Chunk, target: float) -> Iterator[bytes | None]:
     fields = chunk.fields
     bound = bound_for_rmse(fields, target, fields.mean_squared_error)
     yield None if bound is None else choice._alone(chunk, bound)
-    shape = (len(fields.values), *fields.grid.shape)
-    levels = patterns.meet(fields, shape, target, chunk.values.nbytes)
-    if levels is not None:
-        sections = {Tag.LEVELS: levels}
-        yield pack_fields(chunk.values, fields.valid, Kind.PATTERNS, sections)
+    yield choice._of_patterns(chunk, target, chunk.values.nbytes)
 
 
 def name_of(payload: bytes) -> str:

@@ -166,12 +166,18 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
         rounded = None if bound is None else _alone(chunk, bound)
         payloads += [] if rounded is None else [rounded]
         worthwhile = min(map(len, payloads), default=worthwhile)
+    levels = _of_patterns(chunk, target_rmse, worthwhile)
+    payloads += [] if levels is None else [levels]
+    return min(payloads, key=len, default=None)
+
+
+def _of_patterns(chunk: Chunk, target_rmse: float, worthwhile: int) -> bytes | None:
+    fields = chunk.fields
     shape = (len(fields.values), *fields.grid.shape)
     levels = patterns.meet(fields, shape, target_rmse, worthwhile)
-    if levels is not None:
-        sections = {Tag.LEVELS: levels}
-        payloads.append(pack_fields(chunk.values, fields.valid, Kind.PATTERNS, sections))
-    return min(payloads, key=len, default=None)
+    if levels is None:
+        return None
+    return pack_fields(chunk.values, fields.valid, Kind.PATTERNS, {Tag.LEVELS: levels})
 
 
 def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
@@ -274,20 +280,23 @@ def _teachers(chunk: Chunk) -> Iterator[Model | None]:
 
 def _alone(chunk: Chunk, bound: Bound) -> bytes | None:
     """A payload of nothing but a residual, from the model's reference or from nothing."""
+    payloads = (_alone_from(chunk, bound, model) for model in _teachers(chunk))
+    return next((payload for payload in payloads if payload is not None), None)
+
+
+def _alone_from(chunk: Chunk, bound: Bound, model: Model | None) -> bytes | None:
     fields, place = chunk.fields, chunk.place
-    for model in _teachers(chunk):
-        coded = residual.encode(
-            fields, bound, chunk.all_items, model=model, thorough=chunk.effort != "fast"
-        )
-        if coded is None:
-            continue
-        valid, sections = fields.valid & ~coded.kept, {Tag.RESIDUAL: coded.section}
-        if model is not None:
-            kind = Kind.RESIDUAL_FROM_MODEL
-            return pack_fields(chunk.values, valid, kind, sections, **chunk.known, **place)
-        axis = place["time_axis"]
-        return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, time_axis=axis)
-    return None
+    coded = residual.encode(
+        fields, bound, chunk.all_items, model=model, thorough=chunk.effort != "fast"
+    )
+    if coded is None:
+        return None
+    valid, sections = fields.valid & ~coded.kept, {Tag.RESIDUAL: coded.section}
+    if model is not None:
+        kind = Kind.RESIDUAL_FROM_MODEL
+        return pack_fields(chunk.values, valid, kind, sections, **chunk.known, **place)
+    axis = place["time_axis"]
+    return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, time_axis=axis)
 
 
 def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way, float, float]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from coinpp_xr.coding.pyramid import stream
 from coinpp_xr.coding.pyramid.levels import level_count
 from coinpp_xr.coding.pyramid.tensors import TensorWalk
+from coinpp_xr.coding.pyramid.walk import Walk
 from coinpp_xr.lattice import Lattice
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -33,10 +34,7 @@ def walks(values, valid, *, around, device):
             torch.from_numpy(fields[list(each)]).to(device)
             for each in zip(*unit.references, strict=True)
         ]
-        walk = TensorWalk(
-            values.shape[1:], around=around, quick=48, parameters=head.parameters[unit.kind],
-            references=references,
-        )  # fmt: skip
+        walk = TensorWalk(head.walk, head.parameters[unit.kind], references)
         target = np.where(valid[items], lattice.fractions(values[items], stream.PARTS), 0)
         decoded = torch.from_numpy(fields[items]).to(device, torch.int64)
         yield (
@@ -84,4 +82,4 @@ def test_fitted_weights_and_two_threads_too() -> None:
 
 def test_what_depends_on_its_own_pass_is_refused() -> None:
     with pytest.raises(ValueError, match="effort='fast'"):
-        TensorWalk((9, 9), around=True, quick=8, parameters={}, references=[])
+        TensorWalk(Walk((9, 9), around=True, quick=8), {}, [])

@@ -3,7 +3,7 @@
 Fields are in 1/64 of a step, weights in 1/512: changing that changes the format. Points are
 predicted from coarser passes, so that a row is one vector operation; centres of cells, which have
 nothing but far points around them, also from the points of their own pass that were decoded just
-before: the row above, and the one to the west, for which they must go one by one.
+before: the row above, and the one to the west, for which they must go one by one. At best all do.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def predict_row(
         near[j] = abs(ma) + abs(mb) + abs(mc) + abs(md)
         signs[j] = _mark_of(ma) + _mark_of(mb) + _mark_of(mc) + _mark_of(md) + 4
         far[j] = 0
-    # Four at a time: sums then go to memory and back three times instead of twelve.
+    # Four at a time: sums then go to memory and back a quarter as often.
     for k in range(0, neighbours, 4):
         s0, s1, s2, s3 = start(k), start(k + 1), start(k + 2), start(k + 3)
         p0, p1 = values[s0 : s0 + columns], values[s1 : s1 + columns]

@@ -18,6 +18,7 @@ from coinpp_xr.coding.pyramid.geometry import PassGeometry, geometry
 from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, level_count, reach_of
 from coinpp_xr.coding.pyramid.parameters import Key
 from coinpp_xr.coding.pyramid.prediction import LARGEST, UNIT, WEIGHT_BITS
+from coinpp_xr.coding.pyramid.walk import Walk
 
 Steps = dict[Key, Tensor]
 StepsOf = Callable[[Key, PassGeometry, Tensor], Tensor]
@@ -28,11 +29,8 @@ class TensorWalk:
 
     Parameters
     ----------
-    shape : (n_lat, n_lon)
-    around : bool
-        Whether the first column follows the last.
-    quick : int
-        Classes of expected size that are coded by one context.
+    walk : Walk
+        That of an encoder or decoder.
     parameters : dict
         (level, pass) → parameters.
     references : list of int tensors, shape (items, n_lat, n_lon)
@@ -45,18 +43,12 @@ class TensorWalk:
     """
 
     def __init__(
-        self,
-        shape: tuple[int, int],
-        *,
-        around: bool,
-        quick: int,
-        parameters: Mapping[Key, PassParameters],
-        references: list[Tensor],
+        self, walk: Walk, parameters: Mapping[Key, PassParameters], references: list[Tensor]
     ) -> None:
-        self._reach = reach_of(quick)
+        self._reach = reach_of(walk.quick)
         if any(self._reach.beside):
             raise ValueError("points that depend on those before them want effort='fast'")
-        self._shape, self._around = shape, around
+        self._shape, self._around = walk.shape, walk.around
         self._parameters, self._references = parameters, references
 
     def steps(self, target: Tensor, anchors: Tensor, valid: Tensor | None = None) -> Steps:
