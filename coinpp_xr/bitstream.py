@@ -143,6 +143,8 @@ class Tag(IntEnum):
     PYRAMID = 10
     # The last section where there is one, so that parts of it can be read by themselves.
     STREAMS = 11
+    # What decoded values are brought back to: the range that they came from, the right means.
+    FINISH = 12
 
 
 @dataclass(frozen=True)
@@ -375,10 +377,11 @@ def pack_fields(
 ) -> bytes:
     """A container whose sections hold the valid values, shape (items, cells); others are added."""
     if not valid.all():
-        table = values.reshape(valid.shape)
+        table, columns = values.reshape(valid.shape), values.shape[-1]
+        near = None if kind.of_patches else columns
         sections = {
-            Tag.MASK: pack_mask(~valid, None if kind.of_patches else values.shape[-1]),
-            Tag.SPECIAL_VALUES: pack_special_values(table[~valid]),
+            Tag.MASK: pack_mask(~valid, near),
+            Tag.SPECIAL_VALUES: pack_special_values(table[~valid], ~valid, near),
             **sections,
         }
     return Payload(

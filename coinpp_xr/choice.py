@@ -142,6 +142,8 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     fields = chunk.fields
     if len(fields.values) > MOST_ITEMS or not _LEAST < target_rmse < _MOST:
         return None
+    if fields.exact:  # which nothing but a lattice through them has
+        return _rounded(chunk, target_rmse)
     payloads: list[bytes] = []
     step, along_time, most_bits = 0.0, True, 0.0
     way = chunk.of_latents()
@@ -162,13 +164,17 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
     # Where rounding hides little, neighbours predict values better than a transform compacts them.
     if 8 * worthwhile > _FINE * int(fields.valid.sum()):
-        bound = bound_for_rmse(fields, target_rmse, fields.mean_squared_error)
-        rounded = None if bound is None else _alone(chunk, bound)
+        rounded = _rounded(chunk, target_rmse)
         payloads += [] if rounded is None else [rounded]
         worthwhile = min(map(len, payloads), default=worthwhile)
     levels = _of_patterns(chunk, target_rmse, worthwhile)
     payloads += [] if levels is None else [levels]
     return min(payloads, key=len, default=None)
+
+
+def _rounded(chunk: Chunk, target_rmse: float) -> bytes | None:
+    bound = bound_for_rmse(chunk.fields, target_rmse, chunk.fields.mean_squared_error)
+    return None if bound is None else _alone(chunk, bound)
 
 
 def _of_patterns(chunk: Chunk, target_rmse: float, worthwhile: int) -> bytes | None:
@@ -304,8 +310,8 @@ def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way,
     coded = int(chunk.fields.valid.sum())
     noisy = most_bits > _NOISY * coded and coded > _FEWEST_SAMPLED
     ordinary = _LEAST < bound.error < _MOST and len(chunk.fields.values) <= MOST_ITEMS
-    if bound.relative or noisy or not ordinary:
-        return
+    if bound.relative or noisy or not ordinary or chunk.fields.exact:
+        return  # steps on top of a base do not meet values that must come back exactly
     ways = [chunk.of_latents()]
     if chunk.suits_transforms:
         ways.append(chunk.of_grid(BASE_RMSE[0] * bound.error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -11,22 +12,17 @@ import numpy.typing as npt
 
 from coinpp_xr import entropy
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Tag, pack_fields, pack_lossless
-from coinpp_xr.choice import LARGE_GLOBE, Chunk, smallest_for_bound, smallest_for_rmse
-from coinpp_xr.chunk_reading import (
-    CELLS_AT_ONCE,
-    MOST_COORDINATES,
-    coordinates_crc,
-    decode_chunk,
-)
+from coinpp_xr.choice import LARGE_GLOBE
+from coinpp_xr.chunk_fields import Task, decoded_fields, with_finish
+from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.exact import pack_bytes
-from coinpp_xr.fields import Fields, Sequences
+from coinpp_xr.guarantees import Given, Goal
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
-from coinpp_xr.parallel import map_compiled
 from coinpp_xr.recognition import (
     MUCH_UNEXPLAINED,
     best_layout,
@@ -36,6 +32,7 @@ from coinpp_xr.recognition import (
     layouts_of,
     usable_cells,
 )
+from coinpp_xr.shared_values import are_categories
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -63,6 +60,9 @@ def encode_chunk(
     grid: SphereGrid | None = None,
     effort: str = "default",
     time_axis: int = 0,
+    max_mean_error: float | None = None,
+    keep: Sequence[float] = (),
+    valid_range: tuple[float, float] | None = None,
 ) -> bytes:
     """Compress one chunk.
 
@@ -88,6 +88,12 @@ def encode_chunk(
     time_axis : int
         Which of the axes before latitude and longitude is time; the others are separate
         sequences.
+    max_mean_error : float, optional
+        Of the area-weighted mean of every field, beside a bound or target; else a twentieth of it.
+    keep : sequence of float
+        Values that come back exactly, beside those that many cells share.
+    valid_range : (float, float), optional
+        Values beyond come back exactly, others never leave it.
 
     Returns
     -------
@@ -96,15 +102,17 @@ def encode_chunk(
     """
     # Whatever overflows or is no number on the way is looked at, not warned of.
     with np.errstate(over="ignore", invalid="ignore"):
-        return _encode_chunk(values, model, bits, target_rmse, bound, grid, effort, time_axis)
+        goal = Goal(bound, target_rmse, max_mean_error)
+        exact = tuple(keep), valid_range
+        return _encode_chunk(values, model, bits, goal, exact, grid, effort, time_axis)
 
 
 def _encode_chunk(
     values: npt.NDArray[Any],
     model: Model | None,
     bits: int | None,
-    target_rmse: float | None,
-    bound: Bound | None,
+    goal: Goal,
+    exact: tuple[tuple[float, ...], tuple[float, float] | None],
     grid: SphereGrid | None,
     effort: str,
     time_axis: int,
@@ -127,12 +135,17 @@ def _encode_chunk(
         return pack_lossless(values)
 
     table = values.reshape(-1, prod(values.shape[-2:]))
+    keep, valid_range = exact
     usable = usable_cells(table)
-    if bound is not None and (zero := table == 0).any():
+    if goal.bound is not None and (zero := table == 0).any():
         usable &= ~(zero & np.signbit(table))  # -0.0 keeps its bits
-    if not usable.any():
+    if valid_range is not None:
+        inside = (table >= valid_range[0]) & (table <= valid_range[1])
+        if 2 * np.count_nonzero(usable & inside) > np.count_nonzero(usable):
+            usable &= inside  # else they are meant for packed numbers
+    if not usable.any() or are_categories(table, usable):
         return pack_lossless(values)
-    if bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best":
+    if goal.bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best":
         model = None  # on fine grids neighbours tell more than any latents
     if model is not None:
         features, valid = features_of(table, usable, model)
@@ -152,51 +165,34 @@ def _encode_chunk(
     else:
         layout, grid = 0, layouts_of(*values.shape[-2:])[0]
     place = {"layout": layout, "coordinates_crc": coordinates_crc(grid)}
+    place["time_axis"] = time_axis if values.ndim > 2 else 0
     if bits is not None and model is not None:
-        payload = _encode_latents(values, features, valid, model, bits, grid, effort, place)
+        where = {key: place[key] for key in ("layout", "coordinates_crc")}
+        if keep:
+            valid = valid & ~np.isin(table, keep)
+        payload = _encode_latents(values, features, valid, model, bits, grid, effort, where)
+        if payload is not None:
+            payload = _in_range(payload, Given(table, usable, grid.area_weights), model, grid)
+    elif goal.bound is not None or goal.target_rmse is not None:
+
+        def latents_of(coded: Bool) -> Float32 | None:
+            if model is None or model.latent_dim == 0:
+                return None
+            return _fit_latents(features, valid & coded, model.network, grid, effort)
+
+        task = Task(values, usable, grid, model, latents_of, effort, goal, keep, place)
+        payload = task.smallest()
     else:
-        sequences = Sequences.of(values.shape[:-2], time_axis, np.asarray(usable.any(axis=1)))
-        numbers = table.astype(np.float64)
-        if not usable.all():
-            numbers[~usable] = 0
-        fields = Fields(numbers, usable, values.dtype, grid, sequences)
-        latents = None
-        if model is not None and model.latent_dim > 0:
-            latents = _fit_latents(features, valid, model.network, grid, effort)
-        place["time_axis"] = time_axis if values.ndim > 2 else 0
-        chunk = Chunk(values, fields, model, latents, effort, place)
-        if bound is not None:
-            payload = smallest_for_bound(chunk, bound)
-            if payload is not None and not _keeps(payload, chunk, bound):
-                payload = None
-        elif target_rmse is not None:
-            payload = smallest_for_rmse(chunk, target_rmse)
-        else:
-            raise ValueError("give bits and a model, target_rmse, or a bound")
-    exact = _exact(values, None if payload is None else len(payload))
-    return min((p for p in (payload, exact) if p is not None), key=len)
+        raise ValueError("give bits and a model, target_rmse, or a bound")
+    plain = _exact(values, None if payload is None else len(payload))
+    return min((p for p in (payload, plain) if p is not None), key=len)
 
 
-def _keeps(payload: bytes, chunk: Chunk, bound: Bound) -> bool:
-    """Whether what a decoder makes of a payload is within the bound, and else bit for bit."""
-    models = {} if chunk.model is None else {chunk.model.fingerprint: chunk.model}
-    decoded = decode_chunk(payload, models.__getitem__, grid=chunk.fields.grid)
-    fields = chunk.fields
-    flat = np.ascontiguousarray(decoded).reshape(-1)
-    given = np.ascontiguousarray(chunk.values).reshape(-1)
-    wanted, counted = fields.values.reshape(-1), fields.valid.reshape(-1)
-
-    def keeps(start: int) -> bool:
-        part = slice(start, start + CELLS_AT_ONCE)
-        valid = counted[part]
-        with np.errstate(over="ignore", invalid="ignore"):
-            close = bound.holds(flat[part].astype(np.float64), wanted[part])
-        if valid.all():
-            return bool(close.all())
-        same = flat[part][~valid].tobytes() == given[part][~valid].tobytes()
-        return same and bool(close[valid].all())
-
-    return all(map_compiled(keeps, range(0, len(flat), CELLS_AT_ONCE)))
+def _in_range(payload: bytes, given: Given, model: Model, grid: SphereGrid) -> bytes:
+    """A payload whose values do not leave the range of those that it was made from."""
+    decoded, coded = decoded_fields(payload, {model.fingerprint: model}.__getitem__, grid)
+    found = given.finish(decoded, coded, (), Goal())
+    return payload if found is None else with_finish(payload, found[0])
 
 
 def _exact(values: npt.NDArray[Any], most: int | None) -> bytes | None:

@@ -19,7 +19,8 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
-from coinpp_xr.fields import Sequences, round_to
+from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, round_to
+from coinpp_xr.finishing import Finish
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_compiled
 from coinpp_xr.patch_reading import checked_region, decode_patches
@@ -40,8 +41,6 @@ Floating = npt.NDArray[np.floating[Any]]
 
 # Of rows and columns together.
 MOST_COORDINATES = 1 << 20
-# Cells that stay in a core's cache.
-CELLS_AT_ONCE = 1 << 15
 
 
 def decode_chunk(
@@ -151,10 +150,21 @@ def _decode_fields(
             if Tag.RESIDUAL in payload.sections:
                 decoded = _with_residual(payload, mask, decoded)
     values = round_to(decoded, payload.dtype)
+    finish = _finish_of(payload, items)
+    if finish:
+        values = values.copy() if not values.flags.writeable else values
+        for item in range(items):
+            finish.apply(values[item], item)
     if mask is not None:
         special = payload.section(Tag.SPECIAL_VALUES)
-        values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
+        values[mask] = unpack_special_values(special, mask, payload.dtype, payload.shape[-1])
     return values.reshape(payload.shape)
+
+
+def _finish_of(payload: Payload, items: int) -> Finish:
+    if Tag.FINISH not in payload.sections:
+        return Finish()
+    return Finish.unpack(payload.section(Tag.FINISH), payload.dtype, items)
 
 
 def check_expected(payload: Payload, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -198,6 +208,7 @@ class PyramidReader:
         if payload.time_axis >= max(len(batch), 1) or self._items > MOST_ITEMS:
             raise CorruptPayloadError("payload's header contradicts itself")
         self._payload = payload
+        self._finish = _finish_of(payload, self._items)
         self._mask = None
         if Tag.MASK in payload.sections:
             self._mask = unpack_mask(payload.section(Tag.MASK), self._items, cells, self._shape[1])
@@ -241,9 +252,10 @@ class PyramidReader:
         values = np.zeros((self._items, *self._shape), dtype)
         for item, field in self._head.decode(read, self._valid, items, **memory):
             self._fill(values[item], field)
+            self._finish.apply(values[item], item)
         if self._mask is not None:
             special = self._payload.section(Tag.SPECIAL_VALUES)
-            known = unpack_special_values(special, int(self._mask.sum()), dtype)
+            known = unpack_special_values(special, self._mask, dtype, self._shape[1])
             values.reshape(self._mask.shape)[self._mask] = known
         return values
 

@@ -15,6 +15,8 @@ from coinpp_xr.errors import CorruptPayloadError
 _IN_CONTEXT = 2
 # Bytes of a mask that are worth some time.
 _LARGE_MASK = 200
+# Of special values, so many are told by masks.
+_MOST_PATTERNS = 16
 
 
 def pack_bytes(values: npt.NDArray[Any], level: int = 9) -> bytes:
@@ -64,9 +66,7 @@ def pack_mask(mask: npt.NDArray[np.bool_], columns: int | None = None) -> bytes:
     rows = mask[:1] if constant else mask
     packed = pack_bytes(np.packbits(rows))
     if columns and len(packed) > _LARGE_MASK:
-        from coinpp_xr.coding import masks  # compiles, or loads what was compiled
-
-        coded = masks.encode(rows.reshape(len(rows), -1, columns))
+        coded: bytes = _masks().encode(_planes(rows, columns))
         if len(coded) < len(packed):
             return bytes([_IN_CONTEXT | constant]) + coded
     return bytes([constant]) + packed
@@ -86,9 +86,8 @@ def unpack_mask(
         raise CorruptPayloadError("the mask of missing values is damaged")
     rows = 1 if data[0] & 1 else items
     if in_context and columns:
-        from coinpp_xr.coding import masks
-
-        mask = masks.decode(data[1:], (rows, cells // columns, columns)).reshape(rows, cells)
+        shape = (rows, cells // columns, columns)
+        mask = _masks().decode(data[1:], shape).reshape(rows, cells)
     else:
         n_bits = rows * cells
         packed = unpack_bytes(data[1:], -(-n_bits // 8), np.dtype(np.uint8))
@@ -96,18 +95,82 @@ def unpack_mask(
     return np.broadcast_to(mask, (items, cells))
 
 
-def pack_special_values(values: npt.NDArray[Any]) -> bytes:
-    """Values that are kept bit for bit; one bit pattern for all is stored once."""
+def pack_special_values(
+    values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], columns: int | None = None
+) -> bytes:
+    """Values that are kept bit for bit; one bit pattern for all is stored once.
+
+    Of few patterns, masks tell where each is, if ``columns`` says which cells are neighbours.
+
+    Parameters
+    ----------
+    values : array
+        Those of the mask, in its order.
+    mask : bool array, shape (items, cells)
+    columns : int, optional
+    """
     patterns = _bit_patterns(values)
     if bool((patterns == patterns[:1]).all()):
         return values[:1].tobytes()
-    return pack_bytes(values)
+    plain = b"\0" + pack_bytes(values)
+    if columns and len(plain) > _LARGE_MASK:
+        _, first, which = np.unique(patterns, return_index=True, return_inverse=True)
+        if len(first) <= _MOST_PATTERNS:
+            number = np.zeros(mask.shape, np.uint8)
+            number[mask] = which.reshape(-1) + 1
+            found: bytes = bytes([len(first)]) + values[first].tobytes()
+            left = mask
+            for k in range(1, len(first)):
+                own = number == k
+                coded = _masks().encode(_planes(own, columns), _planes(left, columns))
+                found += len(coded).to_bytes(4, "little") + coded
+                left = left & ~own
+            return min(plain, found, key=len)
+    return plain
 
 
-def unpack_special_values(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def unpack_special_values(
+    data: bytes, mask: npt.NDArray[np.bool_], dtype: np.dtype[Any], columns: int | None = None
+) -> npt.NDArray[Any]:
+    """Values of :func:`pack_special_values`, in the order of the mask.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    count = int(mask.sum())
     if len(data) == dtype.itemsize:
         return np.broadcast_to(np.frombuffer(data, dtype=dtype), (count,))
-    return unpack_bytes(data, count, dtype)
+    if not data or data[0] > _MOST_PATTERNS or (data[0] and not columns) or data[0] == 1:
+        raise CorruptPayloadError("stored values are damaged")
+    if data[0] == 0 or not columns:
+        return unpack_bytes(data[1:], count, dtype)
+    end = 1 + data[0] * dtype.itemsize
+    if len(data) < end:
+        raise CorruptPayloadError("stored values are damaged")
+    patterns = np.frombuffer(data[1:end], dtype)
+    values = np.full(mask.shape, patterns[-1], dtype)
+    left, data = mask, data[end:]
+    for pattern in patterns[:-1]:
+        length = int.from_bytes(data[:4], "little")
+        if len(data) < 4 + length:
+            raise CorruptPayloadError("stored values are damaged")
+        shape = (len(mask), mask.shape[1] // columns, columns)
+        own = _masks().decode(data[4 : 4 + length], shape, _planes(left, columns))
+        own = own.reshape(mask.shape)
+        values[own] = pattern
+        left, data = left & ~own, data[4 + length :]
+    return np.asarray(values[mask])
+
+
+def _masks() -> Any:
+    from coinpp_xr.coding import masks  # compiles, or loads what was compiled
+
+    return masks
+
+
+def _planes(mask: npt.NDArray[np.bool_], columns: int) -> npt.NDArray[np.bool_]:
+    return np.ascontiguousarray(mask).reshape(len(mask), -1, columns)
 
 
 def _bit_patterns(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,8 @@ Floating = npt.NDArray[np.floating[Any]]
 
 # Other machines round differently: squared errors stay below the target by this share.
 ROUNDING = 1e-6
+# Cells that stay in a core's cache.
+CELLS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +69,15 @@ class PlaneFields:
     dtype : dtype
         Decoded values are rounded to it.
     grid : Plane or SphereGrid
+    exact : tuple of float
+        At most two values that must come back exactly under a bound.
     """
 
     values: npt.NDArray[np.float64]
     valid: Bool
     dtype: np.dtype[Any]
     grid: Plane | SphereGrid
+    exact: tuple[float, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def present(self) -> Bool:

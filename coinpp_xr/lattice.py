@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import inf, log1p, sqrt
+from dataclasses import dataclass, replace
+from math import ceil, inf, log1p, sqrt
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ _COARSE = 0.125
 # Of the values, those that a lattice may leave out; and how far out they must be, in terms of the
 # range of the others.
 _FEW, _REACH = 0.01, 8.0
+# Of a step.
+_NEXT_TO_NOTHING = 1e-3
 # How often a bound for an RMSE is approached.
 _ATTEMPTS = 8
 _CLOSE = 0.9995
@@ -53,7 +55,7 @@ class Bound:
         name = "max_error_relative" if self.relative else "max_error"
         return f"{name}={self.error:g}"
 
-    def holds(self, decoded: Floating, values: Float64) -> Bool:
+    def holds(self, decoded: Floating | np.float64, values: Float64) -> Bool:
         """For which values; both in double precision."""
         with np.errstate(invalid="ignore", over="ignore"):
             error = np.abs(decoded - values)
@@ -121,6 +123,20 @@ class Lattice:
             origin = step * float(np.rint(middle / step)) if middle / step < 2**52 else middle
         return cls(step, origin)
 
+    def through(self, exact: tuple[float, ...]) -> Lattice:
+        """One that is no coarser, with one or two given values on it; not where ``relative``.
+
+        The second may be off by a thousandth of a step: a bound of 0.05 wants all but ten steps
+        from 0 to 1, and eleven would cost a tenth.
+        """
+        if not exact:
+            return self
+        first, distance = exact[0], abs(exact[-1] - exact[0])
+        if distance == 0 or not self.step > 0:
+            return replace(self, origin=first)
+        steps = steps_between(distance, self.step)
+        return replace(self, step=min(self.step, distance / steps), origin=first)
+
     def fractions(self, values: Floating, parts: int) -> Float64:
         """Where values lie, in parts of a step from the origin; of one sign where ``relative``."""
         with np.errstate(all="ignore"):
@@ -153,6 +169,11 @@ class Lattice:
             return np.asarray(np.sign(integers) * size)
 
 
+def steps_between(distance: float, step: float) -> int:
+    """How many steps of a lattice, no longer than given or by next to nothing, go into that."""
+    return max(1, ceil(distance / step - _NEXT_TO_NOTHING))
+
+
 def has_room(lattice: Lattice, bound: Bound) -> bool:
     """Whether values between the points of a lattice can be told in the data's type, too."""
     return lattice.relative or lattice.step > 2 * (1 - _COARSE) * bound.error * (1 - _EXACTNESS * 4)
@@ -175,7 +196,7 @@ def bound_for_rmse(
     error, best = sqrt(3) * target_rmse, None
     for _ in range(_ATTEMPTS):
         bound = Bound(error)
-        lattice = lattice_of(bound, fields, fields.values, 0)
+        lattice = lattice_of(bound, fields, fields.values, 0).through(fields.exact)
         if not 0 < lattice.step < inf:
             break
         wanted = lattice.integers(fields.values)

@@ -85,7 +85,7 @@ def decode_patches(
     if mask is not None:
         values = np.ascontiguousarray(values)
         special = payload.section(Tag.SPECIAL_VALUES)
-        values[mask] = unpack_special_values(special, int(mask.sum()), payload.dtype)
+        values[mask] = unpack_special_values(special, mask, payload.dtype)
     return values
 
 

@@ -102,6 +102,8 @@ def encode(
         if bound.relative or shake > _MOST_SHAKE * bound.error:
             return None
     lattice = lattice_of(bound, fields, rest, shake)
+    if base is None:
+        lattice = lattice.through(fields.exact)
     items, cells = fields.values.shape
     if not 0 < lattice.step < inf or items > MOST_ITEMS or cells > _MOST_CELLS:
         return None

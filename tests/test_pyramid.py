@@ -18,6 +18,7 @@ from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.sphere import COINppArrayCodec
 from coinpp_xr.coding import masks
 from coinpp_xr.coding.pyramid import coders, prediction, references, schedule, stream
+from coinpp_xr.coding.pyramid.walk import NO_LIMITS
 from coinpp_xr.coding.pyramid.levels import PASSES, interleave, level_count
 from coinpp_xr.lattice import Lattice
 
@@ -234,7 +235,7 @@ def test_predictions_are_those_of_plain_array_arithmetic(
     at = {s: padded[2 + s[0] :: 2, 2 + s[1] :: 2][:n_rows, :columns] for s in sides + corners}
     middle = (sum(at[s].astype(np.int64) for s in (corners if diagonal else sides[1:])) + 2) >> 2
     for i in range(n_rows):
-        prediction.predict_row(pool, places, weights, known, 0, i, 0, rows)
+        prediction.predict_row(pool, places, weights, known, NO_LIMITS, 0, i, 0, rows)
         where = (places.offsets + i * places.steps)[:-1, None] + np.arange(columns)
         near = pool.values[where].astype(np.int64)
         base = (near[:4].sum(axis=0) + 2) >> 2
@@ -257,11 +258,13 @@ def test_predictions_are_those_of_plain_array_arithmetic(
         if beside:
             before = rows.base[0]
             for j in range(columns):
-                value = prediction.after(rows.base[j], rows.total[j], int(weights[-1]), before)
+                value = prediction.after(
+                    rows.base[j], rows.total[j], int(weights[-1]), before, NO_LIMITS
+                )
                 rows.predicted[j] = value
                 before = value + 64 * int(steps[i, j])
         assert (rows.predicted == expected).all()
-        prediction.put_row(pool, places, 0, i, rows, steps[i])
+        prediction.put_row(pool, places, NO_LIMITS, 0, i, rows, steps[i])
         above = np.pad(expected + 64 * steps[i], 1, mode="wrap" if around else "edge")
         steps_there = pool.marks[where].astype(np.int64)
         assert (rows.spread == np.abs(near[:4] - base).sum(axis=0)).all()

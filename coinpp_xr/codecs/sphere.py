@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Never
 
 import numpy as np
@@ -9,7 +10,14 @@ import numpy.typing as npt
 
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
-from coinpp_xr.codecs.base import NO_MODEL, ArrayCodec, Configured, NumcodecsCodec, Rate
+from coinpp_xr.codecs.base import (
+    NO_MODEL,
+    ArrayCodec,
+    Configured,
+    NumcodecsCodec,
+    Rate,
+    parse_error,
+)
 from coinpp_xr.codecs.partial import PartialDecoding
 from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.coordinates import SphereGrid
@@ -37,6 +45,16 @@ class _SphereSettings(Configured):
         chunk holds (NaN, infinities, -0.0 with their bits) comes back as it was.
     max_error_relative : float, optional
         The same as a fraction of each value, below 1; zeros stay zeros.
+    max_mean_error : float, optional
+        Beside a bound or target: how far the area-weighted mean of a globe may be off, in the
+        data's unit. Default: a twentieth of the bound or target; of a relative bound, a twentieth
+        of that fraction of the mean magnitude.
+    keep : sequence of float, optional
+        Values that come back exactly wherever they stand. Under a bound or target so do, anyway,
+        values that many cells share, such as the zeros of precipitation, and all of a field with
+        few distinct values, such as flags.
+    valid_range : (float, float), optional
+        Values beyond come back exactly, as fill values do, and no other comes back beyond.
     latitude, longitude : array_like, optional
         Coordinates in degrees. Without them a chunk is taken for a whole globe in the usual
         layout that fits it best (90 → −90 or −90 → 90, 0 → 360 or −180 → 180, with or without
@@ -65,6 +83,9 @@ class _SphereSettings(Configured):
         max_error: float | None = None,
         max_error_relative: float | None = None,
         target_rmse: float | None = None,
+        max_mean_error: float | None = None,
+        keep: Sequence[float] | None = None,
+        valid_range: Sequence[float] | None = None,
         latitude: npt.ArrayLike | None = None,
         longitude: npt.ArrayLike | None = None,
         time_axis: int = 0,
@@ -88,6 +109,16 @@ class _SphereSettings(Configured):
         bound = self._rate.bound
         self.max_error = bound.error if bound and not bound.relative else None
         self.max_error_relative = bound.error if bound and bound.relative else None
+        self.max_mean_error = None
+        if max_mean_error is not None:
+            if self.bits is not None:
+                raise ValueError("max_mean_error stands beside a bound or target, not beside bits")
+            self.max_mean_error = parse_error("max_mean_error", max_mean_error)
+        self.keep = _finite("keep", keep)
+        self.valid_range = _finite("valid_range", valid_range)
+        ends = self.valid_range
+        if ends is not None and (len(ends) != 2 or not ends[0] <= ends[1]):
+            raise ValueError(f"valid_range must be the lowest and the highest value, got {ends}")
         self.embed_model: str | None = None
         if isinstance(embed_model, str):
             model = load_model(unpack_text(embed_model))
@@ -133,6 +164,8 @@ class _SphereSettings(Configured):
             values, model, bits=self.bits, target_rmse=self.target_rmse, bound=self._rate.bound,
             grid=self._grid,
             effort=self.effort or "default", time_axis=self.time_axis or 0,
+            max_mean_error=self.max_mean_error, keep=self.keep or (),
+            valid_range=(self.valid_range[0], self.valid_range[1]) if self.valid_range else None,
         )  # fmt: skip
 
     def _decode_payload(
@@ -145,6 +178,22 @@ class _SphereSettings(Configured):
 
     def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
         check_whole_globes(shape, chunk_shape, self._grid)
+
+
+def _finite(name: str, values: Any) -> list[float] | None:
+    """Numbers for a configuration; None for none."""
+    if values is None:
+        return None
+    try:
+        numbers = [float(value) for value in np.atleast_1d(values)]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be numbers, got {values!r}") from None
+    if not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{name} must be finite numbers, got {values!r}; NaN and infinities "
+            "come back as they are anyway"
+        )
+    return numbers or None
 
 
 class COINppCodec(_SphereSettings, NumcodecsCodec):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, floor, inf
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ Bool = npt.NDArray[np.bool_]
 
 # Numbers beyond this are kept exactly: predictions need room around them.
 _FARTHEST = prediction.LARGEST // 2
+# How many steps around exact values are on the lattice: of fields rough enough, and of others.
+_FREE, _LITTLE_FREE, _ROUGH, _EVERY = 4, 2, 0.3, 7
 # Classes of expected size that are coded by a single context, by effort.
 QUICK = {"fast": 48, "default": 8, "best": 0, "paper": 8}
 
@@ -61,6 +63,7 @@ def encode(fields: PlaneFields, bound: Bound, sequences: Sequences, effort: str)
     lattice = lattice_of(bound, fields, values, 0)
     if not 0 < lattice.step < inf or not has_room(lattice, bound):
         return None
+    lattice = lattice.through(fields.exact)
     if bound.relative and highest < 0:
         lattice = Lattice(lattice.step, -lattice.origin, True)
     coded = valid
@@ -71,11 +74,52 @@ def encode(fields: PlaneFields, bound: Bound, sequences: Sequences, effort: str)
             with np.errstate(invalid="ignore"):
                 fractions = lattice.fractions(values[item], stream.PARTS)
                 coded[item] = valid[item] & (np.abs(fractions) <= _FARTHEST)
+    if len(fields.exact) == 2:
+        coded = coded & ~_at_the_edge(values, fields.exact[1], bound, lattice)
     result = stream.encode(
         values.reshape(items, *shape), coded.reshape(items, *shape), sequences.order, lattice,
         around=fields.grid.goes_around, quick=QUICK[effort],
+        limits=_limits(lattice, fields, lowest, highest),
     )  # fmt: skip
     return Bounded(result.head, result.streams, valid & ~coded)
+
+
+def _at_the_edge(values: Any, second: float, bound: Bound, lattice: Lattice) -> Bool:
+    """Values that are rounded to the second exact one, which is not quite on the lattice."""
+    with np.errstate(invalid="ignore"):
+        near = np.abs(values - second) <= 1.01 * bound.error
+        parts = lattice.fractions(values, stream.PARTS) - lattice.fractions(
+            np.array([second]), stream.PARTS
+        )
+        rounded = near & (np.abs(parts) <= (0.5 + 1e-3) * stream.PARTS)
+        return np.asarray(rounded & ~bound.holds(np.float64(second), values))
+
+
+def _limits(
+    lattice: Lattice, fields: PlaneFields, lowest: float, highest: float
+) -> prediction.Limits:
+    """For values that must come back exactly, and none beyond the lowest and the highest."""
+    if not fields.exact:
+        return prediction.Limits()
+    low, high, last = lattice.fractions(
+        np.array([lowest, highest, fields.exact[-1]]), stream.PARTS
+    ).tolist()
+    second = prediction.UNIT * round(last / prediction.UNIT)
+    exactly = {fields.exact[0]: 0, fields.exact[-1]: second}
+    low, high = exactly.get(lowest, ceil(low)), exactly.get(highest, floor(high))
+    free = _FREE if _roughness(fields) > _ROUGH * lattice.step else _LITTLE_FREE
+    return prediction.Limits(
+        max(low, -prediction.LARGEST), min(high, prediction.LARGEST), free, second
+    )
+
+
+def _roughness(fields: PlaneFields) -> float:
+    """The mean difference between neighbours, of a few rows, of those that are not exact."""
+    rows = fields.values.reshape(-1, fields.grid.shape[1])[::_EVERY]
+    counted = fields.valid.reshape(-1, fields.grid.shape[1])[::_EVERY]
+    counted = counted & ~np.isin(rows, fields.exact)
+    pairs = counted[:, 1:] & counted[:, :-1]
+    return float(np.abs(np.diff(rows)).mean(where=pairs)) if pairs.any() else 0.0
 
 
 def read_head(

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from coinpp_xr.coding.pyramid.decisions import CLASSES, LARGEST_SIZE, decide, decision
 from coinpp_xr.coding.pyramid.prediction import (
     BEFORE,
-    UNIT,
     UNIT_BITS,
     after,
     predict_row,
     put_row,
     quantise_row,
+    rebuilt,
+    steps_to,
 )
 from coinpp_xr.coding.pyramid.range_coder import (
     BROKEN,
@@ -76,6 +77,7 @@ def code_rows(
     places: Any,
     weights: Any,
     references: Any,
+    limits: Any,
     which: Any,
     target: Any,
     valid: Any,
@@ -95,7 +97,7 @@ def code_rows(
         Classes of expected size below this are coded by one context.
     first, start, last : int
         Rows of every field; where to begin, counted through all fields.
-    pool, places, weights, references, which, target, valid, rows :
+    pool, places, weights, references, limits, which, target, valid, rows :
         Of :mod:`prediction <coinpp_xr.coding.pyramid.prediction>`; a decoder has no target, and an
         encoder that knows the numbers needs none.
     numbers : int32 array, shape (items, rows, 2 + columns + 1)
@@ -143,10 +145,10 @@ def code_rows(
         second = numbers[item, at_least(i - 2, 0)] if i > first + 1 else none
         north2 = second[BEFORE:]
         weights_here = weights[i * weights.shape[0] // n_rows]
-        predict_row(pool, places, weights_here, references, item, i, first, rows)
+        predict_row(pool, places, weights_here, references, limits, item, i, first, rows)
         quantising = target.shape[0] > 0
         if quantising and not one_by_one:
-            quantise_row(target, valid, which, item, i, rows, here)
+            quantise_row(target, valid, which, limits, item, i, rows, here)
         weight, y = np.int64(weights_here[len(weights_here) - 1]), which[0] + i * which[2]
         for j in range(columns):
             expected[j] = (
@@ -162,12 +164,12 @@ def code_rows(
         for j in range(columns):
             if one_by_one:
                 if j > 0:
-                    before = np.int64(predicted[j - 1]) + (np.int64(here[j - 1]) << UNIT_BITS)
-                guess = after(base[j], total[j], weight, before)
+                    before = rebuilt(np.int64(predicted[j - 1]), np.int64(here[j - 1]), limits)
+                guess = after(base[j], total[j], weight, before, limits)
                 predicted[j], away[j] = guess, guess - base[j]
                 if quantising:
                     wanted = target[item, y, which[1] + j * which[2]]
-                    here[j] = np.int32(np.rint((wanted - guess) * (1 / UNIT)))
+                    here[j] = steps_to(wanted, guess, limits)
             if valid.shape[0] > 0 and not valid[item, y, which[1] + j * which[2]]:
                 here[j] = 0
                 continue
@@ -279,7 +281,7 @@ def code_rows(
             if t >= 1 << _LARGEST_EXPONENT:
                 broken, t = True, np.int64(0)
             here[j] = -1 - t if negative else 1 + t
-        put_row(pool, places, item, i, rows, here)
+        put_row(pool, places, limits, item, i, rows, here)
     put_back(registers, r)
     if broken:
         registers[BROKEN] = 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import contexts, decisions, prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
-from coinpp_xr.coding.pyramid.prediction import BEFORE, BEHIND, Places, Pool, Rows
+from coinpp_xr.coding.pyramid.prediction import BEFORE, BEHIND, Limits, Places, Pool, Rows
 from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.parallel import map_compiled
 
@@ -57,6 +57,7 @@ class Points:
     pool : Pool
     places : Places
     references : References
+    limits : Limits
     which : (row, column, spacing)
         Of the points in the whole grid.
     shape : (items, rows, columns)
@@ -66,6 +67,7 @@ class Points:
     pool: Pool
     places: Places
     references: References
+    limits: Limits
     which: tuple[int, int, int]
     shape: tuple[int, int, int]
     known: Known
@@ -95,7 +97,7 @@ class Points:
     def quantise(self, weights: Int32, numbers: Int32, band: tuple[int, int]) -> None:
         """Fill in the steps of a band of rows."""
         prediction.quantise_rows(
-            self.pool, self.places, weights, self.references, self.known.target,
+            self.pool, self.places, weights, self.references, self.limits, self.known.target,
             self.known.valid, self.which, self._rows(), numbers, *band,
         )  # fmt: skip
 
@@ -124,8 +126,8 @@ class Points:
             while at < end:
                 at = contexts.code_rows(
                     *coder.coder, coder.state, tables, quick, first, at, last,
-                    self.pool, self.places, weights, self.references, self.which, target,
-                    self.known.valid, numbers, parameters.coefficients, rows,
+                    self.pool, self.places, weights, self.references, self.limits, self.which,
+                    target, self.known.valid, numbers, parameters.coefficients, rows,
                 )  # fmt: skip
                 coder.check()
                 if at < end:

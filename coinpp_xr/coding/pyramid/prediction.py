@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.range_coder import at_least, at_most
 from coinpp_xr.coding.pyramid.references import N_FEATURES, References, look_at_row
-from coinpp_xr.compiled import compiled
+from coinpp_xr.compiled import compiled, inlined
 
 Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -32,6 +32,35 @@ N_NEAR = 12
 N_BESIDE = 4
 # Zeros that surround the steps of a row: two before it, one behind.
 BEFORE, BEHIND = 2, 1
+
+
+class Limits(NamedTuple):
+    """What decoded values must keep to, in 1/64 of a step.
+
+    A value that must come back exactly is a whole number of steps: zero, or ``second``. So many
+    steps around them predictions are whole numbers, too, and so is what is as far from its
+    prediction. Whatever the prediction, values then are at most a step apart, and those two are
+    among them.
+
+    Parameters
+    ----------
+    low, high : int
+        No value is outside.
+    free : int
+        Fewer steps than this may lead from a prediction to what is no whole number; 0 where
+        nothing must come back exactly.
+    second : int
+        A multiple of 64; zero if there is no second.
+    """
+
+    low: int = -LARGEST
+    high: int = LARGEST
+    free: int = 0
+    second: int = 0
+
+    def make_sense(self) -> bool:
+        """Whether there is a value that keeps to them, and room for arithmetic."""
+        return -LARGEST <= self.low <= self.high <= LARGEST and self.second % UNIT == 0
 
 
 class Pool(NamedTuple):
@@ -127,12 +156,54 @@ def _mark_of(mark: Any) -> Any:
     return at_most(at_least(np.int32(mark), -1), 1)
 
 
+@inlined
+def _within(value: Any, limits: Any) -> Any:
+    return at_most(at_least(value, limits.low), limits.high)
+
+
+@inlined
+def _as_prediction(value: Any, limits: Any) -> Any:
+    """A prediction that keeps to the limits."""
+    value = _within(value, limits)
+    if limits.free > 0:
+        near = limits.free * UNIT - UNIT // 2
+        if abs(value) <= near or abs(value - limits.second) <= near:
+            value = (value + UNIT // 2) & -UNIT
+    return value
+
+
+@inlined
+def rebuilt(predicted: Any, steps: Any, limits: Any) -> Any:
+    """The value that is so many steps from its prediction."""
+    value = predicted + (steps << UNIT_BITS)
+    if limits.free > 0:
+        if steps >= limits.free:
+            value &= -UNIT
+        elif steps <= -limits.free:
+            value = (value + UNIT - 1) & -UNIT
+    return _within(value, limits)
+
+
+@inlined
+def steps_to(wanted: Any, predicted: Any, limits: Any) -> Any:
+    """The steps from a prediction that end within half a step of what is wanted."""
+    steps = np.int64(np.rint((wanted - predicted) * (1 / UNIT)))
+    if limits.free > 0:
+        off = wanted - rebuilt(predicted, steps, limits)
+        if off > UNIT // 2:
+            steps += 1
+        elif off < -UNIT // 2:
+            steps -= 1
+    return steps
+
+
 @compiled
 def predict_row(
     pool: Pool,
     places: Places,
     weights: Int32,
     references: References,
+    limits: Limits,
     item: int,
     i: int,
     first: int,
@@ -205,8 +276,7 @@ def predict_row(
             total[j] += weight * np.int64(feature[j])
     if not places.beside:
         for j in range(columns):
-            value = base[j] + (total[j] >> WEIGHT_BITS)
-            value = at_most(at_least(value, -LARGEST), LARGEST)
+            value = _as_prediction(base[j] + (total[j] >> WEIGHT_BITS), limits)
             predicted[j] = value
             away[j] = value - base[j]
         return
@@ -224,15 +294,17 @@ def predict_row(
             )  # fmt: skip
 
 
-@compiled
-def after(base: Any, total: Any, weight: Any, before: Any) -> Any:
+@inlined
+def after(base: Any, total: Any, weight: Any, before: Any, limits: Any) -> Any:
     """The prediction of a point, given the value of the one before it."""
     value = base + ((total + weight * (before - base)) >> WEIGHT_BITS)
-    return at_most(at_least(value, -LARGEST), LARGEST)
+    return _as_prediction(value, limits)
 
 
 @compiled
-def put_row(pool: Pool, places: Places, item: int, i: int, rows: Rows, own: Any) -> None:
+def put_row(
+    pool: Pool, places: Places, limits: Limits, item: int, i: int, rows: Rows, own: Any
+) -> None:
     """Predictions and steps of a row, added up, into the phase of the pass.
 
     So that the next row can look at it, with two cells on both sides.
@@ -242,7 +314,7 @@ def put_row(pool: Pool, places: Places, item: int, i: int, rows: Rows, own: Any)
     o = places.offsets[last] + item * places.strides[last] + i * places.steps[last]
     values, marks = pool.values[o : o + columns], pool.marks[o : o + columns]
     for j in range(columns):
-        values[j] = predicted[j] + (own[j] << UNIT_BITS)
+        values[j] = rebuilt(np.int64(predicted[j]), np.int64(own[j]), limits)
         marks[j] = at_most(at_least(own[j], -127), 127)
     if places.beside:
         west, east = (columns - 1, 0) if places.around else (0, columns - 1)
@@ -252,7 +324,7 @@ def put_row(pool: Pool, places: Places, item: int, i: int, rows: Rows, own: Any)
 
 @compiled
 def quantise_row(
-    target: Any, valid: Any, which: Any, item: int, i: int, rows: Rows, own: Any
+    target: Any, valid: Any, which: Any, limits: Limits, item: int, i: int, rows: Rows, own: Any
 ) -> None:
     """The steps from the prediction to the target, nearest ones; none where nothing is valid.
 
@@ -270,7 +342,7 @@ def quantise_row(
     wanted = target[item, row + i * spacing, column:]
     predicted = rows.predicted
     for j in range(len(own)):
-        own[j] = np.int32(np.rint((wanted[j * spacing] - predicted[j]) * (1 / UNIT)))
+        own[j] = steps_to(wanted[j * spacing], np.int64(predicted[j]), limits)
     if valid.shape[0] > 0:
         counts = valid[item, row + i * spacing, column:]
         for j in range(len(own)):
@@ -284,6 +356,7 @@ def quantise_rows(
     places: Places,
     weights: Int32,
     references: References,
+    limits: Limits,
     target: Any,
     valid: Any,
     which: Any,
@@ -306,20 +379,20 @@ def quantise_rows(
         for i in range(first, last):
             own = numbers[item, i, BEFORE : BEFORE + columns]
             band = weights[i * weights.shape[0] // numbers.shape[1]]
-            predict_row(pool, places, band, references, item, i, first, rows)
+            predict_row(pool, places, band, references, limits, item, i, first, rows)
             if not places.beside:
-                quantise_row(target, valid, which, item, i, rows, own)
+                quantise_row(target, valid, which, limits, item, i, rows, own)
                 continue
             wanted = target[item, row + i * spacing, column:]
             weight, before = np.int64(band[last_weight]), base[0]
             for j in range(columns):
-                value = after(base[j], total[j], weight, before)
+                value = after(base[j], total[j], weight, before, limits)
                 predicted[j] = value
                 own[j] = 0
                 if valid.shape[0] == 0 or valid[item, row + i * spacing, column + j * spacing]:
-                    own[j] = np.int32(np.rint((wanted[j * spacing] - value) * (1 / UNIT)))
-                before = value + (np.int64(own[j]) << UNIT_BITS)
-            put_row(pool, places, item, i, rows, own)
+                    own[j] = steps_to(wanted[j * spacing], value, limits)
+                before = rebuilt(value, np.int64(own[j]), limits)
+            put_row(pool, places, limits, item, i, rows, own)
 
 
 @compiled

@@ -24,8 +24,9 @@ from coinpp_xr.coding.pyramid import prediction
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
 from coinpp_xr.coding.pyramid.parameters import Key
 from coinpp_xr.coding.pyramid.points import Known
+from coinpp_xr.coding.pyramid.prediction import Limits
 from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
-from coinpp_xr.coding.pyramid.walk import Walk
+from coinpp_xr.coding.pyramid.walk import NO_LIMITS, Walk
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.lattice import Lattice
 from coinpp_xr.parallel import map_compiled
@@ -43,7 +44,8 @@ MOST_ITEMS = 1 << 20
 _LEAST_BITS = 2e-4
 _HEAD = struct.Struct("<ddBBII")
 _ENTRY = struct.Struct("<II")
-_AROUND, _RELATIVE = 1, 2
+_LIMITS = struct.Struct("<iiBi")
+_AROUND, _RELATIVE, _EXACT = 1, 2, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,7 @@ def encode(
     *,
     around: bool,
     quick: int,
+    limits: Limits = NO_LIMITS,
 ) -> Coded:
     """Code fields so that none of the valid values is off by more than half a step.
 
@@ -82,13 +85,14 @@ def encode(
         Whether the first column follows the last.
     quick : int
         Classes of expected size that are coded by one context; 0 is the smallest and slowest.
+    limits : Limits
     """
     _, n_lat, n_lon = values.shape
     cells = n_lat * n_lon
     present = np.asarray(valid.any(axis=(1, 2)))
     distance = key_distance(cells, order.shape[1])
     units = schedule(order, present, cells, distance)
-    walk = Walk((n_lat, n_lon), around, quick)
+    walk = Walk((n_lat, n_lon), around, quick, limits)
     parameters: dict[int, dict[Key, PassParameters]] = {}
     coders: dict[int, list[Coder]] = {}
     decoded = _Fields(units)
@@ -124,9 +128,11 @@ def encode(
         map_compiled(code, others)
         decoded.forget(units[first].kind)
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
-    flags = _AROUND * around | _RELATIVE * lattice.relative
+    flags = _AROUND * around | _RELATIVE * lattice.relative | _EXACT * (limits.free > 0)
     told = told_parameters.pack(parameters, units, (n_lat, n_lon), quick)
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
+    if limits.free > 0:
+        head += _LIMITS.pack(*limits)
     index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
     return Coded(head + index, b"".join(streams))
 
@@ -173,14 +179,21 @@ class Head:
             raise CorruptPayloadError("the head of the pyramid is cut short")
         step, origin, flags, quick, distance, length = _HEAD.unpack_from(head)
         cells = shape[0] * shape[1]
-        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 3 or distance < 1
+        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 7 or distance < 1
         if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
             raise CorruptPayloadError("the head of the pyramid is damaged")
         if flags & _RELATIVE and origin == 0:
             raise CorruptPayloadError("the head of the pyramid is damaged")
         n_bands = band_count(cells)
         told = head[_HEAD.size : _HEAD.size + length]
-        entries = head[_HEAD.size + length :]
+        entries, limits = head[_HEAD.size + length :], Limits()
+        if flags & _EXACT:
+            if len(entries) < _LIMITS.size:
+                raise CorruptPayloadError("the head of the pyramid is cut short")
+            low, high, free, second = _LIMITS.unpack_from(entries)
+            limits, entries = Limits(low, high, free, second), entries[_LIMITS.size :]
+            if not limits.make_sense():
+                raise CorruptPayloadError("the head of the pyramid is damaged")
         if valid is None:
             present = np.ones(order.size, np.bool_)
         else:
@@ -195,7 +208,7 @@ class Head:
         starts = np.concatenate([[0], np.cumsum(index[:, :, 0].sum(axis=1))])
         return cls(
             Lattice(step, origin, bool(flags & _RELATIVE)),
-            Walk(shape, bool(flags & _AROUND), quick),
+            Walk(shape, bool(flags & _AROUND), quick, limits),
             units, told_parameters.unpack(told, units, shape, quick), starts, index,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.geometry import PassGeometry, geometry
 from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, level_count, reach_of
 from coinpp_xr.coding.pyramid.parameters import Key
-from coinpp_xr.coding.pyramid.prediction import LARGEST, UNIT, WEIGHT_BITS
+from coinpp_xr.coding.pyramid.prediction import UNIT, WEIGHT_BITS
 from coinpp_xr.coding.pyramid.walk import Walk
 
 Steps = dict[Key, Tensor]
@@ -50,6 +50,7 @@ class TensorWalk:
             raise ValueError("points that depend on those before them want effort='fast'")
         self._shape, self._around = walk.shape, walk.around
         self._parameters, self._references = parameters, references
+        self._limits = walk.limits
 
     def steps(self, target: Tensor, anchors: Tensor, valid: Tensor | None = None) -> Steps:
         """What an encoder adds to predictions.
@@ -74,6 +75,9 @@ class TensorWalk:
             row, column, spacing = where.which
             wanted = target[:, row::spacing, column::spacing]
             own = torch.round((wanted - predicted) * (1 / UNIT)).to(torch.int64)
+            if self._limits.free > 0:
+                off = wanted - self._rebuilt(predicted, own)
+                own = own + (off > UNIT // 2).to(own.dtype) - (off < -UNIT // 2).to(own.dtype)
             if valid is not None:
                 own = own * valid[:, row::spacing, column::spacing]
             steps[key] = own
@@ -100,7 +104,7 @@ class TensorWalk:
                     continue
                 key = (level, number)
                 predicted = self._predict(phases, which, where, key)
-                values = predicted + UNIT * steps_of(key, where, predicted)
+                values = self._rebuilt(predicted, steps_of(key, where, predicted))
                 finer[:, which.row :: 2, which.column :: 2] = values
                 phases.append(self._padded(values))
             done = finer
@@ -129,7 +133,22 @@ class TensorWalk:
             features += self._features(field, where)
         for k, feature in enumerate(features):
             total += weights[bands, k][:, None] * feature
-        return (base + (total >> WEIGHT_BITS)).clamp(-LARGEST, LARGEST)
+        limits = self._limits
+        value = (base + (total >> WEIGHT_BITS)).clamp(limits.low, limits.high)
+        if limits.free == 0:
+            return value
+        near = limits.free * UNIT - UNIT // 2
+        rounded = (value + UNIT // 2) & -UNIT
+        there = (value.abs() <= near) | ((value - limits.second).abs() <= near)
+        return torch.where(there, rounded, value)
+
+    def _rebuilt(self, predicted: Tensor, steps: Tensor) -> Tensor:
+        """As :func:`coinpp_xr.coding.pyramid.prediction.rebuilt`."""
+        limits, value = self._limits, predicted + UNIT * steps
+        if limits.free > 0:
+            value = torch.where(steps >= limits.free, value & -UNIT, value)
+            value = torch.where(steps <= -limits.free, (value + UNIT - 1) & -UNIT, value)
+        return value.clamp(limits.low, limits.high)
 
     @staticmethod
     def _features(field: Tensor, where: PassGeometry) -> list[Tensor]:

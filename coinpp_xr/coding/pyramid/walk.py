@@ -13,24 +13,24 @@ from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
 from coinpp_xr.coding.pyramid.geometry import geometry
 from coinpp_xr.coding.pyramid.levels import PAD, interleave, level_count, pad, reach_of
 from coinpp_xr.coding.pyramid.points import Known, Points
-from coinpp_xr.coding.pyramid.prediction import Pool
+from coinpp_xr.coding.pyramid.prediction import Limits, Pool
 from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.coding.pyramid.tuning import tune
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 
+NO_LIMITS = Limits()
 _NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
 
 
 class Level:
     """The grid of one spacing, as four phases: the coarser grid, and the points of three passes."""
 
-    def __init__(
-        self, shape: tuple[int, int], level: int, n_items: int, *, around: bool, quick: int
-    ) -> None:
-        self._level, self._around, self._quick = level, around, quick
-        self._geometry = geometry(shape, level, n_items, reach_of(quick), around=around)
+    def __init__(self, walk: Walk, level: int, n_items: int) -> None:
+        self._level, self._walk = level, walk
+        reach = reach_of(walk.quick)
+        self._geometry = geometry(walk.shape, level, n_items, reach, around=walk.around)
         size = self._geometry.starts[-1]
         self._pool = Pool(np.empty(size, np.int32), np.empty(size, np.int8))
 
@@ -48,7 +48,7 @@ class Level:
     def pad(self, number: int) -> None:
         """What surrounds a phase, once that is filled."""
         for array in self._pool:
-            pad(self._padded(array, number), around=self._around)
+            pad(self._padded(array, number), around=self._walk.around)
 
     def code(
         self,
@@ -67,14 +67,16 @@ class Level:
             len(fields), first.values, second.values, first.marks, second.marks,
             where.rows, where.columns, where.diagonal,
         )  # fmt: skip
-        points = Points(self._pool, where.places, references, where.which, where.shape, known)
+        points = Points(
+            self._pool, where.places, references, self._walk.limits, where.which, where.shape, known
+        )
         key, numbers = (self._level, number - 1), None
         if key not in parameters:
             coarser = parameters.get((self._level + 1, number - 1))
             parameters[key], numbers = tune(
-                points, len(coders), self._quick, known.usual.get(key), coarser
+                points, len(coders), self._walk.quick, known.usual.get(key), coarser
             )
-        points.code(coders, parameters[key], self._quick, numbers)
+        points.code(coders, parameters[key], self._walk.quick, numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +90,13 @@ class Walk:
         Whether the first column follows the last.
     quick : int
         Classes of expected size that are coded by one context.
+    limits : Limits
     """
 
     shape: tuple[int, int]
     around: bool
     quick: int
+    limits: Limits = NO_LIMITS
 
     def unit(
         self,
@@ -120,7 +124,7 @@ class Walk:
         levels = level_count(self.shape)
         done, done_marks = self._anchors(coders, known, n_items, levels)
         for number in range(levels - 1, -1, -1):
-            level = Level(self.shape, number, n_items, around=self.around, quick=self.quick)
+            level = Level(self, number, n_items)
             coarse, coarse_marks = level.phase(0)
             coarse[:], coarse_marks[:] = done, done_marks
             level.pad(0)
@@ -151,6 +155,8 @@ class Walk:
         for field in known.fields:
             expected += field.values[:, ::step, ::step].reshape(n_items, -1)
         expected //= max(len(known.fields), 1)
+        if self.limits.free > 0:
+            expected = (expected + prediction.UNIT // 2) & -prediction.UNIT
         numbers = np.zeros(expected.shape, np.int32)
         chained = not known.fields
         if known.target is not None:
@@ -174,6 +180,6 @@ class Walk:
             values = prediction.UNIT * np.cumsum(numbers, axis=1, dtype=np.int64)
         else:
             values = expected + prediction.UNIT * numbers.astype(np.int64)
-        bounded = np.clip(values, -prediction.LARGEST, prediction.LARGEST).astype(np.int32)
+        bounded = np.clip(values, self.limits.low, self.limits.high).astype(np.int32)
         shape = (n_items, rows, columns)
         return bounded.reshape(shape), np.zeros(shape, np.int8)
