@@ -24,6 +24,7 @@ from native_tables import efforts, native_summary
 from peer_tables import comparison_page, summary
 from reading_tables import chunk_lengths, native_archive
 from reproduction_tables import reproduction
+from safeguards_tables import safeguards_table
 from science_tables import science_tables
 
 HERE = Path(__file__).parent
@@ -84,6 +85,9 @@ def main() -> None:
         ),
         DOCS / "models.md": models_page(),
         DOCS / "reproduce.md": with_results(DOCS / "reproduce.md", reproduction()),
+        DOCS / "safeguards.md": with_results(
+            DOCS / "safeguards.md", safeguards_table(load("safeguards"))
+        ),
         DOCS / "science.md": with_results(DOCS / "science.md", science_tables(load("science"))),
     }
     if "--check" in sys.argv:

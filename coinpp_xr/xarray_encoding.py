@@ -33,7 +33,7 @@ def install() -> None:
     def extract(
         variable: Any, raise_on_invalid: bool = False, name: Any = None, **kwargs: Any
     ) -> Any:
-        if (codec := find_codec(variable.encoding)) is not None:
+        if (codec := find_codec(variable.encoding, wrapped=True)) is not None:
             variable = variable.copy(deep=False)
             # xarray fills in the encoding of a variable that the caller named explicitly.
             variable.encoding = prepare_encoding(variable, codec, name or "the variable")
@@ -43,11 +43,21 @@ def install() -> None:
     backend.extract_zarr_variable_encoding = extract
 
 
-def find_codec(encoding: dict[str, Any]) -> Any:
-    """Our codec in a variable's encoding, under whichever key, or None."""
+def find_codec(encoding: dict[str, Any], *, wrapped: bool = False) -> Any:
+    """Our codec in a variable's encoding, under whichever key, or None.
+
+    Parameters
+    ----------
+    encoding : dict
+    wrapped : bool
+        Also look into others' codecs that hold one as their ``codec``, as those of
+        numcodecs-safeguards and zarr-any-numcodecs do. What they store is no payload of ours.
+    """
     for key in ("compressor", "compressors", "serializer"):
-        value = encoding.get(key)
+        value: Any = encoding.get(key)
         for codec in value if isinstance(value, list | tuple) else [value]:
+            while wrapped and hasattr(codec, "codec"):
+                codec = codec.codec
             if type(codec).__module__.startswith("coinpp_xr.codecs"):
                 return codec
     return None
