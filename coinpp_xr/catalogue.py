@@ -24,15 +24,17 @@ from coinpp_xr.metrics import chunk_rmse, globe_errors
 from coinpp_xr.model_files import models_at_hand
 from coinpp_xr.models import Model
 from coinpp_xr.notebook_html import block, head, table
-from coinpp_xr.report import plain_text
 from coinpp_xr.selection import Layout
+from coinpp_xr.text_tables import Column, plain_text, text_tables
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 # So many globes, on a grid no finer than this, tell whether a model knows such data.
 _SAMPLE_GLOBES = 2
 _MOST_ROWS, _MOST_COLUMNS = 96, 192
+# Characters that columns may be folded to.
+_LEAST = {"model": 12, "units": 8, "remarks": 16}
 
 
 @dataclass(frozen=True)
@@ -101,18 +103,15 @@ class ModelList:
         fitting = sum(fit.fits for fit in self.models)
         return f"{fitting} of {len(self.models)} models fit {self.variable}"
 
-    def __rich__(self) -> Table:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for title, side in self._heads():
-            justify: Any = "right" if side == "right" else "left"
-            shown.add_column(title, justify=justify, overflow="fold")
-        for row in self._rows():
-            shown.add_row(*map(Text, row))
-        return shown
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        columns = zip(*self._rows(), strict=True) if self.models else ((),) * len(self._heads())
+        shown = [
+            Column(title, cells, "right" if side == "right" else "left", _LEAST.get(title))
+            for (title, side), cells in zip(self._heads(), columns, strict=True)
+        ]
+        yield from text_tables(shown, options.max_width)
 
     def __repr__(self) -> str:
         return f"<coinpp_xr models: {self.headline}>\n{plain_text(self)}"
@@ -179,8 +178,6 @@ def _judge(
     if reason := _made_for_other(model, array):
         return ModelFit(path.stem, where, model, fits=False, reason=reason)
     reason, rmse = _try(model, values, grid)
-    if rmse is not None:
-        rmse *= display_unit(array.attrs).scale
     remarks = reason or "; ".join(_remarks(model, array))
     return ModelFit(path.stem, where, model, fits=not reason, reason=remarks, rmse=rmse)
 

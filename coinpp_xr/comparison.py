@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -94,11 +94,10 @@ def compare(
             for row, _ in rows_of(scaled, plotted, ("default",)):
                 error = row.max_error if max_error is not None else row.rmse
                 if error and row.bits_per_value:
-                    point = (unit.scale * error, row.bits_per_value)
-                    points.setdefault(row.codec, []).append(point)
+                    points.setdefault(row.codec, []).append((error, row.bits_per_value))
     return Comparison(
         str(array.name or "field"), values.shape, goal, unit.label,
-        tuple(_in_unit(row, unit.scale) for row, _ in outcomes), points,
+        tuple(row for row, _ in outcomes), points,
         str(array.attrs.get("units", "")), _seen(data.values, model), ordered,
         {row.codec: decoded for row, decoded in outcomes if decoded is not None},
     )  # fmt: skip
@@ -174,10 +173,3 @@ def _row(result: peers.Result, chunk: Chunk) -> Row:
         plain / max(result.encode_seconds, 1e-9) / 1e6,
         plain / max(result.decode_seconds, 1e-9) / 1e6,
     )  # fmt: skip
-
-
-def _in_unit(row: Row, scale: float) -> Row:
-    if row.nbytes is None or scale == 1:
-        return row
-    errors = {n: scale * getattr(row, n) for n in ("max_error", "rmse", "bias")}
-    return replace(row, **errors)

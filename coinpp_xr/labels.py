@@ -14,18 +14,22 @@ from coinpp_xr.data import horizontal_axes
 if TYPE_CHECKING:
     import xarray as xr
 
+# Longer numbers are read by their power of ten.
+_MOST_DIGITS = 1e9
+
 
 @dataclass(frozen=True)
 class DisplayUnit:
-    """The unit that people read: shown = scale × value + offset; differences take no offset."""
+    """The unit that people read: shown = value + offset; differences and errors are the same."""
 
     label: str
-    scale: float = 1.0
     offset: float = 0.0
 
 
 def display_unit(attrs: Mapping[Any, Any]) -> DisplayUnit:
-    """°C for temperatures in K, °C or °F, otherwise the unit that the attributes name.
+    """°C for temperatures in K or °C, °F for those in °F, else the unit that the attributes name.
+
+    A degree shown is a degree of the data: bounds are given and errors shown in the same size.
 
     Parameters
     ----------
@@ -43,10 +47,12 @@ def display_unit(attrs: Mapping[Any, Any]) -> DisplayUnit:
     if celsius is None:
         return DisplayUnit(text)
     scale, offset = celsius
+    if scale != 1:
+        return DisplayUnit("°F")
     is_difference = attrs.get("units_metadata") == "temperature: difference" or "anomaly" in str(
         attrs.get("standard_name", "")
     )
-    return DisplayUnit("°C", scale, 0.0 if is_difference else offset)
+    return DisplayUnit("°C", 0.0 if is_difference else offset)
 
 
 @cache
@@ -108,5 +114,5 @@ def in_digits(value: float | None) -> str:
     """Three digits, never in powers of ten where that can be helped."""
     if value is None:
         return "–"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    text = f"{value:,.0f}" if 1000 <= abs(value) < _MOST_DIGITS else f"{value:.3g}"
     return text.replace("-", "−") if value < 0 else text

@@ -25,7 +25,12 @@ from coinpp_xr.models import Model, load_model
 from coinpp_xr.progress import Progress
 from coinpp_xr.report import Report
 from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable
-from coinpp_xr.variable_report import StoredChunk, VariableReport, variable_report
+from coinpp_xr.variable_report import (
+    StoredChunk,
+    VariableReport,
+    source_itemsize,
+    variable_report,
+)
 from coinpp_xr.xarray_encoding import whole_globe_chunks
 
 Values = npt.NDArray[Any]
@@ -121,6 +126,7 @@ def _round_trip(
         warnings.warn(f"{array.name}: {warned[0]}", CompressionWarning, stacklevel=4)
     report = variable_report(
         array, errors, chunks, model=model, rate=codec.rate,
+        source_nbytes=array.size * source_itemsize(array),
         encode_seconds=encode_seconds, decode_seconds=decode_seconds,
     )  # fmt: skip
     return variable.copy(deep=False, data=values), report, worst.picture(layout)

@@ -542,7 +542,7 @@ def test_a_bound_by_variable_holds_and_is_reported(era5) -> None:
     t2m, warm = result.dataset.t2m, result.dataset.warm
     assert float(np.abs(t2m - two.t2m).max()) <= 0.5
     assert bool((np.abs(warm - two.warm) <= 0.02 * np.abs(two.warm)).all())
-    assert [result.report[name].asked for name in ("t2m", "warm")] == ["±0.5", "±2 %"]
+    assert [result.report[name].asked for name in ("t2m", "warm")] == ["±0.5 °C", "±2 %"]
     assert result.report["t2m"].max_error <= 0.5
 
 

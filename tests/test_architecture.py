@@ -16,7 +16,7 @@ PACKAGE = ROOT / "coinpp_xr"
 
 # From the ground up. A package stands for all modules in it, "coinpp_xr" for its public names.
 LAYERS = {
-    "ground": "errors files settings version compiled parallel progress notebook_html",
+    "ground": "errors files settings version compiled parallel progress notebook_html text_tables",
     "points": "coordinates harmonics cosines",
     "network": "latent_maps siren network fitting devices",
     "bits": "quantization mixing binary entropy coefficients exact bitstream transform reference "
