@@ -13,6 +13,7 @@ import zarr
 from coinpp_xr.archiving.manifest import Manifest, Rows, column, entries_of, kinds_of
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.archiving.work import Failure
+from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.labels import display_unit, place_label
@@ -199,7 +200,9 @@ def _variable(
     done = np.isfinite(rows[:, 0])
     indices, rows = np.flatnonzero(done), rows[done]
     kinds = kinds_of(rows)
-    model, model_nbytes = _model_of(codec, any(k.startswith(("latents", "network")) for k in kinds))
+    model, model_nbytes = _model_of(
+        codec, any(Kind[k.upper().replace(" ", "_")].has_model for k in kinds)
+    )
     if embedded_nbytes:
         model, model_nbytes = codec.model, embedded_nbytes
     rate = codec.rate
