@@ -19,9 +19,10 @@ from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import DEFAULT_BITS
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CompressionWarning
-from coinpp_xr.labels import display_unit, in_digits, temperature_scale
+from coinpp_xr.labels import display_unit, in_digits, temperature_scale, unit_settings
 from coinpp_xr.metrics import chunk_rmse, globe_errors
 from coinpp_xr.model_files import models_at_hand
+from coinpp_xr.model_units import in_unit_of_data
 from coinpp_xr.models import Model
 from coinpp_xr.notebook_html import block, head, table
 from coinpp_xr.selection import Layout
@@ -177,7 +178,9 @@ def _judge(
         return ModelFit(path.stem, where, None, fits=False, reason=str(error))
     if reason := _made_for_other(model, array):
         return ModelFit(path.stem, where, model, fits=False, reason=reason)
-    reason, rmse = _try(model, values, grid)
+    unit = unit_settings(model, array.attrs).get("to_model_unit")
+    tried = in_unit_of_data(model, *unit) if unit else model
+    reason, rmse = _try(tried, values, grid)
     remarks = reason or "; ".join(_remarks(model, array))
     return ModelFit(path.stem, where, model, fits=not reason, reason=remarks, rmse=rmse)
 
@@ -191,11 +194,10 @@ def _made_for_other(model: Model, array: xr.DataArray) -> str:
         return f"made for {known}, and the variable is {name}"
     units = str(array.attrs.get("units", ""))
     if model.units and units and units != model.units:
+        # Temperatures are converted; other units have many spellings, and the values tell then.
         theirs, ours = temperature_scale(model.units), temperature_scale(units)
-        # Other units have many spellings; the values tell then.
-        if theirs != ours:
-            there = f"made for values in {model.units}, and the variable is in {units}"
-            return f"{there}; convert it first" if theirs and ours else there
+        if theirs != ours and (theirs is None or ours is None):
+            return f"made for values in {model.units}, and the variable is in {units}"
     return ""
 
 

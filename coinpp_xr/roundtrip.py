@@ -20,6 +20,7 @@ from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compression_result import CompressionResult
 from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.labels import unit_settings
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.progress import Progress
@@ -53,7 +54,9 @@ def compress(
     # A wrong argument for the last variable should not wait for the first ones.
     codecs = {}
     for name in chosen:
-        settings: dict[str, Any] = {**Layout.of(dataset[name]).codec_settings, **own[name]}
+        array = dataset[name]
+        settings: dict[str, Any] = {**Layout.of(array).codec_settings, **own[name]}
+        settings |= unit_settings(found, array.attrs)
         codecs[name] = COINppCodec(found or NO_MODEL, effort=effort, **settings)
 
     reports, decoded = [], {}

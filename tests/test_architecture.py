@@ -22,7 +22,7 @@ LAYERS = {
     "bits": "quantization mixing binary entropy coefficients exact bitstream transform reference "
     "causal stepping patches patch_header splitting blocks bands priors deblocking fields lattice "
     "coding",
-    "models": "model_files models compact",
+    "models": "model_files models model_units compact",
     "schemes": "recognition schemes patterns residual choice patch_latents patch_reading "
     "patch_subject",
     "one chunk": "chunk chunk_reading patch_chunk",
