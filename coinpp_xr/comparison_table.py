@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 OWN = "COIN++"
+# Characters in a line above a plot.
+_TITLE_WIDTH = 90
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ class Comparison:
             megabytes = [row.encode_mb_per_s or np.nan for row in measured]
             speeds.plot(megabytes, positions, "D", color="tab:orange")
         speeds.set_xlabel("encode speed (MB of float32 a second, points)")
-        figure.suptitle(self.title, fontsize="medium")
+        figure.suptitle(fill(self.title, _TITLE_WIDTH), fontsize="medium")
         return figure
 
     def _plot_curves(self) -> Figure:
@@ -232,7 +235,7 @@ class Comparison:
         kind = "largest error" if bounded else "RMSE"
         axes.set_xlabel(f"{kind} {self.unit}".rstrip())
         axes.set_ylabel("bits per value")
-        axes.set_title(self.title)
+        axes.set_title(fill(self.title, _TITLE_WIDTH), fontsize="medium")
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small", ncols=2)
         return figure

@@ -260,6 +260,7 @@ def test_the_picture_of_one_goal_has_a_bar_and_a_point_for_every_codec() -> None
     assert [bar.get_width() for bar in sizes.patches] == [r.nbytes / 1000 for r in table.rows][::-1]
     (points,) = speeds.lines
     assert points.get_xdata().tolist() == [r.encode_mb_per_s for r in table.rows][::-1]
+    assert max(map(len, sizes.figure.get_suptitle().splitlines())) <= 90
     names = [label.get_text() for label in sizes.get_yticklabels()]
     assert names == [row.codec for row in table.rows][::-1]
 
