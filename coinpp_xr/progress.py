@@ -20,13 +20,13 @@ class Progress:
         What is being done.
     total : int
         Steps.
-    patience : float
-        Seconds before anything is shown.
+    patience : float, optional
+        Seconds before anything is shown; default: a second and a half.
     """
 
-    def __init__(self, text: str, total: int, patience: float = _PATIENCE) -> None:
+    def __init__(self, text: str, total: int, patience: float | None = None) -> None:
         self._text, self._total = text, total
-        self._patience = patience
+        self._patience = _PATIENCE if patience is None else patience
         self._done = 0
         self._begun = monotonic()
         self._in_notebook = in_notebook()
