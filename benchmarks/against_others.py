@@ -111,7 +111,9 @@ def main() -> None:
         goals = [{"max_error": case.unit * b} for b in BOUNDS]
         goals += [{"target_rmse": case.unit * t} for t in TARGETS]
         for goal in goals:
-            table = compare(case.array, **goal, names=case.peers, model=case.model, chunk=GLOBES)
+            table = compare(
+                case.array, **goal, names=case.peers, model=case.model, chunk=GLOBES, whole=True
+            )
             tables.append(row(case, table))
             print({k: v for k, v in tables[-1].items() if k != "rows"}, flush=True)
         write_result(

@@ -225,6 +225,7 @@ class DatasetAccessor:
         model: str | Model = "t2m-46x90",
         chunk: int = 64,
         curves: bool = False,
+        whole: bool = False,
         **unknown: Never,
     ) -> Comparison:
         """What other codecs make of the same globes at the same error, in one table.
@@ -236,13 +237,14 @@ class DatasetAccessor:
         variable : str, optional
             Default: the first that can be compressed.
         peers : sequence of str, optional
-            Codecs to compare with; default: all that are known but COIN, which takes minutes. What
-            is not installed is a row that says so.
+            Codecs to compare with; default: all that are known but COIN, which takes minutes.
         model : str or Model
         chunk : int
             How many globes, at most: the first ones along time.
         curves : bool
             Look at several errors around the one that is given, for ``.plot()``.
+        whole : bool
+            Take all of these globes; default: a sample of large fields.
 
         Returns
         -------
@@ -260,7 +262,7 @@ class DatasetAccessor:
         chosen, _ = choose_variables(self._dataset, variable)
         return compare(
             self._dataset[chosen[0]], max_error=max_error, target_rmse=target_rmse, names=peers,
-            model=model, chunk=chunk, curves=curves,
+            model=model, chunk=chunk, curves=curves, whole=whole,
         )  # fmt: skip
 
     def models(self, variable: str | None = None) -> ModelList:
@@ -385,6 +387,7 @@ class DataArrayAccessor:
         model: str | Model = "t2m-46x90",
         chunk: int = 64,
         curves: bool = False,
+        whole: bool = False,
         **unknown: Never,
     ) -> Comparison:
         """What other codecs make of the same globes; see :meth:`DatasetAccessor.compare`."""
@@ -393,7 +396,7 @@ class DataArrayAccessor:
         refuse_unknown(unknown, self.compare)
         return compare(
             self._array, max_error=max_error, target_rmse=target_rmse, names=peers, model=model,
-            chunk=chunk, curves=curves,
+            chunk=chunk, curves=curves, whole=whole,
         )  # fmt: skip
 
     def models(self) -> ModelList:

@@ -19,20 +19,23 @@ from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import DEFAULT_BITS
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CompressionWarning
-from coinpp_xr.labels import display_unit, in_digits, temperature_scale
+from coinpp_xr.labels import display_unit, in_digits, temperature_scale, unit_settings
 from coinpp_xr.metrics import chunk_rmse, globe_errors
 from coinpp_xr.model_files import models_at_hand
+from coinpp_xr.model_units import in_unit_of_data
 from coinpp_xr.models import Model
 from coinpp_xr.notebook_html import block, head, table
-from coinpp_xr.report import plain_text
 from coinpp_xr.selection import Layout
+from coinpp_xr.text_tables import Column, plain_text, text_tables
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 # So many globes, on a grid no finer than this, tell whether a model knows such data.
 _SAMPLE_GLOBES = 2
 _MOST_ROWS, _MOST_COLUMNS = 96, 192
+# Characters that columns may be folded to.
+_LEAST = {"model": 12, "units": 8, "remarks": 16}
 
 
 @dataclass(frozen=True)
@@ -101,18 +104,15 @@ class ModelList:
         fitting = sum(fit.fits for fit in self.models)
         return f"{fitting} of {len(self.models)} models fit {self.variable}"
 
-    def __rich__(self) -> Table:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for title, side in self._heads():
-            justify: Any = "right" if side == "right" else "left"
-            shown.add_column(title, justify=justify, overflow="fold")
-        for row in self._rows():
-            shown.add_row(*map(Text, row))
-        return shown
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        columns = zip(*self._rows(), strict=True) if self.models else ((),) * len(self._heads())
+        shown = [
+            Column(title, cells, "right" if side == "right" else "left", _LEAST.get(title))
+            for (title, side), cells in zip(self._heads(), columns, strict=True)
+        ]
+        yield from text_tables(shown, options.max_width)
 
     def __repr__(self) -> str:
         return f"<coinpp_xr models: {self.headline}>\n{plain_text(self)}"
@@ -178,9 +178,9 @@ def _judge(
         return ModelFit(path.stem, where, None, fits=False, reason=str(error))
     if reason := _made_for_other(model, array):
         return ModelFit(path.stem, where, model, fits=False, reason=reason)
-    reason, rmse = _try(model, values, grid)
-    if rmse is not None:
-        rmse *= display_unit(array.attrs).scale
+    unit = unit_settings(model, array.attrs).get("to_model_unit")
+    tried = in_unit_of_data(model, *unit) if unit else model
+    reason, rmse = _try(tried, values, grid)
     remarks = reason or "; ".join(_remarks(model, array))
     return ModelFit(path.stem, where, model, fits=not reason, reason=remarks, rmse=rmse)
 
@@ -194,11 +194,10 @@ def _made_for_other(model: Model, array: xr.DataArray) -> str:
         return f"made for {known}, and the variable is {name}"
     units = str(array.attrs.get("units", ""))
     if model.units and units and units != model.units:
+        # Temperatures are converted; other units have many spellings, and the values tell then.
         theirs, ours = temperature_scale(model.units), temperature_scale(units)
-        # Other units have many spellings; the values tell then.
-        if theirs != ours:
-            there = f"made for values in {model.units}, and the variable is in {units}"
-            return f"{there}; convert it first" if theirs and ours else there
+        if theirs != ours and (theirs is None or ours is None):
+            return f"made for values in {model.units}, and the variable is in {units}"
     return ""
 
 

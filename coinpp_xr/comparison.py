@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ from coinpp_xr import peers
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.comparison_table import OWN, Comparison, Row
-from coinpp_xr.labels import display_unit
+from coinpp_xr.labels import display_unit, unit_settings
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.peers import Chunk, Goal, NotInstalledError
+from coinpp_xr.progress import Progress, announce, in_words
 from coinpp_xr.reference import FRACTION
 from coinpp_xr.selection import Layout
 
@@ -25,9 +28,26 @@ from coinpp_xr.selection import Layout
 PLOTTED = ("SZ3", "SPERR", "ZFP", "JPEG 2000", "PCodec")
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _MOST_GLOBES = 64
-
+# Values that are enough to see who is ahead; all of a large field would take hours. Two parts of
+# large globes still go the way that this package has for those.
+_SAMPLE_VALUES = 270_000
+# Codecs also use what is alike from one field to the next.
+_FEWEST_GLOBES = 2
+INTERRUPTED = "interrupted"
+# Of this package, per million values: measured on two cores, encoded twice and decoded twice.
+_OWN_SECONDS = 30.0
 
 _Outcome = tuple[Row, npt.NDArray[Any] | None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One codec at one goal, and about how many seconds that takes."""
+
+    codec: str
+    goal: Goal
+    call: Callable[[], _Outcome]
+    seconds: float
 
 
 def compare(
@@ -39,8 +59,12 @@ def compare(
     model: str | Model = "t2m-46x90",
     chunk: int = _MOST_GLOBES,
     curves: bool = False,
+    whole: bool = False,
 ) -> Comparison:
-    """Compare on the first globes of an array.
+    """Compare on the first globes of an array, or on a sample of them where they are large.
+
+    Terminals and notebooks are told how long it will take and how far it is. Ctrl-C ends it with
+    what is done by then; the other codecs' rows say that they were interrupted.
 
     Parameters
     ----------
@@ -56,6 +80,9 @@ def compare(
         How many globes, at most.
     curves : bool
         Look at several goals, for the plot.
+    whole : bool
+        Take all of these globes. Default: of more than 270,000 values, the first globes and, where
+        two of them are still more, the rows and columns in their middle.
 
     Raises
     ------
@@ -67,52 +94,114 @@ def compare(
     known = {name.lower(): name for name in (*peers.PEERS, *peers.SLOW_PEERS)}
     wanted = list(peers.PEERS) if names is None else [_known(name, known) for name in names]
     layout = Layout.of(array)
-    ordered = array.transpose(*layout.dims)
+    everything = ordered = array.transpose(*layout.dims)
     time_dim = layout.dims[layout.time_axis] if ordered.ndim > 2 else None
     others = {dim: 0 for dim in layout.dims[:-2] if dim != time_dim}
     ordered = ordered.isel(others)
     if time_dim is not None:
         ordered = ordered.isel({time_dim: slice(0, chunk)})
+    ordered = ordered if whole else _sample(ordered)
+    layout = Layout.of(ordered)
     values = np.asarray(ordered.to_numpy())
     data = Chunk.of(values, layout.latitude, layout.longitude)
     goal = Goal(max_error, target_rmse)
-    unit = display_unit(array.attrs)
-    place = {"latitude": layout.latitude, "longitude": layout.longitude}
+    found = None if model == NO_MODEL else load_model(model)
+    unit = unit_settings(found, array.attrs)
+    place = {"latitude": layout.latitude, "longitude": layout.longitude, **unit}
 
-    def rows_of(goal: Goal, names: Iterable[str], efforts: Sequence[str]) -> list[_Outcome]:
-        own = [_own(values, data, goal, model, effort, place) for effort in efforts]
-        return [*own, *(_peer(name, data, goal) for name in names)]
+    def runs_at(goal: Goal, names: Iterable[str], efforts: Sequence[str]) -> list[_Run]:
+        own = (
+            _Run(
+                _own_name(effort), goal, partial(_own, values, data, goal, model, effort, place),
+                _OWN_SECONDS * values.size / 1e6,
+            )
+            for effort in efforts
+        )  # fmt: skip
+        others = (
+            _Run(
+                name, goal, partial(_peer, name, data, goal),
+                peers.SECONDS.get(name, 0.0) * values.size / 1e6,
+            )
+            for name in names
+        )  # fmt: skip
+        return [*own, *others]
 
     efforts = ("default", "fast") if max_error is not None else ("default",)
-    outcomes = rows_of(goal, wanted, efforts)
-    outcomes.sort(key=lambda outcome: (outcome[0].nbytes is None, outcome[0].nbytes or 0))
-    points: dict[str, list[tuple[float, float]]] = {}
+    runs = runs_at(goal, wanted, efforts)
     if curves:
         plotted = [name for name in PLOTTED if name in wanted]
-        for factor in FACTORS:
+        for factor in (f for f in FACTORS if f != 1):
             scaled = Goal(*(g and factor * g for g in (max_error, target_rmse)))
-            for row, _ in rows_of(scaled, plotted, ("default",)):
-                error = row.max_error if max_error is not None else row.rmse
-                if error and row.bits_per_value:
-                    point = (unit.scale * error, row.bits_per_value)
-                    points.setdefault(row.codec, []).append(point)
+            runs += runs_at(scaled, plotted, ("default",))
+    done = _carry_out(runs)
+    outcomes = [
+        done.get((run.codec, goal), (Row(run.codec, note=INTERRUPTED), None))
+        for run in runs
+        if run.goal is goal
+    ]
+    outcomes.sort(key=lambda outcome: (outcome[0].nbytes is None, outcome[0].nbytes or 0))
+    points: dict[str, list[tuple[float, float]]] = {}
+    for (codec, _), (row, _) in done.items() if curves else ():
+        error = row.max_error if max_error is not None else row.rmse
+        if codec in (OWN, *PLOTTED) and error and row.bits_per_value:
+            points.setdefault(row.codec, []).append((error, row.bits_per_value))
     return Comparison(
-        str(array.name or "field"), values.shape, goal, unit.label,
-        tuple(_in_unit(row, unit.scale) for row, _ in outcomes), points,
-        str(array.attrs.get("units", "")), _seen(data.values, model), ordered,
+        str(array.name or "field"), values.shape, goal, display_unit(array.attrs).label,
+        tuple(row for row, _ in outcomes), points,
+        str(array.attrs.get("units", "")), _seen(data.values, found, **unit), ordered,
         {row.codec: decoded for row, decoded in outcomes if decoded is not None},
+        everything.shape if ordered.size < everything.size else (),
     )  # fmt: skip
 
 
-def _seen(values: npt.NDArray[Any], model: str | Model) -> int:
+def _sample(ordered: xr.DataArray) -> xr.DataArray:
+    """A part that codecs can be tried on in minutes."""
+    *batch, n_lat, n_lon = ordered.shape
+    globes, cells = prod(batch), n_lat * n_lon
+    if globes * cells <= _SAMPLE_VALUES:
+        return ordered
+    count = max(min(globes, _FEWEST_GLOBES), _SAMPLE_VALUES // cells)
+    share = min(1.0, sqrt(_SAMPLE_VALUES / (count * cells)))
+    where = {dim: slice(0, count) for dim in ordered.dims[:-2]}
+    for dim, n in zip(ordered.dims[-2:], (n_lat, n_lon), strict=True):
+        part = max(1, int(share * n))
+        where[dim] = slice((n - part) // 2, (n - part) // 2 + part)
+    return ordered.isel(where)
+
+
+def _carry_out(runs: Sequence[_Run]) -> dict[tuple[str, Goal], _Outcome]:
+    """Outcomes by codec and goal; those before Ctrl-C if there is one."""
+    seconds = sum(run.seconds for run in runs)
+    codecs = len({run.codec for run in runs})
+    announce(
+        f"comparing {codecs} codecs takes about {in_words(seconds)}; Ctrl-C keeps what is done"
+    )
+    done: dict[tuple[str, Goal], _Outcome] = {}
+    # In tenths of a second, each run at least one.
+    steps = [1 + round(10 * run.seconds) for run in runs]
+    with Progress("comparing", sum(steps), patience=0) as progress:
+        try:
+            for run, count in zip(runs, steps, strict=True):
+                progress.describe(run.codec)
+                done[run.codec, run.goal] = run.call()
+                progress.step(count)
+        except KeyboardInterrupt:
+            announce(f"stopped with {len(done)} of {len(runs)} results")
+    return done
+
+
+def _seen(
+    values: npt.NDArray[Any], found: Model | None, to_model_unit: tuple[float, float] = (1, 0)
+) -> int:
     """How many of these globes are among those that the model learned from."""
-    found = None if model == NO_MODEL else load_model(model)
     if found is None or found.reference is None:
         return 0
     known = found.offset + found.reference.numbers / FRACTION
     if known.shape[1:] != values.shape[1:]:
         return 0
-    near = (np.abs(known - globe).max(axis=(1, 2)) <= 1 / FRACTION for globe in values)
+    scale, offset = to_model_unit
+    globes = scale * values.astype(np.float64) + offset
+    near = (np.abs(known - globe).max(axis=(1, 2)) <= 1 / FRACTION for globe in globes)
     return sum(bool(same.any()) for same in near)
 
 
@@ -125,6 +214,10 @@ def _known(name: str, known: dict[str, str]) -> str:
     return found
 
 
+def _own_name(effort: str) -> str:
+    return OWN if effort == "default" else f"{OWN} {effort}"
+
+
 def _own(
     values: npt.NDArray[Any],
     chunk: Chunk,
@@ -134,7 +227,6 @@ def _own(
     place: dict[str, Any],
 ) -> _Outcome:
     controls = {name: value for name, value in asdict(goal).items() if value is not None}
-    name = OWN if effort == "default" else f"{OWN} {effort}"
     codec = COINppCodec(model, effort=effort, **controls, **place)
     # What was compiled is loaded, and what the model knows of the grid is worked out, only once.
     # _decode_payload decodes again what codec.decode would find among the chunks decoded lately.
@@ -146,7 +238,7 @@ def _own(
     end = time.perf_counter()
     setting = "no model" if model == NO_MODEL else codec.model
     result = peers.Result(
-        name, setting, len(payload), **chunk.errors(decoded),
+        _own_name(effort), setting, len(payload), **chunk.errors(decoded),
         encode_seconds=middle - start, decode_seconds=end - middle,
     )  # fmt: skip
     return _row(result, chunk), decoded
@@ -174,10 +266,3 @@ def _row(result: peers.Result, chunk: Chunk) -> Row:
         plain / max(result.encode_seconds, 1e-9) / 1e6,
         plain / max(result.decode_seconds, 1e-9) / 1e6,
     )  # fmt: skip
-
-
-def _in_unit(row: Row, scale: float) -> Row:
-    if row.nbytes is None or scale == 1:
-        return row
-    errors = {n: scale * getattr(row, n) for n in ("max_error", "rmse", "bias")}
-    return replace(row, **errors)

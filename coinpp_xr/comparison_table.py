@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +20,15 @@ from coinpp_xr import notebook_html
 from coinpp_xr.files import write_atomically
 from coinpp_xr.peers import Goal
 from coinpp_xr.plots import headless_figure, plot_errors
+from coinpp_xr.text_tables import Column, plain_text, text_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 OWN = "COIN++"
-# Columns of text that a table needs.
-WIDTH = 132
+# Characters in a line above a plot.
+_TITLE_WIDTH = 90
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Comparison:
         The chunk.
     decoded : dict
         Codec → what it gives back, shape (globes, n_lat, n_lon), in the variable's own unit.
+    sample_of : tuple of int
+        Shape of the array that the chunk is a part of; empty where it is the whole array.
     """
 
     name: str
@@ -98,11 +102,14 @@ class Comparison:
     seen: int = 0
     original: xr.DataArray | None = field(default=None, repr=False)
     decoded: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
+    sample_of: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
         what = "every error at most" if self.goal.max_error is not None else "RMSE at most"
         size = " × ".join(map(str, self.shape))
+        if self.sample_of:
+            size += f" (a sample of {' × '.join(map(str, self.sample_of))})"
         title = f"{self.name}, {size}: {what} {self.goal.size:g} {self.own_unit}".rstrip()
         if self.seen:
             title += f" ({self.seen} of the globes are in the model's reference: not a fair test)"
@@ -147,28 +154,25 @@ class Comparison:
         write_atomically(target, content)
         return target
 
-    def __rich__(self) -> Table:
-        from rich import box
-        from rich.table import Table
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        from rich.padding import Padding
+        from rich.text import Text
 
-        table = Table(
-            box=box.SIMPLE_HEAD, title=self.title, title_justify="left", padding=(0, 1, 0, 0)
-        )
-        for number, heading in enumerate(self._headings()):
-            if number < 2:
-                table.add_column(heading, justify="left", max_width=(27, 28)[number], no_wrap=True)
-            else:
-                table.add_column(heading, justify="right", min_width=len(heading), no_wrap=True)
-        for cells in self._cells():
-            table.add_row(*cells)
-        return table
+        yield Padding(Text(self.title), (0, 0, 1, 1), expand=False)
+        heads, cells = self._headings(), list(self._cells())
+        names = Column("codec", [row[0] for row in cells], "left", least=12)
+        if measured := [row for row in cells if row[2] != "–"]:
+            shown = [Column("codec", [row[0] for row in measured], "left", least=12)]
+            for number, head in enumerate(heads[2:], 2):
+                shown.append(Column(head, [row[number] for row in measured]))
+            yield from text_tables(shown, options.max_width)
+        settings = Column("setting", [row[1] for row in cells], "left", least=16)
+        yield from text_tables([names, settings], options.max_width)
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        text = io.StringIO()
-        Console(file=text, width=WIDTH, force_jupyter=False, no_color=True).print(self)
-        return text.getvalue().rstrip() + "\n"
+        return plain_text(self) + "\n"
 
     __repr__ = __str__
 
@@ -185,12 +189,35 @@ class Comparison:
         return (
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(self.title)}'
             f"</title><style>{_CSS}</style><body>{self._repr_html_()}"
-            f'<img alt="bits per value against error" src="data:image/png;base64,{image}">'
+            f'<img alt="sizes and speeds or errors" src="data:image/png;base64,{image}">'
             "</body></html>\n"
         )
 
     def plot(self) -> Figure:
-        """Bits per value against the measured error of every codec, and their curves."""
+        """Bytes and encode speed of every codec; with curves, bits per value against the error."""
+        return self._plot_curves() if self.curves else self._plot_bars()
+
+    def _plot_bars(self) -> Figure:
+        measured = [row for row in reversed(self.rows) if row.nbytes is not None]
+        figure = headless_figure((8, 1.6 + 0.32 * len(measured)))
+        sizes = figure.subplots()
+        positions = np.arange(len(measured))
+        colours = ["tab:blue" if row.codec.startswith(OWN) else "0.7" for row in measured]
+        bars = sizes.barh(positions, [(row.nbytes or 0) / 1000 for row in measured], color=colours)
+        sizes.bar_label(bars, [f"{row.nbytes:,}" for row in measured], padding=2, fontsize="small")
+        sizes.margins(x=0.15)
+        sizes.set_yticks(positions, [row.codec for row in measured])
+        sizes.set_xlabel("compressed size (kB, bars)")
+        speeds = sizes.twiny()
+        if measured:
+            speeds.set_xscale("log")
+            megabytes = [row.encode_mb_per_s or np.nan for row in measured]
+            speeds.plot(megabytes, positions, "D", color="tab:orange")
+        speeds.set_xlabel("encode speed (MB of float32 a second, points)")
+        figure.suptitle(fill(self.title, _TITLE_WIDTH), fontsize="medium")
+        return figure
+
+    def _plot_curves(self) -> Figure:
         bounded = self.goal.max_error is not None
         figure = headless_figure((8, 5))
         axes = figure.subplots()
@@ -208,7 +235,7 @@ class Comparison:
         kind = "largest error" if bounded else "RMSE"
         axes.set_xlabel(f"{kind} {self.unit}".rstrip())
         axes.set_ylabel("bits per value")
-        axes.set_title(self.title)
+        axes.set_title(fill(self.title, _TITLE_WIDTH), fontsize="medium")
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize="small", ncols=2)
         return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from coinpp_xr.notebook_html import block, details, head, numbers, picture
 from coinpp_xr.plots import plot_result
 from coinpp_xr.report import Report, times_smaller
 from coinpp_xr.selection import Layout
+from coinpp_xr.text_tables import WIDTH
 from coinpp_xr.variable_report import VariableReport, measured_errors
 
 if TYPE_CHECKING:
@@ -153,7 +155,8 @@ class CompressionResult:
         )
 
     def __repr__(self) -> str:
-        return f"<coinpp_xr.CompressionResult: {self.report.headline}>\n{self.report}"
+        first = f"<coinpp_xr.CompressionResult: {self.report.headline}>"
+        return f"{fill(first, WIDTH)}\n{self.report}"
 
     def _repr_html_(self) -> str:
         report = self.report

@@ -14,18 +14,25 @@ from coinpp_xr.data import horizontal_axes
 if TYPE_CHECKING:
     import xarray as xr
 
+    from coinpp_xr.models import Model
+
+# Longer numbers are read by their power of ten.
+_MOST_DIGITS = 1e9
+
 
 @dataclass(frozen=True)
 class DisplayUnit:
-    """The unit that people read: shown = scale × value + offset; differences take no offset."""
+    """The unit that people read: shown = value + offset; differences and errors are the same."""
 
     label: str
-    scale: float = 1.0
     offset: float = 0.0
+    is_difference: bool = False
 
 
 def display_unit(attrs: Mapping[Any, Any]) -> DisplayUnit:
-    """°C for temperatures in K, °C or °F, otherwise the unit that the attributes name.
+    """°C for temperatures in K or °C, °F for those in °F, else the unit that the attributes name.
+
+    A degree shown is a degree of the data: bounds are given and errors shown in the same size.
 
     Parameters
     ----------
@@ -42,11 +49,13 @@ def display_unit(attrs: Mapping[Any, Any]) -> DisplayUnit:
     celsius = temperature_scale(text)
     if celsius is None:
         return DisplayUnit(text)
-    scale, offset = celsius
     is_difference = attrs.get("units_metadata") == "temperature: difference" or "anomaly" in str(
         attrs.get("standard_name", "")
     )
-    return DisplayUnit("°C", scale, 0.0 if is_difference else offset)
+    scale, offset = celsius
+    if scale != 1:
+        return DisplayUnit("°F", 0.0, is_difference)
+    return DisplayUnit("°C", 0.0 if is_difference else offset, is_difference)
 
 
 @cache
@@ -69,6 +78,28 @@ def temperature_scale(text: str) -> tuple[float, float] | None:
             continue
         return scales.get(unit)
     return None
+
+
+def unit_settings(model: Model | None, attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """The codec's ``to_model_unit`` where model and variable are temperatures of other units.
+
+    Parameters
+    ----------
+    model : Model or None
+    attrs : mapping
+        Attributes of the variable.
+
+    Returns
+    -------
+    dict
+        Empty where nothing is to be converted, or where one of the units is not known.
+    """
+    if model is None or display_unit(attrs).is_difference:
+        return {}
+    known, own = temperature_scale(model.units), temperature_scale(str(attrs.get("units", "")))
+    if known is None or own is None or known == own:
+        return {}
+    return {"to_model_unit": (own[0] / known[0], (own[1] - known[1]) / known[0])}
 
 
 def batch_dims(array: xr.DataArray) -> list[Any]:
@@ -108,5 +139,5 @@ def in_digits(value: float | None) -> str:
     """Three digits, never in powers of ten where that can be helped."""
     if value is None:
         return "–"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    text = f"{value:,.0f}" if 1000 <= abs(value) < _MOST_DIGITS else f"{value:.3g}"
     return text.replace("-", "−") if value < 0 else text

@@ -14,7 +14,8 @@ _CELLS_PER_SLAB = 2**20
 
 # Per-globe sums: of area weights, weighted squared and signed errors, plain squared errors; the
 # largest absolute error; numbers of valid and missing cells; the original's lowest and highest
-# value (∞ and −∞ without a valid cell).
+# value (∞ and −∞ without a valid cell), its weighted mean, and the weighted sum of its squared
+# differences from that mean.
 GLOBE_ERRORS = np.dtype(
     [
         ("weight", "f8"),
@@ -26,6 +27,8 @@ GLOBE_ERRORS = np.dtype(
         ("missing", "i8"),
         ("low", "f8"),
         ("high", "f8"),
+        ("mean", "f8"),
+        ("scatter", "f8"),
     ]
 )
 
@@ -79,7 +82,75 @@ def globe_errors(
         row["missing"] = n_lat * n_lon - row["valid"]
         row["low"] = np.min(globes[slab], (1, 2), initial=np.inf, **known)
         row["high"] = np.max(globes[slab], (1, 2), initial=-np.inf, **known)
+        row["mean"], row["scatter"] = _mean_and_scatter(globes[slab], valid, count, weights)
     return sums.reshape(batch)
+
+
+def _mean_and_scatter(
+    globes: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_],
+    count: npt.NDArray[np.int_],
+    weights: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Weighted mean of every globe and squares around it, of ``count`` valid cells per row."""
+    weight = count @ weights
+    values = globes.astype(np.float64)
+    if not valid.all():
+        values[~valid] = 0
+    # Squares of what is left of the mean: those of the values would lose all digits at 100,000 Pa.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = values.sum(axis=2) @ weights
+        np.divide(mean, weight, out=mean, where=weight > 0)
+        values -= mean[:, None, None]
+        if not valid.all():
+            values[~valid] = 0
+        return mean, np.einsum("gij,gij->gi", values, values) @ weights
+
+
+def pooled(errors: npt.NDArray[np.void], axis: int | None = None) -> npt.NDArray[np.void]:
+    """Globes taken together: weight, mean and scatter, as fields of a structured array.
+
+    Parameters
+    ----------
+    errors : structured array with the fields weight, mean and scatter of GLOBE_ERRORS
+    axis : int, optional
+        Along which globes are taken together; default: all.
+    """
+    weight, mean = errors["weight"], errors["mean"]
+    total = np.asarray(weight.sum(axis))
+    together = np.zeros(total.shape, [(name, "f8") for name in ("weight", "mean", "scatter")])
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle = np.asarray((weight * mean).sum(axis))
+        np.divide(middle, total, out=middle, where=total > 0)
+        apart = mean - (middle if axis is None else np.expand_dims(middle, axis))
+        together["weight"], together["mean"] = total, middle
+        together["scatter"] = (errors["scatter"] + weight * apart**2).sum(axis)
+    return together
+
+
+def spread(errors: npt.NDArray[np.void], time_axis: int | None = None) -> float | None:
+    """Area-weighted standard deviation of the original's valid cells.
+
+    Parameters
+    ----------
+    errors : structured array with the fields weight, mean and scatter of GLOBE_ERRORS
+    time_axis : int, optional
+        Of the errors: each index along the other axes is looked at by itself, and the smallest
+        deviation that is not zero is returned. Default: all cells together.
+
+    Returns
+    -------
+    float or None
+        None without a cell that differs from the others.
+    """
+    together = pooled(errors, time_axis if errors.ndim else None)
+    weight = together["weight"]
+    variance = np.zeros(weight.shape)
+    np.divide(together["scatter"], weight, out=variance, where=weight > 0)
+    deviation = np.sqrt(variance)
+    # A constant has what rounding leaves of it.
+    known = np.isfinite(deviation) & (deviation > 1e-12 * np.abs(together["mean"]))
+    return float(deviation[known].min()) if known.any() else None
 
 
 def chunk_rmse(errors: npt.NDArray[np.void]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, prod
 from typing import Any
@@ -17,6 +17,7 @@ from coinpp_xr.choice import BASE_RMSE
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compact import LARGEST, pack_text
+from coinpp_xr.labels import unit_settings
 from coinpp_xr.model_files import cache_folder
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.sizing import smallest_model
@@ -133,7 +134,9 @@ def choose_model(
             pack_text(model)  # says so if it is too large
         return Choice(model, embed, "; ".join([*remarks, *_keep(trained, embed)]))
     if trained is None and not embed:
-        if given is None or _is_worth_having(given, _sample(array, chunks, 1), codec_settings):
+        if given is None or _is_worth_having(
+            given, _sample(array, chunks, 1), codec_settings, array.attrs
+        ):
             return Choice(given, False, "; ".join(remarks))
         remarks.insert(0, f"written without model {given.name}, which would save next to nothing")
         return Choice(None, False, "; ".join(remarks))
@@ -155,7 +158,7 @@ def choose_model(
     sample = _sample(array, chunks, _SAMPLE_CHUNKS)
     scale = array.size / sum(values.size for values in sample)
     totals = {
-        model: round(scale * _nbytes(sample, model, codec_settings)) + cost
+        model: round(scale * _nbytes(sample, model, codec_settings, array.attrs)) + cost
         for model, cost in costs.items()
     }
     best = min(totals, key=lambda model: totals[model])
@@ -198,13 +201,16 @@ def _keep(model: Model | None, embedded: bool) -> list[str]:
 
 
 def _is_worth_having(
-    model: Model, sample: Sequence[npt.NDArray[Any]], codec_settings: dict[str, Any]
+    model: Model,
+    sample: Sequence[npt.NDArray[Any]],
+    codec_settings: dict[str, Any],
+    attrs: Mapping[Any, Any],
 ) -> bool:
-    codec = COINppCodec(model, **codec_settings)
+    codec = COINppCodec(model, **codec_settings, **unit_settings(model, attrs))
     payloads = [codec.encode(values) for values in sample]
     if not any(Payload.unpack(payload).kind.has_model for payload in payloads):
         return False
-    return sum(map(len, payloads)) < _WORTHWHILE * _nbytes(sample, None, codec_settings)
+    return sum(map(len, payloads)) < _WORTHWHILE * _nbytes(sample, None, codec_settings, attrs)
 
 
 def _sample(array: xr.DataArray, chunks: Sequence[int], count: int) -> list[npt.NDArray[Any]]:
@@ -225,9 +231,12 @@ def _sample(array: xr.DataArray, chunks: Sequence[int], count: int) -> list[npt.
 
 
 def _nbytes(
-    sample: Sequence[npt.NDArray[Any]], model: Model | None, codec_settings: dict[str, Any]
+    sample: Sequence[npt.NDArray[Any]],
+    model: Model | None,
+    codec_settings: dict[str, Any],
+    attrs: Mapping[Any, Any],
 ) -> int:
-    codec = COINppCodec(model or NO_MODEL, **codec_settings)
+    codec = COINppCodec(model or NO_MODEL, **codec_settings, **unit_settings(model, attrs))
     return sum(len(codec.encode(values)) for values in sample)
 
 

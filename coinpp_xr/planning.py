@@ -13,6 +13,7 @@ import xarray as xr
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.labels import unit_settings
 from coinpp_xr.model_choice import Choice, choose_model
 from coinpp_xr.models import Model
 from coinpp_xr.schemes import MOST_ITEMS
@@ -121,12 +122,13 @@ def _codec_settings(
 
 
 def _codec(
-    zarr_format: int, choice: Choice, codec_settings: Mapping[str, Any]
+    zarr_format: int, choice: Choice, codec_settings: Mapping[str, Any], array: xr.DataArray
 ) -> COINppCodec | COINppArrayCodec:
     kind = COINppArrayCodec if zarr_format == 3 else COINppCodec
     codec: COINppCodec | COINppArrayCodec = kind(
-        choice.model or NO_MODEL, embed_model=choice.embed, **codec_settings
-    )
+        choice.model or NO_MODEL, embed_model=choice.embed, **codec_settings,
+        **unit_settings(choice.model, array.attrs),
+    )  # fmt: skip
     return codec
 
 
@@ -134,7 +136,7 @@ def check_codec(
     array: xr.DataArray, rate: Mapping[str, Any], found: Model | None, settings: Settings
 ) -> None:
     """Refuse wrong arguments now: those for the last variable should not wait for the first one."""
-    _codec(3, Choice(found), _codec_settings(array, rate, settings))
+    _codec(3, Choice(found), _codec_settings(array, rate, settings), array)
 
 
 def design(
@@ -180,7 +182,7 @@ def design(
         in_order, chunks, codec_settings, given=found, train_minutes=settings.train_minutes,
         embed=settings.embed_model,
     )  # fmt: skip
-    codec = _codec(zarr_format, choice, codec_settings)
+    codec = _codec(zarr_format, choice, codec_settings, array)
     codec._check_chunks(in_order.shape, chunks)
     grid = SphereGrid(layout.latitude, layout.longitude)
     if not grid.goes_around:

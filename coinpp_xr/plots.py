@@ -150,7 +150,7 @@ def plot_errors(
     unit = display_unit(original.attrs)
     shape = len(latitude), len(longitude)
     globe = original.to_numpy().reshape(-1, *shape)[item].astype(np.float64)
-    errors = {name: unit.scale * (values[item] - globe) for name, values in decoded.items()}
+    errors = {name: values[item] - globe for name, values in decoded.items()}
     largest = max((float(np.nanmax(np.abs(e))) for e in errors.values()), default=0.0) or 1.0
     weights = area_weights(latitude.to_numpy(), len(longitude)) * np.isfinite(globe)
     figure = headless_figure()
@@ -223,7 +223,7 @@ def _in_unit(
     """Both as float64 in a unit, NaN wherever the original is missing."""
     valid = np.isfinite(original)
     shown, decoded = (
-        np.where(valid, unit.scale * values.astype(np.float64) + unit.offset, np.nan)
+        np.where(valid, values.astype(np.float64) + unit.offset, np.nan)
         for values in (original, reconstruction)
     )
     return shown, decoded

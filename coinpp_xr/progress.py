@@ -20,14 +20,17 @@ class Progress:
         What is being done.
     total : int
         Steps.
+    patience : float, optional
+        Seconds before anything is shown; default: a second and a half.
     """
 
-    def __init__(self, text: str, total: int) -> None:
+    def __init__(self, text: str, total: int, patience: float | None = None) -> None:
         self._text, self._total = text, total
+        self._patience = _PATIENCE if patience is None else patience
         self._done = 0
         self._begun = monotonic()
         self._in_notebook = in_notebook()
-        self._show = self._in_notebook or (sys.stderr is not None and sys.stderr.isatty())
+        self._show = somebody_looks()
         self._bar: Any = None
 
     def __enter__(self) -> Self:
@@ -39,13 +42,20 @@ class Progress:
         if not self._show:
             return
         if self._bar is None:
-            if monotonic() - self._begun < _PATIENCE or self._done >= self._total:
+            if monotonic() - self._begun < self._patience or self._done >= self._total:
                 return
             self._bar = self._notebook_bar() if self._in_notebook else self._terminal_bar()
         if self._in_notebook:
             self._bar.progress = self._done
         else:
             self._bar.update(self._bar.task_ids[0], completed=self._done)
+
+    def describe(self, text: str) -> None:
+        """Say what is being done from now on."""
+        self._text = text
+        self.step(0)
+        if self._bar is not None and not self._in_notebook:
+            self._bar.update(self._bar.task_ids[0], description=text)
 
     def _terminal_bar(self) -> Any:
         from rich.console import Console
@@ -76,6 +86,25 @@ class Progress:
     ) -> None:
         if self._bar is not None and not self._in_notebook:
             self._bar.stop()
+
+
+def somebody_looks() -> bool:
+    """Whether what is written to the standard error is read while it is written."""
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def announce(line: str) -> None:
+    """Tell what is about to come, where somebody looks."""
+    if somebody_looks():
+        print(line, file=sys.stderr, flush=True)
+
+
+def in_words(seconds: float) -> str:
+    """``40 seconds``, ``12 minutes``, ``3 hours``: what is only known roughly."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{round(seconds / length)} {unit}"
+    return f"{max(1, round(seconds))} second{'s' if round(seconds) > 1 else ''}"
 
 
 def in_notebook() -> bool:

@@ -20,12 +20,18 @@ from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compression_result import CompressionResult
 from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.labels import unit_settings
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.progress import Progress
 from coinpp_xr.report import Report
 from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable
-from coinpp_xr.variable_report import StoredChunk, VariableReport, variable_report
+from coinpp_xr.variable_report import (
+    StoredChunk,
+    VariableReport,
+    source_itemsize,
+    variable_report,
+)
 from coinpp_xr.xarray_encoding import whole_globe_chunks
 
 Values = npt.NDArray[Any]
@@ -48,7 +54,9 @@ def compress(
     # A wrong argument for the last variable should not wait for the first ones.
     codecs = {}
     for name in chosen:
-        settings: dict[str, Any] = {**Layout.of(dataset[name]).codec_settings, **own[name]}
+        array = dataset[name]
+        settings: dict[str, Any] = {**Layout.of(array).codec_settings, **own[name]}
+        settings |= unit_settings(found, array.attrs)
         codecs[name] = COINppCodec(found or NO_MODEL, effort=effort, **settings)
 
     reports, decoded = [], {}
@@ -121,6 +129,7 @@ def _round_trip(
         warnings.warn(f"{array.name}: {warned[0]}", CompressionWarning, stacklevel=4)
     report = variable_report(
         array, errors, chunks, model=model, rate=codec.rate,
+        source_nbytes=array.size * source_itemsize(array),
         encode_seconds=encode_seconds, decode_seconds=decode_seconds,
     )  # fmt: skip
     return variable.copy(deep=False, data=values), report, worst.picture(layout)

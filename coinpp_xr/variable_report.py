@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy.typing as npt
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import NO_MODEL, Rate
 from coinpp_xr.labels import batch_dims, display_unit, globe_label, in_digits, place_label
-from coinpp_xr.metrics import chunk_rmse
+from coinpp_xr.metrics import chunk_rmse, spread
+from coinpp_xr.selection import Layout
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,11 +51,14 @@ class VariableReport:
     outcome : str
         ``compressed``, or in plain words why the variable, or parts of it, were not.
     unit : str
-        Of all errors: °C for temperatures in K, °C or °F, else the variable's own, "" if unknown.
+        Of all errors: °C for temperatures in K, else the variable's own, "" if unknown.
     n_globes, n_points, missing_cells : int
         Missing cells are NaN or infinite in the original; no error counts them.
     nbytes : int or None
         Of all payloads, without a model; None for a variable that was left alone.
+    source_nbytes : int or None
+        What the values take where they were read from, before any compression there: as packed
+        integers if xarray knows that they were, else in their dtype. None if unknown.
     schemes : dict
         How many chunks are stored in which way, such as ``{"latents in time": 3, "grid": 1}``.
     model : str
@@ -80,6 +84,11 @@ class VariableReport:
         Largest absolute error of a cell.
     bias : float or None
         Area-weighted mean of reconstruction − original.
+    spread : float or None
+        Area-weighted standard deviation of the original over all valid cells; None if it is zero.
+    least_spread : float or None
+        The smallest of those over the cells of one level, member or other index along an axis
+        that is not time; ``spread`` where there is none.
     worst_chunk_rmse : float or None
         The largest area-weighted RMSE of a single chunk, which the target holds for.
     worst_chunk_label : str
@@ -103,6 +112,7 @@ class VariableReport:
     n_points: int = 0
     missing_cells: int = 0
     nbytes: int | None = None
+    source_nbytes: int | None = None
     schemes: dict[str, int] = field(default_factory=dict)
     model: str = NO_MODEL
     model_nbytes: int = 0
@@ -116,6 +126,8 @@ class VariableReport:
     rmse_plain: float | None = None
     max_error: float | None = None
     bias: float | None = None
+    spread: float | None = None
+    least_spread: float | None = None
     worst_chunk_rmse: float | None = None
     worst_chunk_label: str = ""
     worst_globe_rmse: float | None = None
@@ -140,18 +152,41 @@ class VariableReport:
         return per_byte(self.raw_nbytes_float32, (self.nbytes or 0) + self.model_nbytes)
 
     @property
+    def ratio_to_source(self) -> float | None:
+        """Bytes of the values where they were read from, per compressed byte."""
+        return None if self.source_nbytes is None else per_byte(self.source_nbytes, self.nbytes)
+
+    @property
+    def is_source_float32(self) -> bool:
+        """Whether the values took what plain float32 takes where they were read from."""
+        return self.source_nbytes in (None, self.raw_nbytes_float32)
+
+    @property
+    def asked_of_spread(self) -> float | None:
+        """The target or absolute bound per ``least_spread``; a relative bound has none."""
+        asked = self.target_rmse if self.bound is None else self.bound
+        return None if self.bound_relative else share(asked, self.least_spread)
+
+    @property
+    def rmse_of_spread(self) -> float | None:
+        """The RMSE per ``least_spread``."""
+        return share(self.rmse, self.least_spread)
+
+    @property
     def bits_per_point(self) -> float | None:
         """Compressed bits per grid point (bpp), without the model."""
         return None if self.nbytes is None else 8 * self.nbytes / self.n_points
 
     @property
     def asked(self) -> str:
-        """The target or bound, for people; empty if there was none."""
+        """The target or bound with its unit, for people; empty if there was none."""
+        if self.bound is not None and self.bound_relative:
+            return f"±{100 * self.bound:g} %"
         if self.bound is not None:
-            return (
-                f"±{100 * self.bound:g} %" if self.bound_relative else f"±{in_digits(self.bound)}"
-            )
-        return "" if self.target_rmse is None else f"RMSE {in_digits(self.target_rmse)}"
+            return f"±{in_digits(self.bound)} {self.unit}".rstrip()
+        if self.target_rmse is None:
+            return ""
+        return f"RMSE {in_digits(self.target_rmse)} {self.unit}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: numbers, strings and None."""
@@ -159,12 +194,28 @@ class VariableReport:
             "raw_nbytes_float32": self.raw_nbytes_float32,
             "ratio": self.ratio,
             "ratio_with_model": self.ratio_with_model,
+            "ratio_to_source": self.ratio_to_source,
+            "asked_of_spread": self.asked_of_spread,
+            "rmse_of_spread": self.rmse_of_spread,
             "bits_per_point": self.bits_per_point,
         }
 
 
 def per_byte(raw: int, nbytes: int | None) -> float | None:
     return raw / nbytes if nbytes else None
+
+
+def share(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
+
+
+def source_itemsize(array: xr.DataArray) -> int:
+    """Bytes of a value where an array was read from, if xarray knows; else in memory."""
+    try:
+        dtype = np.dtype(array.encoding.get("dtype") or array.dtype)
+    except TypeError:
+        dtype = array.dtype
+    return int(dtype.itemsize if dtype.kind in "fiu" else array.dtype.itemsize)
 
 
 def variable_report(
@@ -174,6 +225,7 @@ def variable_report(
     *,
     model: Model | None,
     rate: Rate,
+    source_nbytes: int | None = None,
     embedded_nbytes: int = 0,
     model_choice: str = "",
     encode_seconds: float | None = None,
@@ -195,36 +247,35 @@ def variable_report(
         That was at hand for it.
     rate : Rate
         In the data's unit.
+    source_nbytes : int, optional
     embedded_nbytes : int
         What the model takes in the store's metadata; 0 if it is not there.
     model_choice : str
     encode_seconds, decode_seconds : float, optional
     """
-    unit = display_unit(array.attrs)
     measured = measured_errors(array, errors)
     if chunks and measured["rmse"] is not None:
         rmse, chunk = max(
             ((chunk_rmse(errors[chunk.where]), chunk) for chunk in chunks), key=lambda c: c[0]
         )
-        measured["worst_chunk_rmse"] = unit.scale * rmse
+        measured["worst_chunk_rmse"] = rmse
         measured["worst_chunk_label"] = place_label(array, batch_dims(array), chunk.where)
     needed = model is not None and any(chunk.kind.has_model for chunk in chunks)
-    target, bound = rate.target_rmse, rate.bound
-    if bound is not None and not bound.relative:
-        bound = replace(bound, error=unit.scale * bound.error)
+    bound = rate.bound
     return VariableReport(
         name=str(array.name),
         outcome=_outcome(errors, chunks, model, rate.bits),
-        unit=unit.label,
+        unit=display_unit(array.attrs).label,
         n_points=array.size,
         nbytes=sum(chunk.nbytes for chunk in chunks),
+        source_nbytes=source_nbytes,
         schemes=dict(Counter(_in_words(chunk.kind) for chunk in chunks)),
         model=model.name if model is not None and (needed or embedded_nbytes) else NO_MODEL,
         model_nbytes=embedded_nbytes or (model.nbytes if model is not None and needed else 0),
         model_embedded=embedded_nbytes > 0,
         model_choice=model_choice,
         bits=rate.bits,
-        target_rmse=None if target is None else unit.scale * target,
+        target_rmse=rate.target_rmse,
         bound=None if bound is None else bound.error,
         bound_relative=bound is not None and bound.relative,
         encode_seconds=encode_seconds,
@@ -234,7 +285,7 @@ def variable_report(
 
 
 def measured_errors(array: xr.DataArray, errors: npt.NDArray[np.void]) -> dict[str, Any]:
-    """The fields of a :class:`VariableReport` that tell the errors, in the display unit.
+    """The fields of a :class:`VariableReport` that tell the errors, in the data's unit.
 
     Parameters
     ----------
@@ -246,7 +297,7 @@ def measured_errors(array: xr.DataArray, errors: npt.NDArray[np.void]) -> dict[s
     facts: dict[str, Any] = {
         "n_globes": errors.size,
         "missing_cells": int(errors["missing"].sum()),
-        **dict.fromkeys(("rmse", "rmse_plain", "max_error", "bias")),
+        **dict.fromkeys(("rmse", "rmse_plain", "max_error", "bias", "spread", "least_spread")),
         "worst_globe_rmse": None,
         "worst_globe_index": None,
         "worst_globe_label": "",
@@ -254,17 +305,18 @@ def measured_errors(array: xr.DataArray, errors: npt.NDArray[np.void]) -> dict[s
     seen = errors[errors["valid"] > 0]
     if not seen.size:
         return facts
-    scale = display_unit(array.attrs).scale
     mean_squares = np.zeros(errors.shape)
     np.divide(errors["squared"], errors["weight"], out=mean_squares, where=errors["valid"] > 0)
     worst = int(mean_squares.argmax())
     area = seen["weight"].sum()
     return facts | {
-        "rmse": scale * float(np.sqrt(seen["squared"].sum() / area)),
-        "rmse_plain": scale * float(np.sqrt(seen["plain"].sum() / seen["valid"].sum())),
-        "max_error": scale * float(seen["largest"].max()),
-        "bias": scale * float(seen["signed"].sum() / area),
-        "worst_globe_rmse": scale * float(np.sqrt(mean_squares.max())),
+        "rmse": float(np.sqrt(seen["squared"].sum() / area)),
+        "rmse_plain": float(np.sqrt(seen["plain"].sum() / seen["valid"].sum())),
+        "max_error": float(seen["largest"].max()),
+        "bias": float(seen["signed"].sum() / area),
+        "spread": spread(errors),
+        "least_spread": spread(errors, Layout.of(array).time_axis),
+        "worst_globe_rmse": float(np.sqrt(mean_squares.max())),
         "worst_globe_index": worst,
         "worst_globe_label": globe_label(array, batch_dims(array), worst),
     }

@@ -33,7 +33,7 @@ from coinpp_xr.stores import (
     put_whole,
     stored_chunks,
 )
-from coinpp_xr.variable_report import VariableReport, variable_report
+from coinpp_xr.variable_report import VariableReport, source_itemsize, variable_report
 from coinpp_xr.verification import block_errors, check_target
 from coinpp_xr.xarray_encoding import find_codec
 
@@ -337,6 +337,7 @@ def _report(
                 plan.array, errors[name],
                 stored_chunks(group[str(name)], plan.where),  # type: ignore[arg-type]
                 model=plan.choice.model, rate=plan.codec.rate,
+                source_nbytes=plan.array.size * source_itemsize(dataset[name]),
                 embedded_nbytes=nbytes, model_choice=plan.choice.reason,
             )
         )  # fmt: skip

@@ -16,13 +16,13 @@ PACKAGE = ROOT / "coinpp_xr"
 
 # From the ground up. A package stands for all modules in it, "coinpp_xr" for its public names.
 LAYERS = {
-    "ground": "errors files settings version compiled parallel progress notebook_html",
+    "ground": "errors files settings version compiled parallel progress notebook_html text_tables",
     "points": "coordinates harmonics cosines",
     "network": "latent_maps siren network fitting devices",
     "bits": "quantization mixing binary entropy coefficients exact bitstream transform reference "
     "causal stepping patches patch_header splitting blocks bands priors deblocking fields lattice "
     "coding",
-    "models": "model_files models compact",
+    "models": "model_files models model_units compact",
     "schemes": "recognition schemes patterns residual choice patch_latents patch_reading "
     "patch_subject",
     "one chunk": "chunk chunk_reading patch_chunk",

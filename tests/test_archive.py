@@ -308,7 +308,7 @@ def test_a_plan_tells_what_comes(weather, tmp_path) -> None:
     plan = plan_archive(weather, tmp_path / "a.zarr", workers=3, **RATES)
     assert plan.worker_nbytes > plan.idle_nbytes > 2**26
     assert plan.to_dict()["worker_nbytes"] == plan.worker_nbytes
-    assert "of memory each" in str(plan)
+    assert "of memory each" in " ".join(str(plan).split())
     assert not list(tmp_path.iterdir())
     report = archive(weather, tmp_path / "a.zarr", **RATES)
     assert sum(v.tasks for v in plan.variables) == report.n_blocks
@@ -317,6 +317,69 @@ def test_a_plan_tells_what_comes(weather, tmp_path) -> None:
     assert plan_archive(weather, tmp_path / "a.zarr", **RATES).variables[0].left == 0
     json.dumps(plan.to_dict())
     assert "10 tasks" in str(plan)
+
+
+def test_a_plan_tells_how_large_errors_are_beside_what_varies(weather, tmp_path) -> None:
+    (t,) = plan_archive(weather[["t"]], tmp_path / "a.zarr", target_rmse=1e4).variables
+    assert t.spread == pytest.approx(float(weather.t.std()), rel=0.3)
+    assert t.asked_of_spread == pytest.approx(1e4 / t.spread)
+    assert 0 < t.rmse_of_spread <= 1.5
+    text = str(plan_archive(weather[["t"]], tmp_path / "a.zarr", target_rmse=1e4))
+    assert "% !" in text
+    assert "more than a tenth of the spread" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    rate = {"max_error_relative": 0.01, "model": "none"}
+    (relative,) = plan_archive(weather[["t"]], tmp_path / "a.zarr", **rate).variables
+    assert (relative.asked, relative.asked_of_spread) == ("±1 %", None)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_archive_says_of_spread_and_source_what_a_store_says(
+    weather, tmp_path, zarr_format
+) -> None:
+    high = (weather.t - 250) / 9
+    levels = xr.concat([weather.t, high], "level").transpose("time", "level", ...)
+    packed = {"t": {"dtype": "int16", "scale_factor": 0.01, "add_offset": 280, "_FillValue": -999}}
+    levels.to_dataset(name="t").to_netcdf(tmp_path / "t.nc", encoding=packed, engine="netcdf4")
+    rate = {"max_error": 0.5, "model": "none", "chunk_time": 16, "zarr_format": zarr_format}
+    found = archive(tmp_path / "t.nc", tmp_path / "a.zarr", **rate).report["t"]
+    with xr.open_dataset(tmp_path / "t.nc", engine="netcdf4") as ds:
+        expected = ds.coinpp.to_zarr(tmp_path / "b.zarr", **rate)["t"]
+        assert expected.least_spread == pytest.approx(
+            float(ds.t[:, 1].astype(float).weighted(np.cos(np.deg2rad(ds.latitude))).std()),
+            rel=1e-6,
+        )
+    assert found.source_nbytes == expected.source_nbytes == 2 * found.n_points
+    assert found.spread == pytest.approx(expected.spread)
+    # That of blocks, which do not see how they differ from each other.
+    assert found.least_spread == pytest.approx(expected.least_spread, rel=0.02)
+    assert found.asked_of_spread == pytest.approx(0.5 / found.least_spread)
+
+
+def test_a_manifest_of_fewer_columns_is_read_and_written(weather, tmp_path) -> None:
+    """As one of an earlier version would be."""
+    ds = weather[["t"]]
+    archive(ds.isel(time=slice(16)), tmp_path / "a.zarr", **RATE, chunk_time=8)
+    group = zarr.open_group(tmp_path / "a.zarr")
+    old = group["coinpp_manifest/t"]
+    attributes, values = dict(old.attrs), old[:]
+    kept = [
+        i
+        for i, f in enumerate(attributes["fields"])
+        if f not in ("mean", "scatter", "least_spread")
+    ]
+    attributes["fields"] = [attributes["fields"][i] for i in kept]
+    del attributes["source_itemsize"]
+    group.create_array(
+        "coinpp_manifest/t", shape=(len(values), len(kept)), chunks=(1, len(kept)),
+        dtype="float64", fill_value=np.nan, attributes=attributes, overwrite=True,
+        compressors=None, dimension_names=("block_of_t", "field"),
+    )[:] = values[:, kept]  # fmt: skip
+    report = archive(ds, tmp_path / "a.zarr", **RATE, chunk_time=8)
+    assert report.is_complete
+    t = report.report["t"]
+    assert (t.spread, t.source_nbytes) == (None, None)
+    assert t.rmse > 0
 
 
 def test_growing_along_with_what_is_not_compressed(weather, tmp_path) -> None:

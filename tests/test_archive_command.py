@@ -62,7 +62,8 @@ def test_a_report_in_words_and_as_json(store, scheduler, run) -> None:
         "archive", SAMPLE, store, "--max-error", "0.5", "--chunk-time", 4, "--scheduler", scheduler
     )
     assert code == 0
-    assert "3 of 3 blocks are done (complete)" in output
+    assert "3 of 3 blocks are done (complete)" in " ".join(output.split())
+    assert max(map(len, output.splitlines())) <= 80
 
 
 def test_a_dry_run_writes_nothing(tmp_path, run) -> None:
@@ -72,6 +73,8 @@ def test_a_dry_run_writes_nothing(tmp_path, run) -> None:
     )  # fmt: skip
     assert code == 0
     assert "3 tasks, 199 kB become about" in " ".join(output.split())
+    assert max(map(len, output.splitlines())) <= 80
+    assert "±0.5 °C" in output
     assert not list(tmp_path.iterdir())
 
 

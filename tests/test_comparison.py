@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from coinpp_xr import cli, comparison, peers
+from coinpp_xr import cli, comparison, peers, progress
 from coinpp_xr.peers import Chunk, Goal, NotInstalledError
 
 pytest.importorskip("imagecodecs")
@@ -85,7 +86,7 @@ def test_rows_are_sorted_and_the_best_peer_is_known(era5) -> None:
     assert repr(table) == str(table)
     with_seen = era5.t2m.isel(time=slice(4, 8)).coinpp.compare(target_rmse=1, peers=[])
     assert with_seen.seen == 2
-    assert "2 of the globes are in the model's reference" in str(with_seen)
+    assert "2 of the globes are in the model's reference" in " ".join(str(with_seen).split())
 
 
 def test_what_is_not_installed_or_fails_is_a_row(monkeypatch) -> None:
@@ -115,11 +116,13 @@ def test_bad_arguments(arguments, message) -> None:
         comparison.compare(array(fields(1)), **arguments)
 
 
-def test_the_command_writes_table_page_and_plot(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("curves", [False, True])
+def test_the_command_writes_table_page_and_plot(tmp_path, capsys, curves) -> None:
     source = tmp_path / "fields.nc"
     array(fields(3)).to_dataset().to_netcdf(source)
     names = [tmp_path / f"out{end}" for end in (".json", ".html", ".png")]
     options = [option for name in names for option in ("--save", str(name))]
+    options += ["--curves"] if curves else []
     with pytest.raises(SystemExit) as done:
         cli.main(["compare", str(source), "--max-error", "0.5", "--peers", "sz3,pcodec", *options])
     assert not done.value.code
@@ -127,11 +130,139 @@ def test_the_command_writes_table_page_and_plot(tmp_path, capsys) -> None:
     table = json.loads(names[0].read_text())
     assert table["goal"] == {"max_error": 0.5, "target_rmse": None}
     assert {row["codec"] for row in table["rows"]} >= {"COIN++", "SZ3", "PCodec"}
-    assert set(table["curves"]) == {"COIN++", "SZ3", "PCodec"}
+    assert set(table["curves"]) == ({"COIN++", "SZ3", "PCodec"} if curves else set())
     page = names[1].read_text()
     assert "<script" not in page
     assert "data:image/png;base64" in page
     assert names[2].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_table_fits_into_80_columns_and_cuts_no_number() -> None:
+    table = comparison.compare(array(fields(2)), max_error=0.3, names=["sz3", "bitround+zstd"])
+    assert max(map(len, str(table).splitlines())) <= 80
+    words = set(str(table).split())
+    for row in table.rows:
+        assert f"{row.nbytes:,}" in words
+    assert "BitRound" in words
+
+
+# ---- samples, time and Ctrl-C -------------------------------------------------------------------
+
+
+def large() -> xr.DataArray:
+    """Six globes of 17 × 30 as if that were many."""
+    return array(fields(6))
+
+
+@pytest.fixture
+def few_values(monkeypatch) -> None:
+    monkeypatch.setattr(comparison, "_SAMPLE_VALUES", 2 * 17 * 30)
+    monkeypatch.setattr(comparison, "_FEWEST_GLOBES", 2)
+
+
+def test_of_a_large_field_a_sample_is_compared(few_values) -> None:
+    table = comparison.compare(large(), max_error=0.3, names=["sz3"])
+    assert table.shape == (2, 17, 30)
+    assert table.sample_of == (6, 17, 30)
+    assert "2 × 17 × 30 (a sample of 6 × 17 × 30)" in " ".join(str(table).split())
+    assert table.to_dict()["sample_of"] == (6, 17, 30)
+    assert table.maps(["SZ3"])._repr_png_()[:4] == b"\x89PNG"
+    whole = comparison.compare(large(), max_error=0.3, names=["sz3"], whole=True)
+    assert (whole.shape, whole.sample_of) == ((6, 17, 30), ())
+    assert "sample" not in str(whole)
+
+
+def test_of_large_globes_the_middle_is_taken(few_values, monkeypatch) -> None:
+    monkeypatch.setattr(comparison, "_SAMPLE_VALUES", 2 * 8 * 15)
+    table = comparison.compare(large(), max_error=0.3, names=["sz3"])
+    assert table.shape == (2, 8, 14)
+    expected = large().isel(time=slice(2), lat=slice(4, 12), lon=slice(8, 22))
+    np.testing.assert_array_equal(table.original, expected)
+
+
+def test_the_first_globes_are_a_sample_of_more() -> None:
+    table = comparison.compare(large(), max_error=0.3, names=[], chunk=3)
+    assert (table.shape, table.sample_of) == ((3, 17, 30), (6, 17, 30))
+
+
+def stop(search: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("curves", [False, True])
+def test_what_was_done_before_ctrl_c_is_kept(monkeypatch, curves) -> None:
+    monkeypatch.setitem(peers.PEERS, "ZFP", stop)
+    names = ["SZ3", "ZFP", "PCodec"]
+    table = comparison.compare(array(fields(2)), max_error=0.3, names=names, curves=curves)
+    assert table["SZ3"].nbytes > 0
+    assert table["COIN++ fast"].nbytes > 0
+    assert [table[name].note for name in ("ZFP", "PCodec")] == ["interrupted"] * 2
+    assert "interrupted" in str(table)
+    assert set(table.curves) == ({"COIN++", "SZ3"} if curves else set())
+    table.plot()._repr_png_()
+
+
+def test_a_table_of_nothing_but_interruptions(monkeypatch) -> None:
+    monkeypatch.setattr(comparison, "_own", stop)
+    monkeypatch.setattr(comparison, "partial", lambda call, *_: lambda: call(None))
+    table = comparison.compare(array(fields(2)), max_error=0.3, names=["SZ3"])
+    assert {row.note for row in table.rows} == {"interrupted"}
+    assert "interrupted" in str(table)
+    assert table.plot()._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_the_command_ends_with_130_after_ctrl_c(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(peers.PEERS, "ZFP", stop)
+    array(fields(2)).to_dataset().to_netcdf(tmp_path / "fields.nc")
+    with pytest.raises(SystemExit) as done:
+        cli.main(
+            ["compare", str(tmp_path / "fields.nc"), "--max-error", "0.5", "--peers", "sz3,zfp"]
+        )
+    assert done.value.code == 130
+    assert "SZ3" in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_told_how_long_and_which(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    comparison.compare(array(fields(2)), max_error=0.3, names=["SZ3", "PCodec"])
+    said = terminal.getvalue()
+    assert said.startswith("comparing 4 codecs takes about 1 second; Ctrl-C keeps what is done")
+    assert "PCodec" in said
+
+
+def test_where_nobody_looks_nothing_is_told(capsys) -> None:
+    comparison.compare(array(fields(2)), max_error=0.3, names=["SZ3"])
+    assert capsys.readouterr() == ("", "")
+
+
+def test_every_peer_has_a_time() -> None:
+    assert set(peers.SECONDS) == {*peers.PEERS, *peers.SLOW_PEERS}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "1 second"), (40.2, "40 seconds"), (150, "2 minutes"), (5500, "2 hours")],
+)
+def test_times_in_words(seconds, words) -> None:
+    assert progress.in_words(seconds) == words
+
+
+def test_the_picture_of_one_goal_has_a_bar_and_a_point_for_every_codec() -> None:
+    table = comparison.compare(array(fields(2)), max_error=0.3, names=["SZ3", "PCodec"])
+    sizes, speeds = table.plot().axes
+    assert [bar.get_width() for bar in sizes.patches] == [r.nbytes / 1000 for r in table.rows][::-1]
+    (points,) = speeds.lines
+    assert points.get_xdata().tolist() == [r.encode_mb_per_s for r in table.rows][::-1]
+    assert max(map(len, sizes.figure.get_suptitle().splitlines())) <= 90
+    names = [label.get_text() for label in sizes.get_yticklabels()]
+    assert names == [row.codec for row in table.rows][::-1]
 
 
 def test_another_ending_is_refused_before_the_work() -> None:

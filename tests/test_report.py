@@ -12,16 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import Rate
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.labels import display_unit
+from coinpp_xr.labels import display_unit, in_digits
 from coinpp_xr.lattice import Bound
 from coinpp_xr.metrics import globe_errors, zonal_spectrum
 from coinpp_xr.plots import coastlines, plot_maps, plot_result
-from coinpp_xr.report import Report
-from coinpp_xr.variable_report import StoredChunk, VariableReport, variable_report
+from coinpp_xr.report import Report, share_of_spread
+from coinpp_xr.text_tables import fold, plain_text
+from coinpp_xr.variable_report import (
+    StoredChunk,
+    VariableReport,
+    source_itemsize,
+    variable_report,
+)
 
 LATITUDE = np.array([90.0, 45.0, 0.0, -60.0])
 LONGITUDE = np.array([0.0, 120.0, 240.0])
@@ -93,14 +101,12 @@ def test_errors_in_kelvin_and_celsius_are_in_celsius(units) -> None:
 
 
 @pytest.mark.parametrize("units", ["degF", "fahrenheit", "Fahrenheit", "degree_Fahrenheit"])
-def test_errors_in_fahrenheit_are_converted(units) -> None:
+def test_errors_in_fahrenheit_stay_in_fahrenheit(units) -> None:
     original = field(units=units)
-    report = report_on(original, original + 9)
-    assert report.unit == "°C"
-    assert [report.rmse, report.rmse_plain, report.max_error, report.bias] == [
-        pytest.approx(5.0)
-    ] * 4
-    assert report.worst_globe_rmse == pytest.approx(5.0)
+    report = report_on(original, original + 9, rate=Rate(target_rmse=9.5))
+    assert report.unit == "°F"
+    assert [report.rmse, report.max_error, report.bias] == [pytest.approx(9.0)] * 3
+    assert (report.target_rmse, report.asked) == (9.5, "RMSE 9.5 °F")
 
 
 @pytest.mark.parametrize(
@@ -117,20 +123,19 @@ def test_without_units_the_unit_is_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attrs", "celsius"),
+    ("attrs", "shown"),
     [
         ({"units": "K"}, 0.0),
         ({"units": "degC"}, 273.15),
-        ({"units": "degF"}, (273.15 - 32) * 5 / 9),
+        ({"units": "degF"}, 273.15),
         ({"units": "K", "units_metadata": "temperature: difference"}, 273.15),
         ({"units": "K", "standard_name": "air_temperature_anomaly"}, 273.15),
     ],
 )
 def test_shown_temperatures_have_the_zero_of_celsius_unless_they_are_differences(
-    attrs, celsius
+    attrs, shown
 ) -> None:
-    unit = display_unit(attrs)
-    assert unit.scale * 273.15 + unit.offset == pytest.approx(celsius)
+    assert 273.15 + display_unit(attrs).offset == pytest.approx(shown)
 
 
 # ---- metrics ----------------------------------------------------------------------------------
@@ -204,6 +209,40 @@ def test_without_a_valid_cell_there_is_no_error_to_report() -> None:
     assert (report.rmse, report.max_error, report.worst_globe_label) == (None, None, "")
 
 
+@pytest.mark.parametrize("mean", [0.0, 280.0, 1e6])
+def test_the_spread_is_the_standard_deviation_by_area(mean) -> None:
+    rng = np.random.default_rng(3)
+    original = field(rng.normal(0, 5, (2, 4, 3)), units="Pa").astype(float) + mean
+    original[1, 2, 1] = np.nan
+    report = report_on(original, original)
+    expected = original.weighted(np.cos(np.deg2rad(original.lat))).std()
+    assert report.spread == pytest.approx(float(expected), rel=1e-9)
+    assert report.least_spread == report.spread
+
+
+def test_the_spread_that_errors_are_held_against_is_that_of_the_calmest_level() -> None:
+    rng = np.random.default_rng(3)
+    calm, wild, still = (field(280 + rng.normal(0, s, (2, 4, 3))) for s in (1, 50, 0))
+    original = xr.concat([wild, calm, still], "level").transpose("time", "level", ...)
+    report = report_on(original, original, rate=Rate(target_rmse=0.1))
+    assert report.least_spread == pytest.approx(report_on(calm, calm).spread)
+    assert report.spread == pytest.approx(
+        float(original.astype(float).weighted(np.cos(np.deg2rad(original.lat))).std())
+    )
+    assert report.asked_of_spread == pytest.approx(0.1 / report.least_spread)
+
+
+@pytest.mark.parametrize("value", [0.0, 273.15, np.nan, 1e30])
+def test_what_does_not_vary_has_no_spread(value) -> None:
+    report = report_on(field(value), field(value))
+    assert (report.spread, report.least_spread, report.rmse_of_spread) == (None, None, None)
+
+
+def test_huge_values_have_no_spread_and_raise_nothing() -> None:
+    huge = field(1.0).astype(float) * 1e300 * np.arange(1, 4)
+    assert report_on(huge, huge).spread is None
+
+
 def test_half_precision_does_not_overflow() -> None:
     original = field(60000.0).astype(np.float16)
     report = report_on(original, -original)
@@ -230,6 +269,36 @@ def test_ratios_and_bits_per_point_follow_from_the_bytes() -> None:
     assert report.ratio == 8.0
     assert report.ratio_with_model == 2.0
     assert report.bits_per_point == 4.0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "dtype", "itemsize"),
+    [
+        ({"dtype": np.dtype("i2"), "scale_factor": 0.01}, "f4", 2),
+        ({"dtype": "int8"}, "f4", 1),
+        ({}, "f8", 8),
+        ({"dtype": "f8"}, "f4", 8),
+        ({"dtype": str}, "f4", 4),
+        ({"dtype": "nonsense"}, "f4", 4),
+        ({"dtype": None}, "f2", 2),
+    ],
+)
+def test_the_source_has_its_own_size(encoding, dtype, itemsize) -> None:
+    array = field().astype(dtype)
+    array.encoding = encoding
+    assert source_itemsize(array) == itemsize
+
+
+def test_the_ratio_to_the_source_is_shown_where_it_was_not_float32() -> None:
+    packed = example(source_nbytes=1_000_000)
+    assert packed["t"].ratio_to_source == packed["t"].ratio / 2
+    assert packed.to_dict()["ratio_to_source"] == packed["t"].ratio_to_source
+    for text in (str(packed), packed._repr_html_()):
+        assert "463×" in text
+        assert "231×" in text
+        assert "463× smaller than float32, 231× than the source" in " ".join(text.split())
+    assert "source" not in str(example(source_nbytes=2_000_000))
+    assert "source" not in str(example())
 
 
 def test_a_report_adds_its_variables_up_and_counts_the_model_once() -> None:
@@ -278,13 +347,6 @@ def test_a_chunk_of_several_times_is_named_by_its_ends() -> None:
     assert label == "time=2020-01-01T00:00 … 2020-01-01T06:00"
 
 
-def test_a_target_in_fahrenheit_is_shown_in_celsius() -> None:
-    original = field(units="degF")
-    assert report_on(original, original, rate=Rate(target_rmse=9.0)).target_rmse == pytest.approx(
-        5.0
-    )
-
-
 @pytest.mark.parametrize(
     ("values", "bits", "reason"),
     [
@@ -310,7 +372,8 @@ def test_the_outcome_counts_the_chunks_that_were_stored_without_loss() -> None:
 # ---- text, JSON, HTML -------------------------------------------------------------------------
 
 SHOWN = ["4,321", "463×", "19.2×", "0.0691", "1.23", "2.35", "34.6", "−0.0567", "3.46", "°C",
-         "77 missing", "1.36", "5 chunks (4 latents in time, 1 grid), the worst has RMSE 1.34 °C",
+         "came back as they were: t 77", "RMSE 1.36 °C", "t: 5 chunks (4 latents in time, 1 grid)",
+         "RMSE of the worst chunk: t 1.34 °C",
          "metadata 321 bytes", "654 bytes", "104,321 bytes", "time=2020-01-01T06:00", "0.11 s",
          "integers: kept as they are", "t2m-46x90", "100,000 bytes", "0.022 s"]  # fmt: skip
 
@@ -325,10 +388,82 @@ def test_the_html_shows(text) -> None:
     assert text in example()._repr_html_()
 
 
-def test_the_table_is_plain_text_of_at_most_100_columns() -> None:
+def test_the_table_is_plain_text_of_at_most_80_columns() -> None:
     text = str(example(outcome="stored without loss: " + 40 * "because "))
     assert "\x1b" not in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
+
+
+NUMBERS = st.floats(1e-12, 1e12)
+
+
+@st.composite
+def variables(draw: Any, number: int) -> VariableReport:
+    """A variable with a name of 30 characters and a unit of 20, each in pieces of any length."""
+    letters = st.sampled_from("abcdefgh_ ")
+    name = f"{draw(st.text(letters, min_size=27, max_size=27))}v{number:02d}"
+    return VariableReport(
+        name=name, outcome="compressed", unit=draw(st.text(letters, min_size=20, max_size=20)),
+        n_globes=9, n_points=draw(st.integers(1, 10**13)), nbytes=draw(st.integers(1, 10**12)),
+        source_nbytes=draw(st.integers(1, 10**13)), missing_cells=draw(st.integers(0, 10**12)),
+        schemes={"pyramid": 3}, model="t2m-46x90", model_nbytes=10**6, bound=draw(NUMBERS),
+        rmse=draw(NUMBERS), rmse_plain=draw(NUMBERS), max_error=draw(NUMBERS),
+        bias=-draw(NUMBERS), spread=1.0, least_spread=draw(NUMBERS),
+        worst_globe_rmse=draw(NUMBERS), worst_globe_label="time=2020-01-01T06:00",
+    )  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_no_line_is_longer_than_80_and_no_number_is_cut(data) -> None:
+    report = Report(tuple(data.draw(variables(number)) for number in range(12)))
+    text = str(report)
+    assert max(map(len, text.splitlines())) <= 80
+    words = set(text.split())
+    for v in report:
+        shown = [f"{v.nbytes:,}", in_digits(v.bias), f"±{in_digits(v.bound)}"]
+        shown += map(in_digits, (v.rmse, v.rmse_plain, v.max_error, v.bits_per_point))
+        assert not set(shown) - words
+
+
+def test_small_numbers_with_long_units_stay_whole() -> None:
+    text = str(example(
+        name="precipitation_flux_at_the_surface", unit="kg m-2 s-1", rmse=6.21e-05, bound=1e-4,
+        bias=-5.01e-10, max_error=9.99e-05,
+    ))  # fmt: skip
+    for whole in ("6.21e-05", "−5.01e−10", "9.99e-05", "±0.0001", "kg m-2 s-1", "precipitation"):
+        assert whole in text
+
+
+def test_a_wide_terminal_folds_nothing() -> None:
+    name = "precipitation_flux_at_the_surface"
+    assert name in plain_text(example(name=name, unit="kg m-2 s-1"), 160)
+
+
+def test_a_narrow_terminal_gets_more_tables() -> None:
+    text = plain_text(example(name="air_temperature_of_today"), 44)
+    assert max(map(len, text.splitlines())) <= 44
+    assert "−0.0567" in text
+
+
+def test_html_has_a_table_of_sizes_and_one_of_errors() -> None:
+    assert example().table_html().count("<table>") == 2
+
+
+def test_notes_are_told_once_for_all_variables() -> None:
+    t = example(model_choice="a reason")["t"]
+    report = Report((t, replace(t, name="u"), replace(t, name="v", schemes={"grid": 1})))
+    text = " ".join(str(report).split())
+    assert "t, u: 5 chunks (4 latents in time, 1 grid)" in text
+    assert "v: 1 chunk (grid)" in text
+    assert "worst globe: t, u, v (time=2020-01-01T06:00)" in text
+    assert "came back as they were: t 77; u 77; v 77" in text
+    assert text.count("a reason") == 1
+
+
+def test_under_a_bound_no_chunk_is_the_worst() -> None:
+    assert "worst chunk" in str(example())
+    assert "worst chunk" not in str(example(bound=0.5))
 
 
 def test_the_target_is_a_column_only_where_there_is_one() -> None:
@@ -338,15 +473,41 @@ def test_the_target_is_a_column_only_where_there_is_one() -> None:
 def test_bounds_are_shown_in_the_unit_of_the_errors() -> None:
     original = field(units="degF")
     absolute = report_on(original, original, rate=Rate(bound=Bound(9.0)))
-    assert (absolute.bound, absolute.asked) == (pytest.approx(5.0), "±5")
+    assert (absolute.bound, absolute.asked) == (9.0, "±9 °F")
+    assert "±0.5 °C" in str(example(bound=0.5))
+
+
+def test_relative_bounds_have_no_unit() -> None:
+    original = field(units="K")
     relative = report_on(original, original, rate=Rate(bound=Bound(0.01, relative=True)))
-    assert relative.asked == "±1 %"
-    assert "±0.5" in str(example(bound=0.5))
+    assert (relative.asked, relative.asked_of_spread) == ("±1 %", None)
+    assert "±1 %  4,321" in str(example(bound=0.01, bound_relative=True))
+
+
+def test_errors_are_told_as_shares_of_the_spread() -> None:
+    much = example(spread=9.0, least_spread=9.0)
+    assert much["t"].asked_of_spread == pytest.approx(1.357 / 9)
+    assert much.to_dict()["variables"]["t"]["rmse_of_spread"] == pytest.approx(1.234 / 9)
+    assert "15 % !" in str(much)
+    assert "!: more than a tenth of the spread" in str(much)
+    assert "15 % !" in much._repr_html_()
+    little = str(example(spread=100.0, least_spread=100.0))
+    assert "1.2 %" in little
+    assert "!" not in little
+
+
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [(None, "–"), (0.0, "0 %"), (1e-9, "< 0.01 %"), (0.00123, "0.12 %"), (0.1, "10 %"),
+     (0.32, "32 % !"), (12.345, "1,234 % !")],
+)  # fmt: skip
+def test_shares_are_short(part, shown) -> None:
+    assert share_of_spread(part) == shown
 
 
 def test_a_variable_without_errors_shows_dashes_instead_of_numbers() -> None:
     nothing = dict.fromkeys(["rmse", "rmse_plain", "max_error", "bias", "worst_globe_rmse"])
-    assert str(example(**nothing)).count("–") == 5
+    assert str(example(**nothing)).count("–") == 6  # and none of the RMSE in the spread
 
 
 def test_to_dict_survives_json() -> None:
@@ -375,6 +536,21 @@ def test_errors_of_a_part_are_told_apart_from_the_bytes_of_the_whole() -> None:
     assert "errors of a part (lat=60 … 30); bytes, ratios and chunks of the whole" in str(report)
     assert report.to_dict()["part"] == "lat=60 … 30"
     assert "part" not in example().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("t2m", ["t2m"]),
+        ("air_temperature_2m", ["air_", "temperature_", "2m"]),
+        ("kg m-2 s-1", ["kg m-2 s-1"]),
+        ("±6.21e-05 kg m-2", ["±6.21e-05 kg", "m-2"]),
+        ("precipitationflux_of_today", ["precip…flux_", "of_today"]),
+        ("", [""]),
+    ],
+)
+def test_texts_fold_behind_separators_only(text, lines) -> None:
+    assert fold(text, 12) == lines
 
 
 # ---- spectra ----------------------------------------------------------------------------------

@@ -547,7 +547,7 @@ def test_a_bound_is_kept_and_checked_in_the_store(era5, tmp_path, monkeypatch) -
     report = fields.coinpp.to_zarr(tmp_path / "store", max_error=0.25, zarr_format=2)
     back = xr.open_zarr(tmp_path / "store").load()
     assert float(np.abs(back.t2m - fields.t2m).max()) <= 0.25
-    assert report["t2m"].asked == "±0.25"
+    assert report["t2m"].asked == "±0.25 °C"
     codec = codec_of(zarr.open_group(tmp_path / "store")["t2m"])
     assert codec.max_error == 0.25
     monkeypatch.setattr(Bound, "holds", lambda self, decoded, values: np.zeros_like(values, bool))

@@ -32,6 +32,7 @@ from coinpp_xr.models import load_model
 from coinpp_xr.planning import Design, check_codec, design
 from coinpp_xr.selection import Layout, rates_of
 from coinpp_xr.stores import codec_of, put_whole
+from coinpp_xr.variable_report import source_itemsize
 
 # How values lie in a file, where a variable is kept as it is.
 _PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue", "units", "calendar")
@@ -196,7 +197,7 @@ def _add(
     for name, (_, rate) in designed.items():
         Manifest.create(
             group, str(name), tilings[name][0], wanted.asked(name, rate, options),
-            dataset[name].dtype.itemsize, source.files,
+            dataset[name].dtype.itemsize, source_itemsize(dataset[name]), source.files,
         )  # fmt: skip
     forget_note(group, _ADDING)
     return [

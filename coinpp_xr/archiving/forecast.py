@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import xarray as xr
 import zarr
@@ -22,16 +23,21 @@ from coinpp_xr.archiving.manifest import entry, is_archive, variables_of
 from coinpp_xr.archiving.parts import Options, Part, part_of, tiling_of
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import request
+from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.errors import refuse_unknown
+from coinpp_xr.labels import display_unit
+from coinpp_xr.metrics import chunk_rmse, spread
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.parallel import KEPT_BYTES, give_back_memory, thread_count
-from coinpp_xr.report import plain_text
+from coinpp_xr.report import by_text, is_much, share_of_spread
 from coinpp_xr.settings import config
 from coinpp_xr.stores import codec_of
+from coinpp_xr.text_tables import Column, plain_text, text_tables
+from coinpp_xr.variable_report import VariableReport, share
 from coinpp_xr.verification import block_errors
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 _SAMPLE_BLOCKS = 2
 
@@ -55,6 +61,13 @@ class VariableForecast:
         Expected time per task: encode, decode and compare, on one thread of this machine.
     memory_nbytes : int
         What a task needs beside what the worker has anyway.
+    asked : str
+        The target or bound, for people; empty under ``bits``.
+    rmse, spread : float or None
+        Area-weighted error, and the standard deviation of the original (of the level or the like
+        with the smallest one), in the blocks that were looked at and in the variable's unit.
+    asked_of_spread : float or None
+        The target or absolute bound per spread.
     remarks : str
     """
 
@@ -67,11 +80,19 @@ class VariableForecast:
     nbytes: int
     seconds: float
     memory_nbytes: int
+    asked: str = ""
+    rmse: float | None = None
+    spread: float | None = None
+    asked_of_spread: float | None = None
     remarks: str = ""
 
     @property
     def ratio(self) -> float:
         return self.raw_nbytes / self.nbytes if self.nbytes else float("inf")
+
+    @property
+    def rmse_of_spread(self) -> float | None:
+        return share(self.rmse, self.spread)
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,26 +148,46 @@ class ArchivePlan:
             "here, reading and writing not counted; about "
             f"{_size(self.worker_nbytes)} of memory each",
         ]
-        lines += [f"{v.name}: {v.remarks}" for v in self.variables if v.remarks]
-        return lines + [f"{name}: {reason}" for name, reason in self.left_alone.items()]
+        if any(is_much(s) for v in self.variables for s in (v.asked_of_spread, v.rmse_of_spread)):
+            lines.append(
+                "!: more than a tenth of the spread, the standard deviation of the blocks that "
+                "were looked at"
+            )
+        lines += by_text((v.name, v.remarks) for v in self.variables if v.remarks)
+        return lines + by_text(self.left_alone.items())
 
-    def __rich__(self) -> Group:
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        from rich.padding import Padding
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for title in ("variable", "tasks", "block", "chunk", "values", "size", "ratio", "s/task",
-                      "memory/task"):  # fmt: skip
-            table.add_column(title, justify="left" if title == "variable" else "right")
-        for v in self.variables:
-            table.add_row(
-                Text(v.name), f"{v.left:,}", "×".join(map(str, v.block)),
-                "×".join(map(str, v.chunks)), _size(v.raw_nbytes), _size(v.nbytes),
-                f"{v.ratio:.3g}×", f"{v.seconds:.2g}", _size(v.memory_nbytes),
-            )  # fmt: skip
-        return Group(table, *(Text(f" {note}") for note in self.notes))
+        for columns in self._tables() if self.variables else ():
+            yield from text_tables(columns, options.max_width)
+        for note in self.notes:
+            yield Padding(Text(note), (0, 0, 0, 1), expand=False)
+
+    def _tables(self) -> Iterator[list[Column]]:
+        """What is to come of every variable, and what it takes."""
+        of = self.variables
+        names = Column("variable", [v.name for v in of], "left", least=10)
+        yield [
+            names,
+            Column("asked", [v.asked or "–" for v in of], least=10),
+            Column("asked of spread", [share_of_spread(v.asked_of_spread) for v in of]),
+            Column("RMSE of spread", [share_of_spread(v.rmse_of_spread) for v in of]),
+            Column("values", [_size(v.raw_nbytes) for v in of]),
+            Column("size", [_size(v.nbytes) for v in of]),
+            Column("ratio", [f"{v.ratio:.3g}×" for v in of]),
+        ]
+        yield [
+            names,
+            Column("tasks", [f"{v.left:,}" for v in of]),
+            Column("block", ["×".join(map(str, v.block)) for v in of]),
+            Column("chunk", ["×".join(map(str, v.chunks)) for v in of]),
+            Column("seconds per task", [f"{v.seconds:.2g}" for v in of]),
+            Column("memory per task", [_size(v.memory_nbytes) for v in of]),
+        ]
 
     def __str__(self) -> str:
         return plain_text(self)
@@ -235,6 +276,7 @@ def _forecast(
     count = min(_SAMPLE_BLOCKS, len(whole))
     sample = [whole[(2 * i + 1) * len(whole) // (2 * count)] for i in range(count)]
     raw = nbytes = 0
+    errors = []
     seconds, memory = 0.0, 0
     for index in sample:
         values = job.values(part.block(index))
@@ -246,17 +288,36 @@ def _forecast(
                 decoded[chunk] = codec._decode_payload(payload).reshape(decoded[chunk].shape)
                 nbytes += len(payload)
             if job.verify:
-                block_errors(values, decoded, job.latitude, part.name, codec.rate.bound)
+                measured = block_errors(values, decoded, job.latitude, part.name, codec.rate.bound)
+                errors.append(measured.reshape(values.shape[:-2]))
             zlib.crc32(values.tobytes())
             seconds += time.perf_counter() - started
         raw += values.nbytes
         memory = max(memory, watch.grown_nbytes + values.nbytes)
     total = array.dtype.itemsize * prod(tiling.shape)
+    errors_of = _spread_and_rmse(errors, tiling)
+    bound, target = codec.rate.bound, codec.rate.target_rmse
+    words = VariableReport(
+        name=part.name, outcome="", unit=display_unit(array.attrs).label, target_rmse=target,
+        bound=None if bound is None else bound.error,
+        bound_relative=bound is not None and bound.relative, least_spread=errors_of["spread"],
+    )  # fmt: skip
     return VariableForecast(
         name=part.name, tasks=len(tiling), left=left, block=tiling.block, chunks=tiling.chunks,
         raw_nbytes=total, nbytes=round(nbytes * total / raw) if raw else 0,
         seconds=seconds / count if count else 0.0, memory_nbytes=memory, remarks=remarks,
+        asked=words.asked, asked_of_spread=words.asked_of_spread, **errors_of,
     )  # fmt: skip
+
+
+def _spread_and_rmse(errors: list[npt.NDArray[np.void]], tiling: Tiling) -> dict[str, float | None]:
+    """Of blocks that lie anywhere: the smallest spread of a level in one of them, and the RMSE."""
+    if not errors:
+        return {"spread": None, "rmse": None}
+    spreads = (spread(block, tiling.time_axis) for block in errors)
+    known = [one for one in spreads if one is not None]
+    rmse = chunk_rmse(np.concatenate([block.ravel() for block in errors]))
+    return {"spread": min(known, default=None), "rmse": rmse}
 
 
 class _MemoryWatch:

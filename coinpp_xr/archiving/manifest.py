@@ -27,10 +27,12 @@ CLAIMS = "claims"
 
 _KINDS = tuple(f"chunks_{kind.name.lower()}" for kind in Kind)
 # Sums over the globes of a block, as in GLOBE_ERRORS; its worst chunk and globe by their
-# position in it, in C order.
+# position in it, in C order; the spread of the level (or other index beside time) that has the
+# smallest one in it, 0 where nothing varies.
 FIELDS = (
     "globes", "nbytes", "payload_crc32", "source_crc32", *(GLOBE_ERRORS.names or ()),
-    "worst_chunk_rmse", "worst_chunk", "worst_globe_rmse", "worst_globe", *_KINDS,
+    "worst_chunk_rmse", "worst_chunk", "worst_globe_rmse", "worst_globe", "least_spread",
+    *_KINDS,
 )  # fmt: skip
 
 Rows = npt.NDArray[np.float64]
@@ -56,6 +58,7 @@ class Manifest:
         tiling: Tiling,
         asked: Mapping[str, Any],
         itemsize: int,
+        source_itemsize: int,
         files: Mapping[str, str],
     ) -> Manifest:
         """Begin the manifest of a variable.
@@ -71,6 +74,8 @@ class Manifest:
             Plain JSON: how it is to be written; whoever goes on must ask for the same.
         itemsize : int
             Bytes of a value.
+        source_itemsize : int
+            Bytes of a value in the source's files.
         files : mapping
             Of the source, by name.
         """
@@ -81,6 +86,7 @@ class Manifest:
             "block": list(tiling.block),
             "time_axis": tiling.time_axis,
             "itemsize": itemsize,
+            "source_itemsize": source_itemsize,
             "asked": dict(asked),
             "source_files": dict(files),
             "implementation": f"coinpp-xr {__version__}",
@@ -105,7 +111,7 @@ class Manifest:
     def rows(self) -> Rows:
         """All rows as they are when first asked for, shape (blocks, fields)."""
         try:
-            return np.asarray(self.array[:], np.float64)
+            rows = np.asarray(self.array[:], np.float64)
         except Exception:  # a row was cut off: find out which, and take its block for not done
             rows = np.full(self.array.shape, np.nan)
             for index in range(len(rows)):
@@ -113,7 +119,15 @@ class Manifest:
                     rows[index] = np.asarray(self.array[index])
                 except Exception:
                     continue
+        known = self.attributes["fields"]
+        if known == list(FIELDS):
             return rows
+        # Of another version: what it did not know of is not known.
+        named = np.full((len(rows), len(FIELDS)), np.nan)
+        for column_of, field in enumerate(known):
+            if field in FIELDS:
+                named[:, FIELDS.index(field)] = rows[:, column_of]
+        return named
 
     def done(self) -> npt.NDArray[np.bool_]:
         """Which blocks are done."""
@@ -130,6 +144,12 @@ def column(rows: Rows, field: str) -> npt.NDArray[np.float64]:
     return rows[..., FIELDS.index(field)]
 
 
+def write_row(array: zarr.Array[Any], index: int, row: Rows) -> None:
+    """Note a block down in the columns that a manifest has; another version's may be fewer."""
+    known = Manifest(array).attributes["fields"]
+    array[index] = [row[FIELDS.index(field)] if field in FIELDS else np.nan for field in known]
+
+
 def new_row(values: Mapping[str, float], kinds: Mapping[Kind, int]) -> Rows:
     """The row of a block; fields that are not given are zero."""
     row = np.zeros(len(FIELDS))
@@ -142,7 +162,7 @@ def new_row(values: Mapping[str, float], kinds: Mapping[Kind, int]) -> Rows:
 
 def kinds_of(rows: Rows) -> dict[str, int]:
     """How many chunks are stored in which way."""
-    counts = {kind: int(column(rows, f"chunks_{kind.name.lower()}").sum()) for kind in Kind}
+    counts = {kind: int(np.nansum(column(rows, f"chunks_{kind.name.lower()}"))) for kind in Kind}
     return {kind.name.lower().replace("_", " "): count for kind, count in counts.items() if count}
 
 

@@ -13,12 +13,15 @@ import zarr
 from coinpp_xr.archiving.manifest import Manifest, Rows, column, entries_of, kinds_of
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.archiving.work import Failure
+from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.labels import display_unit, place_label
+from coinpp_xr.metrics import spread
 from coinpp_xr.models import load_model
 from coinpp_xr.report import Report
 from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
+from coinpp_xr.text_tables import plain_text
 from coinpp_xr.variable_report import COMPRESSED, VariableReport
 from coinpp_xr.version import __version__
 
@@ -127,11 +130,11 @@ class ArchiveReport:
         from rich.padding import Padding
         from rich.text import Text
 
-        notes = [Padding(Text(note), (0, 0, 0, 1)) for note in self.notes]
+        notes = [Padding(Text(note), (0, 0, 0, 1), expand=False) for note in self.notes]
         return Group(self.report, *notes)
 
     def __str__(self) -> str:
-        return "\n".join([str(self.report), *(f" {note}" for note in self.notes)])
+        return plain_text(self)
 
     __repr__ = __str__
 
@@ -196,40 +199,40 @@ def _variable(
     codec, tiling, rows = codec_of(array), manifest.tiling(array), manifest.rows
     done = np.isfinite(rows[:, 0])
     indices, rows = np.flatnonzero(done), rows[done]
-    unit = display_unit(dataarray.attrs)
     kinds = kinds_of(rows)
-    model, model_nbytes = _model_of(codec, any(k.startswith(("latents", "network")) for k in kinds))
+    model, model_nbytes = _model_of(
+        codec, any(Kind[k.upper().replace(" ", "_")].has_model for k in kinds)
+    )
     if embedded_nbytes:
         model, model_nbytes = codec.model, embedded_nbytes
     rate = codec.rate
     bound = rate.bound
-    scale = 1.0 if bound is not None and bound.relative else unit.scale
     cells = tiling.shape[-2] * tiling.shape[-1]
     globes = int(column(rows, "globes").sum())
+    itemsize = manifest.attributes.get("source_itemsize")
     return VariableReport(
         name=str(dataarray.name),
         outcome=_outcome(rows, kinds, len(done)),
-        unit=unit.label,
+        unit=display_unit(dataarray.attrs).label,
         n_globes=globes,
         n_points=globes * cells,
         missing_cells=int(column(rows, "missing").sum()),
         nbytes=int(column(rows, "nbytes").sum()) if len(rows) else None,
+        source_nbytes=None if itemsize is None else globes * cells * int(itemsize),
         schemes=kinds,
         model=model,
         model_nbytes=model_nbytes,
         model_embedded=embedded_nbytes > 0,
         model_choice=model_choice,
         bits=rate.bits,
-        target_rmse=None if rate.target_rmse is None else unit.scale * rate.target_rmse,
-        bound=None if bound is None else scale * bound.error,
+        target_rmse=rate.target_rmse,
+        bound=None if bound is None else bound.error,
         bound_relative=bound is not None and bound.relative,
-        **_errors(rows, indices, tiling, dataarray, unit.scale),
+        **_errors(rows, indices, tiling, dataarray),
     )
 
 
-def _errors(
-    rows: Rows, indices: Any, tiling: Tiling, dataarray: xr.DataArray, scale: float
-) -> dict[str, Any]:
+def _errors(rows: Rows, indices: Any, tiling: Tiling, dataarray: xr.DataArray) -> dict[str, Any]:
     """Errors of a variable, where they were measured."""
     seen = np.isfinite(column(rows, "squared")) & (column(rows, "valid") > 0)
     rows, indices = rows[seen], indices[seen]
@@ -246,17 +249,35 @@ def _errors(
     position = [w.start + int(i) for w, i in zip(where, inside, strict=True)]
     index = int(np.ravel_multi_index(position, tiling.shape[:-2])) if position else 0
     return {
-        "rmse": scale * float(np.sqrt(column(rows, "squared").sum() / area)),
-        "rmse_plain": scale
-        * float(np.sqrt(column(rows, "plain").sum() / column(rows, "valid").sum())),
-        "max_error": scale * float(column(rows, "largest").max()),
-        "bias": scale * float(column(rows, "signed").sum() / area),
-        "worst_globe_rmse": scale * float(column(rows, "worst_globe_rmse").max()),
+        "rmse": float(np.sqrt(column(rows, "squared").sum() / area)),
+        "rmse_plain": float(np.sqrt(column(rows, "plain").sum() / column(rows, "valid").sum())),
+        "max_error": float(column(rows, "largest").max()),
+        "bias": float(column(rows, "signed").sum() / area),
+        **_spreads(rows, indices, tiling),
+        "worst_globe_rmse": float(column(rows, "worst_globe_rmse").max()),
         "worst_globe_index": index,
         "worst_globe_label": place_label(dataarray, dims, [slice(i, i + 1) for i in position]),
-        "worst_chunk_rmse": scale * float(column(rows, "worst_chunk_rmse").max()),
+        "worst_chunk_rmse": float(column(rows, "worst_chunk_rmse").max()),
         "worst_chunk_label": place_label(dataarray, dims, chunk[:-2]),
     }
+
+
+def _spreads(rows: Rows, indices: Any, tiling: Tiling) -> dict[str, float | None]:
+    """Of the original: over everything, and the smallest of a level's within blocks."""
+    names = ("weight", "mean", "scatter")
+    sums = np.zeros(len(rows), [(name, "f8") for name in names])
+    for name in names:
+        sums[name] = column(rows, name)
+    whole = spread(sums)
+    if all(n == 1 for axis, n in enumerate(tiling.shape[:-2]) if axis != tiling.time_axis):
+        return {"spread": whole, "least_spread": whole}
+    # Time is the slowest axis of blocks: these are their positions along the others.
+    beside = indices % (len(tiling) // tiling.counts[tiling.time_axis])
+    variances = column(rows, "least_spread") ** 2
+    known = variances > 0
+    blocks = np.bincount(beside[known])
+    means = np.bincount(beside[known], variances[known])[blocks > 0] / blocks[blocks > 0]
+    return {"spread": whole, "least_spread": float(np.sqrt(means.min())) if means.size else None}
 
 
 def _outcome(rows: Rows, kinds: Mapping[str, int], n_blocks: int) -> str:
@@ -295,7 +316,6 @@ def write_attributes(
         if not manifest.done().all():
             continue
         codec = codec_of(array)
-        scale = display_unit(dict(array.attrs)).scale
         said: dict[str, Any] = {
             _PREFIX: "COIN++",
             f"{_PREFIX}_implementation": f"coinpp-xr {__version__}, codec {codec.codec_id}",
@@ -306,9 +326,7 @@ def write_attributes(
             "rmse": variable.rmse, "largest_error": variable.max_error, "bias": variable.bias
         }  # fmt: skip
         said |= {
-            f"{_PREFIX}_{name}": value / scale
-            for name, value in measured.items()
-            if value is not None
+            f"{_PREFIX}_{name}": value for name, value in measured.items() if value is not None
         }
         said = {key: value for key, value in said.items() if value is not None}
         if any(array.attrs.get(key) != value for key, value in said.items()):

@@ -17,11 +17,11 @@ import psutil
 import xarray as xr
 import zarr
 
-from coinpp_xr.archiving.manifest import GROUP, Rows, new_row
+from coinpp_xr.archiving.manifest import GROUP, Rows, new_row, write_row
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.data.sources import one_line
-from coinpp_xr.metrics import GLOBE_ERRORS, chunk_rmse
+from coinpp_xr.metrics import GLOBE_ERRORS, chunk_rmse, pooled, spread
 from coinpp_xr.stores import codec_of, stored_payloads
 from coinpp_xr.verification import block_errors, check_target
 
@@ -186,7 +186,7 @@ def verify_block(values: Values, job: Job, index: int) -> Outcome:
     started = time.perf_counter()
     row = examine(values, _unchanged(job.open(job.name), job), job, index)
     verified = time.perf_counter()
-    job.open(f"{GROUP}/{job.name}")[index] = row
+    write_row(job.open(f"{GROUP}/{job.name}"), index, row)
     seconds = {"verify": verified - started, "record": time.perf_counter() - verified}
     session = getattr(job.store, "session", None)
     return Outcome(job.name, index, row, values.nbytes, seconds, _worker(), peak_nbytes(), session)
@@ -233,8 +233,10 @@ def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Row
         name: float(errors[name].max() if name == "largest" else errors[name].sum())
         for name in GLOBE_ERRORS.names or ()
     } | {"low": float(errors["low"].min()), "high": float(errors["high"].max())}
+    together = pooled(errors)
+    summary |= {name: float(together[name]) for name in ("mean", "scatter")}
     if not job.verify:
-        summary |= lossy | {"low": np.nan, "high": np.nan}
+        summary |= lossy | dict.fromkeys(("low", "high", "mean", "scatter"), np.nan)
     return new_row(
         {
             "globes": errors.size, "nbytes": nbytes, "payload_crc32": checksum,
@@ -242,6 +244,7 @@ def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Row
             "worst_chunk_rmse": max(chunk_rmses), "worst_chunk": int(np.argmax(chunk_rmses)),
             "worst_globe_rmse": float(rmse.max()) if job.verify else np.nan,
             "worst_globe": int(rmse.argmax()),
+            "least_spread": spread(errors, job.tiling.time_axis) or 0.0,
         },
         kinds,
     )  # fmt: skip

@@ -298,9 +298,6 @@ def _storage_options(pairs: list[str] | None) -> dict[str, Any] | None:
 
 
 def _print(outcome: Any) -> None:
-    import shutil
-
     from rich.console import Console
 
-    width = max(100, shutil.get_terminal_size().columns)
-    Console(width=width, highlight=False).print(outcome)
+    Console(highlight=False).print(outcome)

@@ -42,6 +42,17 @@ def compare(
     chunk: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many globes to take, at most.")
     ] = 64,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="Take all of these globes.  [default: of more than 270,000 values, the first "
+            "globes and the middle of their rows and columns]",
+        ),
+    ] = False,
+    curves: Annotated[
+        bool, typer.Option("--curves", help="Look at several errors, for the plot.")
+    ] = False,
     save: Annotated[
         list[Path] | None,
         typer.Option(
@@ -53,28 +64,31 @@ def compare(
     """Compare codecs on your data at equal error.
 
     A chunk of globes is compressed with this and other codecs, each at the error asked for: give
-    --max-error or --target-rmse. What is not installed is left out and named.
+    --max-error or --target-rmse. What is not installed is left out and named. Ctrl-C ends it with a
+    table of what is done.
 
     \b
     Examples:
       coinpp compare era5.nc --target-rmse 0.5
       coinpp compare era5.nc --variable t2m --max-error 0.5 --peers sz3,zfp
-      coinpp compare era5.nc --target-rmse 0.5 --save table.html --save curves.png
+      coinpp compare era5.nc --target-rmse 0.5 --save table.html --save sizes.png
+      coinpp compare era5.nc --target-rmse 0.5 --curves --save curves.png
     """
     for path in save or []:
         if path.suffix not in (".json", ".html", ".png"):
             raise typer.BadParameter(f"{path}: give a name that ends in .json, .html or .png")
     from rich.console import Console
 
+    from coinpp_xr.comparison import INTERRUPTED
     from coinpp_xr.comparison import compare as compare_codecs
-    from coinpp_xr.comparison_table import WIDTH
 
-    drawn = any(path.suffix != ".json" for path in save or [])
     comparison = compare_codecs(
         read_fields(source, variable), max_error=max_error, target_rmse=target_rmse,
-        names=peers.split(",") if peers else None, model=model, chunk=chunk, curves=drawn,
+        names=peers.split(",") if peers else None, model=model, chunk=chunk, curves=curves,
+        whole=whole,
     )  # fmt: skip
-    console = Console()
-    Console(width=max(console.width, WIDTH)).print(comparison)
+    Console(highlight=False).print(comparison)
     for path in save or []:
         typer.echo(f"wrote {comparison.save(path)}")
+    if any(row.note == INTERRUPTED for row in comparison.rows):
+        raise typer.Exit(130)

@@ -49,7 +49,7 @@ def inspect_store(source: str, chunk: str | None) -> None:
     if report := report_on(group):
         from rich.console import Console
 
-        Console(width=100, highlight=False).print(report)
+        Console(highlight=False).print(report)
 
 
 def _about(group: zarr.Group, name: str) -> list[tuple[str, str]]:

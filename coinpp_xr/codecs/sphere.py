@@ -23,6 +23,7 @@ from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import EFFORTS
 from coinpp_xr.errors import refuse_unknown
+from coinpp_xr.model_units import in_unit_of_data, parse_unit_map
 from coinpp_xr.models import Model, load_model
 
 
@@ -62,6 +63,9 @@ class _SphereSettings(Configured):
     time_axis : int
         Which of the axes before latitude and longitude is time (0, the first). What follows in
         time is coded together; along the others, each index is a sequence of its own.
+    to_model_unit : (float, float), optional
+        Scale and offset that make the model's unit of the data's: (1, 273.15) for data in °C and a
+        model in K. The accessor knows them from the ``units`` attribute.
     effort : {"default", "fast", "best", "paper"}
         How hard the encoder looks for the latents; decoding does not depend on it.
     embed_model : bool or str
@@ -89,6 +93,7 @@ class _SphereSettings(Configured):
         latitude: npt.ArrayLike | None = None,
         longitude: npt.ArrayLike | None = None,
         time_axis: int = 0,
+        to_model_unit: Sequence[float] | None = None,
         effort: str = "default",
         embed_model: bool | str = False,
         fingerprint: str | None = None,
@@ -143,6 +148,12 @@ class _SphereSettings(Configured):
             self._grid = SphereGrid(np.asarray(latitude), np.asarray(longitude))
             self.latitude = self._grid.latitude.tolist()
             self.longitude = self._grid.longitude.tolist()
+        self.to_model_unit: list[float] | None = None
+        if to_model_unit is not None:
+            unit_map = parse_unit_map(to_model_unit)
+            if self.model == NO_MODEL:
+                raise ValueError("to_model_unit is of use with a model only; leave it out")
+            self.to_model_unit = None if unit_map == (1, 0) else list(unit_map)
         self.effort = None if effort == "default" else effort
         self.time_axis = time_axis or None
 
@@ -159,7 +170,7 @@ class _SphereSettings(Configured):
             )
         model = None
         if self.model != NO_MODEL:
-            model = load_model(self.model, self.fingerprint)
+            model = self._load(self.fingerprint)
         return encode_chunk(
             values, model, bits=self.bits, target_rmse=self.target_rmse, bound=self._rate.bound,
             grid=self._grid,
@@ -171,10 +182,12 @@ class _SphereSettings(Configured):
     def _decode_payload(
         self, data: bytes, expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     ) -> npt.NDArray[Any]:
-        return decode_chunk(
-            data, lambda fingerprint: load_model(self.model, fingerprint), grid=self._grid,
-            expected=expected,
-        )  # fmt: skip
+        return decode_chunk(data, self._load, grid=self._grid, expected=expected)
+
+    def _load(self, fingerprint: str | None) -> Model:
+        """The model, as one of the data's unit."""
+        model = load_model(self.model, fingerprint)
+        return in_unit_of_data(model, *self.to_model_unit) if self.to_model_unit else model
 
     def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
         check_whole_globes(shape, chunk_shape, self._grid)

@@ -26,6 +26,7 @@ from coinpp_xr.peers.search import Chunk, Goal, NotInstalledError, Result, Searc
 
 __all__ = [
     "PEERS",
+    "SECONDS",
     "SLOW_PEERS",
     "WITHOUT_BOUND",
     "Chunk",
@@ -54,6 +55,24 @@ PEERS: dict[str, Callable[[Search], None]] = {
 }
 # These take minutes: only when they are named.
 SLOW_PEERS: dict[str, Callable[[Search], None]] = {"COIN": coin_networks}
+# Of a search, per million values, on two cores: roughly, to say how long a comparison will take.
+SECONDS: dict[str, float] = {
+    "SZ3": 12,
+    "SZ3 3.4": 50,
+    "SPERR": 15,
+    "ZFP": 5,
+    "EBCC": 250,
+    "JPEG 2000": 10,
+    "JPEG XL": 25,
+    "JPEG": 3,
+    "AVIF": 400,
+    "HEVC-intra": 400,
+    "EOF truncation": 10,
+    "BitRound + Zstd": 10,
+    "PCodec": 5,
+    "Blosc": 20,
+    "COIN": 2000,
+}
 WITHOUT_BOUND = frozenset(
     {"JPEG 2000", "JPEG XL", "JPEG", "AVIF", "HEVC-intra", "EOF truncation", "COIN"}
 )
