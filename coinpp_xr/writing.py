@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.storage import ZipStore
 
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
@@ -28,6 +27,7 @@ from coinpp_xr.stores import (
     codec_of,
     dims_of,
     is_consolidated,
+    is_zip,
     metadata_documents,
     open_group,
     put_whole,
@@ -81,8 +81,7 @@ def write(
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if not arguments.pop("compute", True):
         raise ValueError("compute=False cannot be verified; leave it out")
-    if isinstance(store, ZipStore):
-        raise ValueError("a zip file cannot be verified while it is written; zip a folder later")
+    _check_zip(store, arguments)
     check_rates(settings.rates, dataset)
     chosen, reasons = choose_variables(dataset, settings.variables)
     if any(isinstance(rate, Mapping) for rate in settings.rates.values()):
@@ -200,6 +199,16 @@ def _to_write(
 
 
 # ---- arrays that are there already --------------------------------------------------------------
+
+
+def _check_zip(store: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse to add to a zip file, whose entries cannot be replaced."""
+    adds = arguments.get("append_dim") or arguments.get("region")
+    adds = adds or arguments.get("mode") in ("a", "a-", "r+")
+    if adds and (is_zip(store) or (isinstance(store, str) and store.endswith(".zip"))):
+        raise ValueError(
+            "nothing can be added to a zip file; add to a folder, and zip it when it is complete"
+        )
 
 
 def _existing(store: Any, arguments: Mapping[str, Any]) -> zarr.Group | None:
