@@ -7,7 +7,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -188,6 +188,12 @@ def open_group(
         )  # fmt: skip
     except FileNotFoundError:
         return None
+
+
+def compact_documents() -> AbstractContextManager[Any]:
+    """Zarr writes metadata without line breaks and indentation, which take up to half of it."""
+    setting: AbstractContextManager[Any] = zarr.config.set({"json_indent": None})
+    return setting
 
 
 def is_consolidated(group: zarr.Group) -> bool:

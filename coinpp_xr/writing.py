@@ -25,6 +25,7 @@ from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_
 from coinpp_xr.stores import (
     chunk_nbytes,
     codec_of,
+    compact_documents,
     dims_of,
     is_consolidated,
     is_zip,
@@ -121,7 +122,7 @@ def write(
             **arguments.get("encoding", {}),
             **{name: plan.encoding for name, plan in plans.items() if plan.encoding},
         }
-        with _quiet_about_consolidation(arguments):
+        with _quiet_about_consolidation(arguments), compact_documents():
             writes = _to_write(dataset, plans, arguments)
             _compute(writes.to_zarr(target, compute=False, **arguments))
         return _report(dataset, plans, reasons, target, arguments)

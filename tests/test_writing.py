@@ -136,6 +136,15 @@ def test_bytes_are_those_of_the_files(ds, store, zarr_format) -> None:
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False)) == report.to_dict()
 
 
+@FORMATS
+def test_metadata_of_a_fine_grid_is_small(store, zarr_format) -> None:
+    axes = {"lat": np.linspace(90, -90, 721), "lon": np.arange(1440) / 4}
+    globe = xr.DataArray(np.ones((721, 1440), np.float32), axes, name="t")
+    report = globe.coinpp.to_zarr(store, model="none", max_error=0.5, zarr_format=zarr_format)
+    assert report.metadata_nbytes < 6000
+    assert xr.open_zarr(store)["t"].equals(globe)
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f8", ">f4"])
 def test_dtypes_stay(ds, store, dtype) -> None:
     write(ds[["u"]].astype(dtype), store, target_rmse=0.1)
