@@ -34,6 +34,30 @@ _lock = threading.Lock()
 _active_callers = 0
 _limit: _BlasLimit | None = None
 _in_pool = threading.local()
+_stopped = threading.Event()
+
+
+class WorkStoppedError(RuntimeError):
+    """What numeric work ends with while it is :func:`stopped`."""
+
+
+@contextmanager
+def stopped() -> Iterator[None]:
+    """End all numeric work of this process as long as the block runs, at its next few items."""
+    _stopped.set()
+    try:
+        yield
+    finally:
+        _stopped.clear()
+
+
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    results = []
+    for item in items:
+        if _stopped.is_set():
+            raise WorkStoppedError("stopped")
+        results.append(function(item))
+    return results
 
 
 def thread_count() -> int:
@@ -50,7 +74,7 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
     with _single_threaded_blas():
         threads = _threads_for(len(items))
         if threads == 1:
-            return [function(item) for item in items]
+            return _each(function, items)
         return list(_pool(threads).map(function, items))
 
 
@@ -62,7 +86,7 @@ def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     """
     threads = _threads_for(len(items))
     if threads == 1:
-        return [function(item) for item in items]
+        return _each(function, items)
     waiting = iter(range(len(items)))
     results: dict[int, Result] = {}
 
