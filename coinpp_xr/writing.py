@@ -20,6 +20,7 @@ from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.parallel import thread_count
 from coinpp_xr.planning import Settings, check_codec, check_new, design, with_a_rate
+from coinpp_xr.provenance import described, without_containers
 from coinpp_xr.report import Report
 from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable, rates_of
 from coinpp_xr.stores import (
@@ -123,7 +124,7 @@ def write(
             **{name: plan.encoding for name, plan in plans.items() if plan.encoding},
         }
         with _quiet_about_consolidation(arguments), compact_documents():
-            writes = _to_write(dataset, plans, arguments)
+            writes = _to_write(dataset, plans, arguments, existing)
             _compute(writes.to_zarr(target, compute=False, **arguments))
         return _report(dataset, plans, reasons, target, arguments)
 
@@ -184,15 +185,24 @@ def _arranged(array: xr.DataArray, dims: Sequence[Any], chunks: Sequence[int]) -
 
 
 def _to_write(
-    dataset: xr.Dataset, plans: Mapping[Any, _Plan], arguments: Mapping[str, Any]
+    dataset: xr.Dataset,
+    plans: Mapping[Any, _Plan],
+    arguments: Mapping[str, Any],
+    existing: zarr.Group | None,
 ) -> xr.Dataset:
     dataset = dataset.assign({name: plan.array.variable for name, plan in plans.items()})
+    new = {name: plan.codec for name, plan in plans.items() if plan.encoding}
+    there = existing.arrays() if existing is not None else ()
+    dataset = described(dataset, new, ((name, dict(array.attrs)) for name, array in there))
     for name, variable in dataset.variables.items():
         # Read from a compressed store, and now to be kept without loss.
         if name not in plans and find_codec(variable.encoding) is not None:
             dataset[name] = variable.copy(deep=False)
             dataset[name].encoding = {}
-    if region := arguments.get("region"):
+    region = arguments.get("region")
+    if region or arguments.get("append_dim"):
+        dataset = without_containers(dataset)
+    if region:
         # xarray refuses to write again what the region does not concern.
         unconcerned = [name for name, c in dataset.coords.items() if not set(c.dims) & set(region)]
         dataset = dataset.drop_vars(unconcerned)

@@ -108,7 +108,7 @@ def test_no_chunk_misses_its_target(ds, store, zarr_format, lazy) -> None:
         assert rmse <= target
         assert report[name].worst_chunk_rmse == pytest.approx(rmse, rel=1e-6)
         assert back[name].encoding["chunks"] == (4, 10, 20)
-        assert back[name].attrs == ds[name].attrs
+        assert back[name].attrs.items() >= ds[name].attrs.items()
         assert back[name].dtype == ds[name].dtype
     assert zarr.open_group(store, mode="r").metadata.zarr_format == zarr_format
 
@@ -117,7 +117,8 @@ def test_no_chunk_misses_its_target(ds, store, zarr_format, lazy) -> None:
 def test_everything_else_is_as_xarray_writes_it(ds, store, zarr_format) -> None:
     report = write(ds, store, zarr_format=zarr_format)
     back = opened(store)
-    xr.testing.assert_identical(back.drop_vars(["t", "u"]).load(), ds.drop_vars(["t", "u"]))
+    ours = ["t", "u", "lossy_compression_info"]
+    xr.testing.assert_identical(back.drop_vars(ours).load(), ds.drop_vars(ours[:2]))
     assert report["mask"].outcome == "integers: kept as they are"
     assert report["mask"].nbytes is None
 
@@ -484,7 +485,7 @@ def test_a_store_that_exists_is_refused_or_replaced(ds, store) -> None:
     assert message.startswith(f"{store} exists; give mode='w'")
     assert files(store) == before
     write(ds[["u"]], store, mode="w", target_rmse=1.0)
-    assert list(opened(store)) == ["u"]
+    assert set(opened(store)) == {"u", "lossy_compression_info"}
     assert [p.name for p in store.parent.iterdir()] == ["x.zarr"]
 
 
