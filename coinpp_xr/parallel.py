@@ -71,7 +71,7 @@ def thread_count() -> int:
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """``[function(item) for item in items]`` on the shared pool, one BLAS thread each."""
-    with _single_threaded_blas():
+    with single_threaded_blas():
         threads = _threads_for(len(items))
         if threads == 1:
             return _each(function, items)
@@ -143,8 +143,14 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")  # type: ignore[no-any-return]
 
 
+def is_busy() -> bool:
+    """Whether more wants to run on this machine than it has cores, as far as it tells."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 @contextmanager
-def _single_threaded_blas() -> Iterator[None]:
+def single_threaded_blas() -> Iterator[None]:
+    """One BLAS thread per caller: several wait for each other, for long on a busy machine."""
     # The BLAS setting belongs to the whole process: the first caller in sets it, the last one out
     # restores it. A limit per caller would restore the wrong number when callers overlap.
     global _active_callers, _limit
