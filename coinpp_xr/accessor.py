@@ -145,7 +145,9 @@ class DatasetAccessor:
         ----------
         store : str, path or Zarr store
             A new store in a local folder appears when it is complete and verified; on any error
-            nothing is left, and with ``mode="w"`` the old store stays as it was.
+            nothing is left, and with ``mode="w"`` the old store stays as it was. So does a zip
+            file (a path that ends with ``.zip``, or a ``zarr.storage.ZipStore``, which is
+            read-only afterwards), to which nothing can be added later.
         bits, target_rmse, max_error, max_error_relative
             As for :meth:`compress`. With mappings, a variable that none of them names is
             written without loss.

@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
@@ -18,9 +19,11 @@ from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.data import load_fields, to_training_data
 from coinpp_xr.devices import compute_device, fit, predict
 from coinpp_xr.entropy import fit_histogram
+from coinpp_xr.eofs import HarmonicBasis
 from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.models import Model, load_model, parse_name
 from coinpp_xr.network import BaseNetwork, QuantizedTail
+from coinpp_xr.parallel import is_busy, single_threaded_blas
 from coinpp_xr.patch_candidates import choose_patch_network
 from coinpp_xr.siren import ModulatedSiren, check_for_models
 from coinpp_xr.transform import fit_spectrum
@@ -33,8 +36,15 @@ Float64 = npt.NDArray[np.float64]
 
 # More latents than these go to the linear tail: beyond them SIRENs only learn the training data.
 MOST_SIREN_LATENTS = 16
-# Of the time given, when a tail is searched for, too; the rest is for the other networks.
-_SIREN_TIME, _SEARCH_TIME = 0.6, 0.2
+# Of the time given, with and without a tail; the rest is for that, and for what coding needs.
+_SIREN_TIME, _SIREN_TIME_ALONE = 0.6, 0.85
+_LEAST_SIREN_TIME = 0.1
+# The simplest tail takes so many times as long as the basis for it.
+_LEAST_TAIL_TIME = 2.5
+# Of the time that is left: to choose a network, and for each fit of many items.
+_CHOICE_TIME, _FIT_TIME = 0.6, 0.2
+_TIMED_ITEMS = 8
+_FEWEST_ITEMS = 32
 # The `bits` mode stores at most these; its tables would outgrow the rest of a model.
 _MOST_CODED = 64
 # Rounding the tail may cost this share of the held-out RMSE, added in squares: 0.12 %.
@@ -74,7 +84,9 @@ def train(
     latent_dim : int
         Latents per globe in all.
     max_minutes : float, optional
-        Wall time. Without ``steps`` in the preset or settings it sets the length of training.
+        Wall time for all of it, on a busy machine too: what is left when the SIREN is trained
+        decides on how many items the rest is done. Without ``steps`` in the preset or settings it
+        sets the length of training.
     name : str
         Name of the model.
     variable : str, optional
@@ -107,6 +119,7 @@ def train(
     TypeError
         If there is no such argument; the message names the one that was meant.
     """
+    called = time.perf_counter()
     refuse_unknown(unknown, train)
     try:
         from coinpp_xr.training import PRESETS, TrainingConfig, meta_learn
@@ -126,16 +139,25 @@ def train(
     data, normalisation = to_training_data(fields, validation_items=validation_items)
     latent_dim = config.latent_dim
     tail = tail and config.objective != "paper"
-    if tail and tail_basis(data, latent_dim) is None:
+    before = time.perf_counter()
+    with _blas_for(max_minutes):
+        basis = tail_basis(data, latent_dim) if tail else None
+    basis_seconds = time.perf_counter() - before
+    if tail and basis is None:
         tail = False
         card = {
             "network": "the SIREN alone: a tail needs a grid of the whole sphere",
             **(card or {}),
         }
-    siren_minutes = max_minutes
     if tail:
         config = replace(config, latent_dim=min(latent_dim, MOST_SIREN_LATENTS))
-        siren_minutes = None if max_minutes is None else _SIREN_TIME * max_minutes
+    siren_minutes = None
+    if max_minutes is not None:
+        # On a busy machine it takes a while to come to here.
+        left = max_minutes - (time.perf_counter() - called) / 60
+        share = _SIREN_TIME if tail else _SIREN_TIME_ALONE
+        siren_minutes = min(share * left, left - _LEAST_TAIL_TIME * basis_seconds / 60)
+        siren_minutes = max(siren_minutes, _LEAST_SIREN_TIME * max_minutes)
     started = time.perf_counter()
     siren = meta_learn(
         data, config, checkpoint=checkpoint, resume=resume, max_minutes=siren_minutes,
@@ -148,13 +170,19 @@ def train(
         "training_seconds": round(time.perf_counter() - started, 1),
         **(card or {}),
     }
-    model = build_model(
-        name, siren, data, config, normalisation, description,
-        latent_dim=latent_dim if tail else None,
-        search_seconds=math.inf if max_minutes is None else 60 * _SEARCH_TIME * max_minutes,
-        consecutive=len(data.train) - sum(len(f.without_missing().values) for f in fields[1:]),
-    )  # fmt: skip
+    with _blas_for(max_minutes):
+        model = build_model(
+            name, siren, data, config, normalisation, description,
+            latent_dim=latent_dim if tail else None,
+            basis=basis, deadline=math.inf if max_minutes is None else called + 60 * max_minutes,
+            consecutive=len(data.train) - sum(len(f.without_missing().values) for f in fields[1:]),
+        )  # fmt: skip
     return load_model(model)
+
+
+def _blas_for(max_minutes: float | None) -> AbstractContextManager[None]:
+    """On a busy machine with little time several threads take longer than one."""
+    return single_threaded_blas() if max_minutes is not None and is_busy() else nullcontext()
 
 
 def build_model(
@@ -166,7 +194,8 @@ def build_model(
     card: dict[str, Any],
     *,
     latent_dim: int | None = None,
-    search_seconds: float = math.inf,
+    basis: HarmonicBasis | None = None,
+    deadline: float = math.inf,
     consecutive: int | None = None,
     box: BoxGrid | None = None,
 ) -> Model:
@@ -187,8 +216,10 @@ def build_model(
         Entries for the model's card.
     latent_dim : int, optional
         Latents in all; None leaves the SIREN without a tail.
-    search_seconds : float
-        Time for the search of the tail's settings.
+    basis : HarmonicBasis, optional
+        Of the tail, where it was made already.
+    deadline : float
+        Of ``time.perf_counter``. What takes longest is done with fewer items where it is near.
     consecutive : int, optional
         How many of the first training items follow each other in time; default: all.
     box : BoxGrid, optional
@@ -205,7 +236,7 @@ def build_model(
     effort = "paper" if config.objective == "paper" else "default"
     options: dict[str, Any] = {"inner_steps": config.inner_steps, "learning_rate": config.inner_lr}
     if config.objective != "paper":
-        few = sample[:: max(1, len(sample) // 512)]
+        few = _affordable(sample[:: max(1, len(sample) // 512)], siren, data, weights, deadline)
         latents = fit(siren, data.points, few, weights)
         siren = standard_form(siren, data.points, weights, latents)
     card = {
@@ -218,17 +249,20 @@ def build_model(
     scale, quantized = normalisation[1], None
     if latent_dim is not None:
         if box is None:
-            best, tried = choose_network(siren, data, latent_dim, search_seconds)
+            left = _CHOICE_TIME * max(deadline - time.perf_counter(), 0.0)
+            best, tried = choose_network(siren, data, latent_dim, left, basis)
         else:
             best, tried = choose_patch_network(siren, data, latent_dim, box)
         card["candidates"] = {
             candidate.label: round(scale * candidate.rmse, 4) for candidate in tried
         }
         card["network"] = f"{best.label}: the smallest RMSE on held-out fields"
-        siren, quantized = best.network.siren, _quantize_tail(best, data.points, sample, weights)
+        some = _affordable(sample, best.network, data, weights, deadline)
+        siren, quantized = best.network.siren, _quantize_tail(best, data.points, some, weights)
     network = BaseNetwork(siren, quantized.tail if quantized else None)
     # A SIREN alone has no first and last latents: without some of them it is another function.
     coded = network if latent_dim is None else network.truncated(_MOST_CODED)
+    sample = _affordable(sample, coded, data, weights, deadline, effort=effort, **options)
     latents = fit(coded, data.points, sample, weights, effort=effort, **options).astype(np.float64)
     mean, std = latents.mean(0), latents.std(0)
     # A latent that never moves still needs a step; any will do.
@@ -236,6 +270,7 @@ def build_model(
     spectrum = None
     if box is None:
         run = data.train[:consecutive][-_MOST_SPECTRUM_ITEMS:]
+        run = run[-_affordable_count(len(run), network, data, weights, deadline) :]
         sequence = fit(network, data.points, run, weights, effort=effort, **options)
         spectrum = fit_spectrum([sequence]) if len(sequence) else None
     card["parameters"] = network.parameter_count
@@ -243,8 +278,43 @@ def build_model(
         name, siren, "patch" if box else "sphere", *normalisation, mean, std,
         fit_histogram(latents, mean, std), card, tail=quantized, spectrum=spectrum, box=box,
     )  # fmt: skip
-    card |= _validation_scores(model, data, effort, options)
+    held_out = _affordable(
+        data.validation, network, data, weights, deadline, effort=effort, **options
+    )
+    card |= _validation_scores(model, replace(data, validation=held_out), effort, options)
     return model
+
+
+def _affordable(
+    items: Float32,
+    network: ModulatedSiren | BaseNetwork,
+    data: TrainingData,
+    weights: npt.NDArray[Any],
+    deadline: float,
+    **how: Any,
+) -> Float32:
+    """As many items, spread over all, as can be fitted in a share of the time that is left."""
+    count = _affordable_count(len(items), network, data, weights, deadline, **how)
+    return items[:: -(-len(items) // count)] if count else items
+
+
+def _affordable_count(
+    count: int,
+    network: ModulatedSiren | BaseNetwork,
+    data: TrainingData,
+    weights: npt.NDArray[Any],
+    deadline: float,
+    **how: Any,
+) -> int:
+    if deadline == math.inf or count <= _FEWEST_ITEMS:
+        return count
+    few = data.train[:_TIMED_ITEMS]
+    for _ in range(2):  # the first time machine code may be made
+        started = time.perf_counter()
+        fit(network, data.points, few, weights, **how)
+    each = (time.perf_counter() - started) / len(few)
+    left = max(deadline - time.perf_counter(), 0.0)
+    return min(count, max(_FEWEST_ITEMS, int(_FIT_TIME * left / max(each, 1e-9))))
 
 
 def _quantize_tail(

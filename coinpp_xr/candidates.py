@@ -7,6 +7,7 @@ holds unseen fields best is kept.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -34,6 +35,10 @@ Float64 = npt.NDArray[np.float64]
 SIREN_LATENTS = (4, 8)
 # Neighbouring fields are alike: a spread of them judges as well as all.
 _JUDGED_ITEMS = 240
+# Of the time for all candidates, for the settings of the tail.
+_SEARCH_TIME = 0.75
+# What the shortest search and another candidate take, in times of what all of them share.
+_SEARCH_UNITS, _SIREN_UNITS = 30, 6
 _CURVATURE_ITEMS = 128
 
 
@@ -93,7 +98,11 @@ def tail_basis(data: TrainingData, latent_dim: int) -> HarmonicBasis | None:
 
 
 def choose_network(
-    siren: ModulatedSiren, data: TrainingData, latent_dim: int, seconds: float = inf
+    siren: ModulatedSiren,
+    data: TrainingData,
+    latent_dim: int,
+    seconds: float = inf,
+    basis: HarmonicBasis | None = None,
 ) -> tuple[Candidate, list[Candidate]]:
     """The best base network of ``latent_dim`` latents that can be made from a trained SIREN.
 
@@ -105,7 +114,10 @@ def choose_network(
     latent_dim : int
         Of SIREN and tail together.
     seconds : float
-        Time for the search of the tail's settings; two are always tried.
+        Time for all. Where it is short, first the search of the tail's settings is left out, then
+        SIRENs of fewer latents, and in the end all but the tail alone.
+    basis : HarmonicBasis, optional
+        From :func:`tail_basis`.
 
     Returns
     -------
@@ -118,15 +130,26 @@ def choose_network(
         If the data is not one feature on a grid of the whole sphere that resolves that many
         latents.
     """
-    basis = tail_basis(data, latent_dim)
+    started = time.perf_counter()
+    basis = basis or tail_basis(data, latent_dim)
     if basis is None:
         raise ValueError("a linear tail needs fields of one feature on a grid of the whole sphere")
+    before = time.perf_counter()
     maker = _Maker(siren, data, basis)
-    linear = maker.linear(latent_dim, seconds)
+    # All that follows works on the same fields and takes some times as long.
+    unit = time.perf_counter() - before
+
+    def in_time(units: float) -> bool:
+        return time.perf_counter() - started + units * unit <= seconds
+
+    linear = maker.linear(latent_dim, _SEARCH_TIME * seconds if in_time(_SEARCH_UNITS) else 0)
     most = min(siren.latent_dim, latent_dim)
     counts = [*(n for n in SIREN_LATENTS if n < most), most]
     taper = linear.localisation or PLAIN
-    candidates = [linear, *(maker.with_siren(count, latent_dim, taper) for count in counts)]
+    candidates = [linear]
+    for count in reversed(counts):
+        if in_time(_SIREN_UNITS):
+            candidates.append(maker.with_siren(count, latent_dim, taper))
     return min(candidates, key=lambda candidate: candidate.rmse), candidates
 
 

@@ -264,11 +264,11 @@ def choose_localisation(
     -------
     Localisation
     list of Trial
-        All that was tried; nothing for fewer than four fields.
+        All that was tried; nothing for fewer than four fields, or without time.
     """
     started = time.perf_counter()
     usual = replace(_USUAL, global_modes=min(_USUAL.global_modes, count // 2, len(fields) // 4))
-    if len(fields) < 4:
+    if len(fields) < 4 or seconds <= 0:
         return usual, []
     folds = _Folds(basis, fields, count)
     trials = [folds.trial(usual)]

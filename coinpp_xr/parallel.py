@@ -34,6 +34,30 @@ _lock = threading.Lock()
 _active_callers = 0
 _limit: _BlasLimit | None = None
 _in_pool = threading.local()
+_stopped = threading.Event()
+
+
+class WorkStoppedError(RuntimeError):
+    """What numeric work ends with while it is :func:`stopped`."""
+
+
+@contextmanager
+def stopped() -> Iterator[None]:
+    """End all numeric work of this process as long as the block runs, at its next few items."""
+    _stopped.set()
+    try:
+        yield
+    finally:
+        _stopped.clear()
+
+
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    results = []
+    for item in items:
+        if _stopped.is_set():
+            raise WorkStoppedError("stopped")
+        results.append(function(item))
+    return results
 
 
 def thread_count() -> int:
@@ -47,10 +71,10 @@ def thread_count() -> int:
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """``[function(item) for item in items]`` on the shared pool, one BLAS thread each."""
-    with _single_threaded_blas():
+    with single_threaded_blas():
         threads = _threads_for(len(items))
         if threads == 1:
-            return [function(item) for item in items]
+            return _each(function, items)
         return list(_pool(threads).map(function, items))
 
 
@@ -62,7 +86,7 @@ def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     """
     threads = _threads_for(len(items))
     if threads == 1:
-        return [function(item) for item in items]
+        return _each(function, items)
     waiting = iter(range(len(items)))
     results: dict[int, Result] = {}
 
@@ -119,8 +143,14 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")  # type: ignore[no-any-return]
 
 
+def is_busy() -> bool:
+    """Whether more wants to run on this machine than it has cores, as far as it tells."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 @contextmanager
-def _single_threaded_blas() -> Iterator[None]:
+def single_threaded_blas() -> Iterator[None]:
+    """One BLAS thread per caller: several wait for each other, for long on a busy machine."""
     # The BLAS setting belongs to the whole process: the first caller in sets it, the last one out
     # restores it. A limit per caller would restore the wrong number when callers overlap.
     global _active_callers, _limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -197,12 +198,14 @@ def train_patches(
     model = build_model(
         name, siren, data, config, (0.0, 1.0), description,
         latent_dim=latent_dim if tail else None, box=box,
+        deadline=math.inf if max_minutes is None else started + 60 * max_minutes,
     )  # fmt: skip
     model = replace(model, prior=_prior(items, config.seed))
     if deblocking_minutes is None:
         deblocking_minutes = min(description["training_seconds"] / 60, _MOST_DEBLOCKING_MINUTES)
         if max_minutes is not None:
-            deblocking_minutes = _DEBLOCKING_TIME * max_minutes
+            left = max_minutes - (time.perf_counter() - started) / 60
+            deblocking_minutes = min(_DEBLOCKING_TIME * max_minutes, max(left, 0.0))
     if deblocking_minutes > 0:
         model = with_deblocking(model, items, validation, deblocking_minutes, log=log)
     return load_model(model)

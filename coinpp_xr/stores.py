@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import zarr
 from zarr.codecs import ShardingCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, StorePath
+from zarr.storage import LocalStore, StorePath, ZipStore
 
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.variable_report import StoredChunk
@@ -31,8 +32,9 @@ _AT_ONCE = 32
 def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
     """Where to write a new store: beside its place, where it appears when the block is done.
 
-    An error in the block leaves things as they were. That is for local folders; other stores, and
-    groups of stores that exist, are written where they are.
+    An error in the block leaves things as they were. That is for local folders, and for zip files,
+    which are made from a folder; other stores, and groups of stores that exist, are written where
+    they are.
 
     Parameters
     ----------
@@ -46,6 +48,10 @@ def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
     FileExistsError
         If something is there that is not to be replaced.
     """
+    if is_zip(store):
+        with _put_zip_whole(store, replace=replace) as folder:
+            yield folder
+        return
     path = local_path(store)
     is_there = path is not None and path.exists() and not _is_empty_folder(path)
     if path is None or (is_there and group):
@@ -75,6 +81,81 @@ def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
             if old.exists():
                 old.rename(path)
             raise
+
+
+def is_zip(store: Any) -> bool:
+    """Whether a store is one local file: a ZipStore, or a path that ends with ``.zip``."""
+    if isinstance(store, ZipStore):
+        return True
+    path = local_path(store)
+    return path is not None and path.suffix == ".zip" and not path.is_dir()
+
+
+@contextmanager
+def _put_zip_whole(store: Any, *, replace: bool) -> Iterator[str]:
+    """A folder to write to, which becomes a zip file in its place when the block is done."""
+    given = store if isinstance(store, ZipStore) else None
+    path = (local_path(store) if given is None else given.path.resolve()) or Path()
+    compression = zipfile.ZIP_STORED if given is None else given.compression
+    # A store of mode "w" that was opened has emptied its file already.
+    opened = given is not None and given._is_open
+    if given is not None:
+        if given.read_only:
+            raise ValueError(f"{path}: this ZipStore is for reading; give one with mode='w'")
+        replace = replace or given._zmode == "w"
+    empty = not path.exists() or path.stat().st_size == 0
+    if given is not None and opened:
+        empty, replace = not given._zf.namelist(), False
+    if not empty and not replace:
+        raise FileExistsError(
+            f"{path} exists, and nothing can be added to a zip file; give mode='w' to replace it, "
+            "or another name"
+        )
+    if not empty and given is None and not _is_zipped_store(path):
+        raise FileExistsError(f"{path} is no Zarr store, mode='w' would delete it; move it away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    existed = path.exists()
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            unzipped, complete = Path(folder) / "store", Path(folder) / path.name
+            yield str(unzipped)
+            _zip(unzipped, complete, compression)
+            if path.exists() and not (existed or replace):
+                raise FileExistsError(f"{path} exists by now; it was left as it is")
+            if given is not None and opened:
+                given.close()
+            complete.replace(path)
+    except BaseException:
+        if given is not None and opened:
+            given.close()
+            path.unlink(missing_ok=True)
+        raise
+    if given is not None:
+        # The caller may go on with the same object, which in mode "w" would empty the file, and
+        # which Zarr opens for reading only if it is read-only.
+        given._zmode, given._read_only = "r", True
+        given._sync_open()
+
+
+def _is_zipped_store(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return any(name in file.namelist() for name in _DOCUMENTS)
+
+
+def _zip(folder: Path, target: Path, compression: int) -> None:
+    """Write all files of a folder into a zip file, on the disk when this returns, and check it."""
+    with target.open("wb") as raw:
+        with zipfile.ZipFile(raw, "w", compression) as file:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    file.write(path, path.relative_to(folder).as_posix())
+        raw.flush()
+        os.fsync(raw.fileno())
+    with zipfile.ZipFile(target) as file:
+        if (damaged := file.testzip()) is not None:
+            raise OSError(f"{target.name}: {damaged} came back from the disk damaged")
 
 
 def local_path(store: Any) -> Path | None:
@@ -107,6 +188,12 @@ def open_group(
         )  # fmt: skip
     except FileNotFoundError:
         return None
+
+
+def compact_documents() -> AbstractContextManager[Any]:
+    """Zarr writes metadata without line breaks and indentation, which take up to half of it."""
+    setting: AbstractContextManager[Any] = zarr.config.set({"json_indent": None})
+    return setting
 
 
 def is_consolidated(group: zarr.Group) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.storage import ZipStore
 
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
@@ -21,13 +20,16 @@ from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.parallel import thread_count
 from coinpp_xr.planning import Settings, check_codec, check_new, design, with_a_rate
+from coinpp_xr.provenance import described, without_containers
 from coinpp_xr.report import Report
 from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable, rates_of
 from coinpp_xr.stores import (
     chunk_nbytes,
     codec_of,
+    compact_documents,
     dims_of,
     is_consolidated,
+    is_zip,
     metadata_documents,
     open_group,
     put_whole,
@@ -81,8 +83,7 @@ def write(
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if not arguments.pop("compute", True):
         raise ValueError("compute=False cannot be verified; leave it out")
-    if isinstance(store, ZipStore):
-        raise ValueError("a zip file cannot be verified while it is written; zip a folder later")
+    _check_zip(store, arguments)
     check_rates(settings.rates, dataset)
     chosen, reasons = choose_variables(dataset, settings.variables)
     if any(isinstance(rate, Mapping) for rate in settings.rates.values()):
@@ -122,8 +123,8 @@ def write(
             **arguments.get("encoding", {}),
             **{name: plan.encoding for name, plan in plans.items() if plan.encoding},
         }
-        with _quiet_about_consolidation(arguments):
-            writes = _to_write(dataset, plans, arguments)
+        with _quiet_about_consolidation(arguments), compact_documents():
+            writes = _to_write(dataset, plans, arguments, existing)
             _compute(writes.to_zarr(target, compute=False, **arguments))
         return _report(dataset, plans, reasons, target, arguments)
 
@@ -184,15 +185,24 @@ def _arranged(array: xr.DataArray, dims: Sequence[Any], chunks: Sequence[int]) -
 
 
 def _to_write(
-    dataset: xr.Dataset, plans: Mapping[Any, _Plan], arguments: Mapping[str, Any]
+    dataset: xr.Dataset,
+    plans: Mapping[Any, _Plan],
+    arguments: Mapping[str, Any],
+    existing: zarr.Group | None,
 ) -> xr.Dataset:
     dataset = dataset.assign({name: plan.array.variable for name, plan in plans.items()})
+    new = {name: plan.codec for name, plan in plans.items() if plan.encoding}
+    there = existing.arrays() if existing is not None else ()
+    dataset = described(dataset, new, ((name, dict(array.attrs)) for name, array in there))
     for name, variable in dataset.variables.items():
         # Read from a compressed store, and now to be kept without loss.
         if name not in plans and find_codec(variable.encoding) is not None:
             dataset[name] = variable.copy(deep=False)
             dataset[name].encoding = {}
-    if region := arguments.get("region"):
+    region = arguments.get("region")
+    if region or arguments.get("append_dim"):
+        dataset = without_containers(dataset)
+    if region:
         # xarray refuses to write again what the region does not concern.
         unconcerned = [name for name, c in dataset.coords.items() if not set(c.dims) & set(region)]
         dataset = dataset.drop_vars(unconcerned)
@@ -200,6 +210,16 @@ def _to_write(
 
 
 # ---- arrays that are there already --------------------------------------------------------------
+
+
+def _check_zip(store: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse to add to a zip file, whose entries cannot be replaced."""
+    adds = arguments.get("append_dim") or arguments.get("region")
+    adds = adds or arguments.get("mode") in ("a", "a-", "r+")
+    if adds and (is_zip(store) or (isinstance(store, str) and store.endswith(".zip"))):
+        raise ValueError(
+            "nothing can be added to a zip file; add to a folder, and zip it when it is complete"
+        )
 
 
 def _existing(store: Any, arguments: Mapping[str, Any]) -> zarr.Group | None:

@@ -31,7 +31,7 @@ LAYERS = {
     "codecs": "codecs xarray_encoding",
     "reports": "labels metrics variable_report selection plots report coin peers",
     "datasets": "accessor roundtrip compression_result blockwise catalogue comparison "
-    "comparison_table model_choice planning verification stores writing compressed_file",
+    "comparison_table model_choice planning verification provenance stores writing compressed_file",
     "archives": "archiving",
     "public names": "coinpp_xr",
     "the paper": "reproduction",

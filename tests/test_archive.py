@@ -79,7 +79,7 @@ def test_blocks_become_an_archive(weather, tmp_path) -> None:
         assert abs(ds.t - weather.t).max() <= 0.5
         assert abs(ds.z - weather.z).max() <= 20
         assert ds.mask.equals(weather.mask)
-        assert ds.t.attrs["lossy_compression_rate"] == "max_error=0.5"
+        assert ds.t.attrs["lossy_compression_max_error"] == 0.5
         assert ds.t.attrs["lossy_compression_largest_error"] == pytest.approx(
             float(abs(ds.t.astype("f8") - weather.t).max())
         )
@@ -210,7 +210,7 @@ def test_variables_can_be_added(weather, tmp_path) -> None:
     assert report.is_complete
     assert [v.name for v in report.report.encoded] == ["t", "z"]
     with xr.open_zarr(tmp_path / "a.zarr") as ds:
-        assert set(ds.data_vars) == {"t", "z"}
+        assert set(ds.data_vars) == {"t", "z", "lossy_compression_info"}
         assert abs(ds.z - weather.z).max() <= 20
 
 

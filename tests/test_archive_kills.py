@@ -656,3 +656,65 @@ def test_ctrl_c(source, processes, undisturbed, tmp_path, seed) -> None:
     assert "Dask Worker" not in said, said
     assert archive(source, store, client=processes, **RATES).is_complete
     assert differences(store, undisturbed.tree) == []
+
+
+LONG_SCRIPT = """\
+import signal
+import sys
+import time
+
+import dask.array
+import numpy as np
+import xarray as xr
+
+from coinpp_xr.archiving import archive
+from coinpp_xr.parallel import map_in_threads
+
+
+def slow(values, block_info=None):
+    # What takes long is numeric work in many steps; processes may just as well wait for a disk.
+    for _ in range(600):
+        print("working", flush=True)
+        map_in_threads(time.sleep, [0.1] * 2)
+    return values
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    values = dask.array.zeros((40, 8, 16), chunks=(8, 8, 16), dtype="f4").map_blocks(slow)
+    coordinates = {"lat": np.linspace(78.75, -78.75, 8), "lon": np.arange(0, 360, 22.5)}
+    field = xr.DataArray(values, coordinates, ("time", "lat", "lon"), name="t")
+    print("begun", flush=True)
+    rate = {"max_error": 0.5, "model": "none", "chunk_time": 8}
+    archive(field, sys.argv[1], workers=eval(sys.argv[2]), **rate)
+"""
+
+
+@pytest.mark.parametrize("workers", ["2", "None"])
+def test_ctrl_c_does_not_wait_for_long_blocks(tmp_path, workers) -> None:
+    """Neither in processes nor in threads of the script."""
+    store, path = tmp_path / "a.zarr", tmp_path / "run.py"
+    path.write_text(LONG_SCRIPT)
+    with (tmp_path / "stderr").open("wb") as stderr, subprocess.Popen(
+        [sys.executable, str(path), str(store), workers],
+        stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True,
+    ) as child:  # fmt: skip
+        try:
+            assert child.stdout is not None
+            while child.stdout.readline() != "working\n":
+                assert child.poll() is None
+            os.killpg(child.pid, signal.SIGINT)
+            pressed = time.monotonic()
+            child.communicate(timeout=30)
+            wait_for(lambda: not group_members(child.pid), seconds=30)
+            took = time.monotonic() - pressed
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+    said = (tmp_path / "stderr").read_text()
+    assert child.returncode in (-signal.SIGINT, 130), said
+    assert said.rstrip().endswith("KeyboardInterrupt"), said
+    # Some two seconds on an idle machine.
+    assert took < 10, took
+    assert not list((store / GROUP / CLAIMS).glob("*.json"))
+    assert left_behind(store) == []

@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numcodecs
 import numpy as np
@@ -14,13 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from refusals import refusal
 
 import coinpp_xr
 from coinpp_xr import COINppCodec, CompressionWarning, CorruptPayloadError, ModelNotFoundError
 from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import SphereGrid, axis_values, compact_axis
 from coinpp_xr.exact import pack_bytes, unpack_bytes
 
 
@@ -300,6 +302,61 @@ def test_configuration_is_plain_json_and_round_trips(tiny_model) -> None:
     config = json.loads(json.dumps(codec.get_config()))
     assert numcodecs.get_codec(config) == codec
     assert config["fingerprint"] == tiny_model.fingerprint
+
+
+AXES = {
+    "quarters": np.linspace(90, -90, 721),
+    "cell centres": 90 - (np.arange(180) + 0.5),
+    "tenths": np.arange(3600) / 10,
+    "single precision": np.linspace(90, -90, 451, dtype=np.float32),
+    "summed up": np.cumsum(np.full(300, 0.1)),
+    "off by units in the last place": np.linspace(-90, 90, 192),
+    "a minus zero": np.array([-2.0, -1.0, -0.0, 1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("degrees", AXES.values(), ids=AXES)
+def test_regular_coordinates_take_few_bytes_of_a_configuration(tiny_model, degrees) -> None:
+    if np.abs(degrees).max() <= 90:
+        arguments: dict[str, Any] = {"latitude": degrees, "longitude": [0, 120, 240]}
+    else:
+        arguments = {"latitude": [1, 0, -1], "longitude": degrees}
+    codec = COINppCodec(tiny_model, bits=5, **arguments)
+    text = json.dumps(codec.get_config())
+    assert len(text) < 600
+    again = numcodecs.get_codec(json.loads(text))
+    for axis in ("latitude", "longitude"):
+        wanted = np.asarray(arguments[axis], np.float64)
+        assert np.asarray(getattr(again, axis)).tobytes() == wanted.tobytes()
+        assert isinstance(getattr(again, axis), list)
+
+
+@given(
+    st.lists(st.floats(-90, 90), min_size=1, max_size=50, unique=True),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_any_coordinates_come_back_from_a_configuration_bit_for_bit(degrees, dtype) -> None:
+    values = np.unique(np.array(degrees, dtype)).astype(np.float64)
+    form = json.loads(json.dumps(compact_axis(values)))
+    assert np.asarray(axis_values(form), np.float64).tobytes() == values.tobytes()
+
+
+def test_lists_in_configurations_are_read_too(tiny_model) -> None:
+    codec = COINppCodec(tiny_model, bits=5, latitude=AXES["quarters"], longitude=AXES["tenths"])
+    config = codec.get_config() | {"latitude": codec.latitude, "longitude": codec.longitude}
+    assert COINppCodec.from_config(config) == codec
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"count": 0}, {"count": "4"}, {"count": 10**9}, {"dtype": "O"}, {"packed": "~~~"},
+     {"packed": "c-n"}, {"start": "north"}],
+    ids=str,
+)  # fmt: skip
+def test_damaged_coordinates_are_refused(damage) -> None:
+    axis = {"start": 0.0, "step": 1.0, "count": 4} | damage
+    config = {"model": "none", "max_error": 1.0, "latitude": axis, "longitude": [0, 1]}
+    assert "is damaged" in refusal(lambda: COINppCodec.from_config(config))
 
 
 def test_codec_survives_pickling_and_hashing(codec) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from coinpp_xr.training import (
     read_checkpoint,
     siren_from_checkpoint,
 )
+from coinpp_xr.training.checkpoints import State
 from coinpp_xr.training.objectives import eof_scores
 from coinpp_xr.training.outer_loop import _Training
 
@@ -377,3 +379,38 @@ def test_a_network_without_siren_latents_holds_the_mean_field() -> None:
     # The few points around the poles share values that no smooth function has.
     error = (mean - data.train.mean(0))[..., 0] ** 2 @ GRID.area_weights
     assert np.sqrt(error) < 1e-4
+
+
+@pytest.mark.parametrize("minutes", [0.05, 0.1])
+def test_training_ends_in_its_time(minutes: float) -> None:
+    """Everything together, on a machine that may be busy with other tests."""
+    train(globes(noisy_data(30)), settings={"width": 8, "depth": 2}, max_minutes=0.02)  # warm up
+    started = time.perf_counter()
+    model = train(globes(noisy_data(2000)), latent_dim=16, max_minutes=minutes)
+    took = time.perf_counter() - started
+    assert took < 60 * 1.2 * minutes + 6
+    assert model.latent_dim == 16
+
+
+def test_what_is_left_of_the_time_decides_how_much_is_tried() -> None:
+    data = noisy_data(400)
+    siren = meta_learn(data, replace(SMALL, latent_dim=4, steps=20))
+    assert len(choose_network(siren, data, 12, 0.0)[1]) == 1
+    assert len(choose_network(siren, data, 12)[1]) == 2
+
+
+def test_the_schedule_gets_shorter_where_steps_get_slower(monkeypatch) -> None:
+    """It ends with a small learning rate, in its time."""
+    original, records = _Training._outer_step, []
+
+    def slower(self: _Training, state: State) -> float:
+        time.sleep(0.001 if state.step < 60 else 0.02)
+        return original(self, state)
+
+    monkeypatch.setattr(_Training, "_outer_step", slower)
+    started = time.perf_counter()
+    meta_learn(noisy_data(100), replace(SMALL, steps=None), max_minutes=0.08, log=records.append)
+    assert time.perf_counter() - started < 60 * 0.08 * 1.2 + 2
+    validations = [record for record in records if record["event"] == "validation"]
+    assert validations[-1]["steps"] < validations[0]["steps"]
+    assert validations[-1]["step"] > 0.7 * validations[-1]["steps"]

@@ -30,6 +30,7 @@ from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import load_model
 from coinpp_xr.planning import Design, check_codec, design
+from coinpp_xr.provenance import described
 from coinpp_xr.selection import Layout, rates_of
 from coinpp_xr.stores import codec_of, put_whole
 from coinpp_xr.variable_report import source_itemsize
@@ -167,6 +168,9 @@ def _add(
     _check_whole(group, dataset, names)
     designed = designs_of(wanted, names, options)
     tilings = {n: tiling_of(dataset[n], new, options) for n, (new, _) in designed.items()}
+    codecs = {name: new.codec for name, (new, _) in designed.items()}
+    there = ((name, dict(array.attrs)) for name, array in group.arrays())
+    dataset = described(dataset, codecs, there)
     missing = [n for n in dataset.variables if str(n) not in group]
     coordinates = dataset.coords.to_dataset()
     # What this note names is taken away should this end half-way.

@@ -10,10 +10,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -28,6 +29,7 @@ from distributed import (
     as_completed,
     get_client,
 )
+from distributed.utils import LoopRunner
 
 from coinpp_xr.archiving.parts import Part
 from coinpp_xr.archiving.work import (
@@ -41,7 +43,7 @@ from coinpp_xr.archiving.work import (
 )
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.models import Model, load_model
-from coinpp_xr.parallel import keep_freed_memory, thread_count
+from coinpp_xr.parallel import keep_freed_memory, stopped, thread_count
 from coinpp_xr.settings import config
 
 # How often dask tries a block again that failed; a worker that dies is no failure of the block.
@@ -128,16 +130,31 @@ def _leave_interrupts_to_the_client() -> None:
 
 
 @contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Workers that are started in this block know no Ctrl-C, not even while they import."""
-    if threading.current_thread() is not threading.main_thread():
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Threads that are started in this block, and processes that those start, know no Ctrl-C."""
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # When it starts, it takes the mask away again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill_workers(clusters: Iterable[SpecCluster]) -> None:
+    """Kill the processes of clusters, which would end their blocks first if they were asked.
+
+    What they write appears whole or not at all.
+    """
+    for cluster in clusters:
+        for nanny in list(cluster.workers.values()):
+            nanny.auto_restart = False
+            if nanny.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(nanny.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -173,22 +190,44 @@ def a_client(
     }
     if workers is None and not gpu:
         own |= {"processes": False, "n_workers": 1, "threads_per_worker": thread_count()}
-        with LocalCluster(**own) as cluster, Client(cluster) as new:
-            yield new
+        with ExitStack() as stack, LocalCluster(**own) as cluster, Client(cluster) as new:
+            try:
+                yield new
+            except KeyboardInterrupt:
+                stack.enter_context(stopped())
+                raise
         return
+    with _deaf_to_interrupts():
+        loop = LoopRunner()
+        loop.start()
+    own["loop"] = loop.loop
     # A worker that dies twice would be given up, and with the last one the run would never end.
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}):
-        with _no_interrupts():
+        before = set(SpecCluster._instances)
+        try:
             if gpu:
                 processes: Any = _with_a_gpu(workers or thread_count(), **own)
             else:
                 own |= {"processes": True, "n_workers": workers, "threads_per_worker": 1}
                 processes = LocalCluster(**own)
+        except KeyboardInterrupt:
+            for half_started in set(SpecCluster._instances) - before:
+                _kill_workers([half_started])
+                # Dask would close it at the end of the process, and say that it cannot.
+                SpecCluster._instances.discard(half_started)
+            raise
         with processes, Client(processes) as new:
-            yield new
+            try:
+                yield new
+            except KeyboardInterrupt:
+                _kill_workers([processes])
+                raise
+    loop.stop()
 
 
-def _with_a_gpu(workers: int, *, dashboard_address: str | None, silence_logs: int) -> SpecCluster:
+def _with_a_gpu(
+    workers: int, *, dashboard_address: str | None, silence_logs: int, loop: Any
+) -> SpecCluster:
     """Processes for reading and verifying, and one more for all that is encoded."""
 
     def nanny(resources: dict[str, int]) -> dict[str, Any]:
@@ -198,8 +237,9 @@ def _with_a_gpu(workers: int, *, dashboard_address: str | None, silence_logs: in
     specs = {index: nanny({}) for index in range(workers)} | {"gpu": nanny({"GPU": 1})}
     dashboard = {"dashboard": dashboard_address is not None, "dashboard_address": dashboard_address}
     return SpecCluster(
-        workers=specs, scheduler={"cls": Scheduler, "options": dashboard}, silence_logs=silence_logs
-    )
+        workers=specs, scheduler={"cls": Scheduler, "options": dashboard}, loop=loop,
+        silence_logs=silence_logs,
+    )  # fmt: skip
 
 
 def check_workers(client: Client, *, gpu: bool) -> int:

@@ -80,8 +80,7 @@ class Manifest:
             Of the source, by name.
         """
         attributes: dict[str, Any] = {
-            "description": f"blocks of {name} that are done; columns: see fields",
-            "fields": list(FIELDS),
+            "description": f"blocks of {name} that are done",
             "dims": list(tiling.dims),
             "block": list(tiling.block),
             "time_axis": tiling.time_axis,
@@ -168,8 +167,9 @@ def kinds_of(rows: Rows) -> dict[str, int]:
 
 def create_group(group: zarr.Group) -> None:
     """Begin the manifest of an archive."""
-    description = "state of an archive written by coinpp-xr"
-    group.create_group(GROUP, attributes={"description": description, "format": 1})
+    description = "state of an archive written by coinpp-xr; fields: the columns of all arrays"
+    attributes = {"description": description, "format": 1, "fields": list(FIELDS)}
+    group.create_group(GROUP, attributes=attributes)
     _create(group, f"{GROUP}/{CLAIMS}", (0,), (1,), ("claim",), {})
 
 

@@ -19,18 +19,17 @@ from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.labels import display_unit, place_label
 from coinpp_xr.metrics import spread
 from coinpp_xr.models import load_model
+from coinpp_xr.provenance import PREFIX
 from coinpp_xr.report import Report
 from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
 from coinpp_xr.text_tables import plain_text
 from coinpp_xr.variable_report import COMPRESSED, VariableReport
-from coinpp_xr.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 # What a worker does with a block.
 PHASES = ("read", "encode", "verify", "record")
-_PREFIX = "lossy_compression"
 
 
 @dataclass(frozen=True, repr=False)
@@ -307,27 +306,23 @@ def _model_of(codec: Any, needed: bool) -> tuple[str, int]:
 def write_attributes(
     entries: Mapping[str, tuple[zarr.Array[Any], Manifest]], report: Report
 ) -> None:
-    """Say in the variables' attributes what was lost, in the spirit of CF's section 8.4.
+    """Add what was measured to what attributes say of the losses of complete variables.
 
-    Only of variables that are complete, in their own units, and the same for the same data.
+    In their own units, and the same for the same data.
     """
     for variable in report.encoded:
         array, manifest = entries[variable.name]
         if not manifest.done().all():
             continue
-        codec = codec_of(array)
-        said: dict[str, Any] = {
-            _PREFIX: "COIN++",
-            f"{_PREFIX}_implementation": f"coinpp-xr {__version__}, codec {codec.codec_id}",
-            f"{_PREFIX}_rate": ", ".join(f"{k}={v:g}" for k, v in codec.rate.controls.items()),
-            f"{_PREFIX}_ratio": variable.ratio,
-        }
         measured = {
             "rmse": variable.rmse, "largest_error": variable.max_error, "bias": variable.bias
         }  # fmt: skip
-        said |= {
-            f"{_PREFIX}_{name}": value for name, value in measured.items() if value is not None
+        said: dict[str, Any] = {
+            f"{PREFIX}_{name}": value
+            for name, value in measured.items()
+            if value is not None
         }
-        said = {key: value for key, value in said.items() if value is not None}
+        if variable.ratio is not None:
+            said[f"{PREFIX}_ratio"] = variable.ratio
         if any(array.attrs.get(key) != value for key, value in said.items()):
             array.update_attributes(said)

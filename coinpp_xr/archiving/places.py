@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from zarr.storage import MemoryStore, ZipStore
 
 from coinpp_xr.archiving.claims import changing_structure, claimed, others_at_work
 from coinpp_xr.archiving.manifest import GROUP, is_archive
-from coinpp_xr.stores import local_path, open_group
+from coinpp_xr.stores import is_zip, local_path, open_group
 
 Item = TypeVar("Item")
 # A commit takes about a second; what is lost between two of them is done again.
@@ -160,13 +161,15 @@ class IcechunkPlace(Place):
         return f"branch {self._branch} of an Icechunk repository"
 
 
-def place_of(store: Any, storage_options: Mapping[str, Any] | None) -> Place:
+def place_of(
+    store: Any, storage_options: Mapping[str, Any] | None, *, only_read: bool = False
+) -> Place:
     """The place that a user names.
 
     Raises
     ------
     ValueError
-        If several processes cannot write to it.
+        If several processes cannot write to it, unless it is only to be read.
     """
     options = dict(storage_options) if storage_options else None
     if type(store).__module__.split(".")[0] == "icechunk":
@@ -178,7 +181,12 @@ def place_of(store: Any, storage_options: Mapping[str, Any] | None) -> Place:
             "a store in memory cannot be shared with workers; give a folder or a URL, or use "
             "ds.coinpp.to_zarr"
         )
-    if isinstance(store, ZipStore) or str(store).endswith(".zip"):
+    if is_zip(store) or str(store).endswith(".zip"):
+        if only_read:
+            store = store if isinstance(store, ZipStore) else ZipStore(store)
+            if store.path.exists() and not zipfile.is_zipfile(store.path):
+                raise ValueError(f"{store.path} is no zip file, or not all of one")
+            return Place(store, options)
         raise ValueError("a zip file cannot be written in parts; zip a folder later")
     if isinstance(store, os.PathLike):
         store = os.fspath(store)

@@ -120,7 +120,7 @@ def verify(
     FileNotFoundError, ValueError
         If there is no such store, or nothing compressed in it.
     """
-    place = place_of(store, storage_options)
+    place = place_of(store, storage_options, only_read=True)
     group = place.root(read_only=True)
     names = compressed_in(group)
     if not names:
@@ -274,7 +274,7 @@ def decompress(
     target = Path(target)
     if target.suffix not in (".nc", ".zarr"):
         raise ValueError(f"{target}: give a name that ends with .nc or .zarr")
-    place = place_of(store, storage_options)
+    place = place_of(store, storage_options, only_read=True)
     group = place.root(read_only=True)
     if (local := local_path(place.store)) is not None and local == target.resolve():
         raise ValueError(f"{target} is the store itself; give another name")

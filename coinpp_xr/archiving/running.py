@@ -32,7 +32,7 @@ from coinpp_xr.archiving.sources import Source
 from coinpp_xr.archiving.work import Failure, Outcome, source_checksum
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.errors import refuse_unknown
-from coinpp_xr.stores import codec_of
+from coinpp_xr.stores import codec_of, compact_documents
 
 # Failures that one line can name.
 _FEW = 5
@@ -140,7 +140,7 @@ def archive(
         If somebody else is writing the same part of the archive.
     """
     refuse_unknown(unknown, archive)
-    with ExitStack() as until_the_end, ExitStack() as while_writing:
+    with compact_documents(), ExitStack() as until_the_end, ExitStack() as while_writing:
         with beginning(progress) as say:
             say("reading the source")
             place, opened, wanted, options = request(

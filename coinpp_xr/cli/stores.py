@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def is_store(source: str) -> bool:
-    """Whether a name is that of a Zarr store: a folder with its metadata, or a URL."""
+    """Whether a name is that of a Zarr store: a folder with its metadata, a zip file, or a URL."""
     from coinpp_xr.data.sources import is_zarr_folder
 
-    return "://" in source or is_zarr_folder(Path(source))
+    path = Path(source)
+    return "://" in source or is_zarr_folder(path) or (path.suffix == ".zip" and path.is_file())
 
 
 def inspect_store(source: str, chunk: str | None) -> None:
@@ -26,7 +27,7 @@ def inspect_store(source: str, chunk: str | None) -> None:
     from coinpp_xr.archiving.places import place_of
     from coinpp_xr.archiving.reading import compressed_in, look_at_chunk
 
-    group = place_of(source, None).root(read_only=True)
+    group = place_of(source, None, only_read=True).root(read_only=True)
     if chunk is not None:
         view = look_at_chunk(group, chunk)
         sections = ", ".join(f"{size:,} {name}" for name, size in view.sections.items())

@@ -135,6 +135,8 @@ class Configured:
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return f"<{len(value)} values>"
+    if isinstance(value, dict):  # an axis
+        return f"<{value['count']} values>"
     if isinstance(value, str) and len(value) > 80:  # an embedded model
         return f"<{len(value)} characters>"
     return repr(value)

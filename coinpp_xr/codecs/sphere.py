@@ -20,7 +20,7 @@ from coinpp_xr.codecs.base import (
 )
 from coinpp_xr.codecs.partial import PartialDecoding
 from coinpp_xr.compact import pack_text, unpack_text
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import SphereGrid, axis_values, compact_axis
 from coinpp_xr.devices import EFFORTS
 from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.model_units import in_unit_of_data, parse_unit_map
@@ -57,9 +57,10 @@ class _SphereSettings(Configured):
     valid_range : (float, float), optional
         Values beyond come back exactly, as fill values do, and no other comes back beyond.
     latitude, longitude : array_like, optional
-        Coordinates in degrees. Without them a chunk is taken for a whole globe in the usual
-        layout that fits it best (90 → −90 or −90 → 90, 0 → 360 or −180 → 180, with or without
-        poles and repeated meridian), which is noted in the payload.
+        Coordinates in degrees; configurations describe them in few bytes. Without them a chunk is
+        taken for a whole globe in the usual layout that fits it best (90 → −90 or −90 → 90,
+        0 → 360 or −180 → 180, with or without poles and repeated meridian), which is noted in the
+        payload.
     time_axis : int
         Which of the axes before latitude and longitude is time (0, the first). What follows in
         time is coded together; along the others, each index is a sequence of its own.
@@ -143,11 +144,16 @@ class _SphereSettings(Configured):
         self.model = str(model)
         self.fingerprint = fingerprint
         self._grid = None
+        self._compact: dict[str, Any] = {}
         self.latitude, self.longitude = None, None
         if latitude is not None and longitude is not None:
-            self._grid = SphereGrid(np.asarray(latitude), np.asarray(longitude))
+            self._grid = SphereGrid(axis_values(latitude), axis_values(longitude))
             self.latitude = self._grid.latitude.tolist()
             self.longitude = self._grid.longitude.tolist()
+            self._compact = {
+                "latitude": compact_axis(self._grid.latitude),
+                "longitude": compact_axis(self._grid.longitude),
+            }
         self.to_model_unit: list[float] | None = None
         if to_model_unit is not None:
             unit_map = parse_unit_map(to_model_unit)
@@ -156,6 +162,10 @@ class _SphereSettings(Configured):
             self.to_model_unit = None if unit_map == (1, 0) else list(unit_map)
         self.effort = None if effort == "default" else effort
         self.time_axis = time_axis or None
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain JSON: arguments that are not at their default, coordinates in few bytes."""
+        return super().get_config() | self._compact
 
     @property
     def rate(self) -> Rate:

@@ -42,6 +42,10 @@ _LONG_GRADIENT = 2.0
 _WARM_UP_STEPS = 200
 _LARGEST_SCORE = 3.0
 _PRECONDITIONER_STEPS = 25
+# How often the number of steps is held against the time that is left.
+_STEPS_PER_LOOK = 25
+# So many steps take as long as a validation, until one was measured.
+_VALIDATION_STEPS = 25
 
 
 def meta_learn(
@@ -68,7 +72,8 @@ def meta_learn(
         run ends with the same bits as an uninterrupted one (unless spikes force a rollback before
         its next validation: it then goes back to the checkpoint).
     max_minutes : float, optional
-        Stop after this time. Without ``config.steps`` it also sets the length of the schedule.
+        Stop after this time. Without ``config.steps`` it also sets the length of the schedule,
+        which gets shorter where the machine gets slower.
     device : str
         A torch device.
     log : callable, optional
@@ -111,23 +116,24 @@ class _Training:
     # ---- the loop -------------------------------------------------------------------------
 
     def run(self, resume: bool, max_minutes: float | None) -> ModulatedSiren:
+        started = time.perf_counter()
         if resume and self.checkpoint is None:
             raise ValueError("to resume, say which checkpoint")
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             state = resumed_state(self.checkpoint, self.config, self.data_crc, self.device)
         else:
             state = self._fresh()
-        started, seconds_before = time.perf_counter(), state.seconds
+        seconds_before = state.seconds
         deadline = math.inf if max_minutes is None else 60 * max_minutes
         measure_speed = state.steps is None
-        if measure_speed:
-            deadline *= 1.2  # the schedule is laid out for the time given; let it end
+        # The last one is left out where it would take more.
+        validating, most_validating = 0.0, 0.14 * deadline
         snapshot = state.snapshot()
 
         def elapsed() -> float:
             return time.perf_counter() - started
 
-        first, calibration = state.step, (state.step, 0.0)
+        first, calibration = state.step, (state.step, elapsed())
         with _interrupts_deferred() as interrupted:
             while state.steps is None or state.step < state.steps:
                 if interrupted():
@@ -144,14 +150,24 @@ class _Training:
                         calibration = (state.step, elapsed())
                     elif state.step == first + 40 or elapsed() > 6 * max_minutes:
                         per_step = (elapsed() - calibration[1]) / (state.step - calibration[0])
-                        # Leave room for validation: a schedule cut off loses more than a short one.
-                        left = 0.72 * (60 * max_minutes - elapsed()) / per_step
-                        state.steps = state.step + max(1, int(left))
+                        validating = validating or _VALIDATION_STEPS * per_step
+                        # Leave room: a schedule cut off loses more than a short one.
+                        left = 0.86 * (deadline - elapsed()) - min(validating, most_validating)
+                        state.steps = state.step + max(1, int(left / per_step))
+                        calibration = (state.step, elapsed())
+                elif measure_speed and state.step % _STEPS_PER_LOOK == 0 and state.steps:
+                    # A machine that got busier: the schedule is to end, not to be cut off.
+                    per_step = (elapsed() - calibration[1]) / max(state.step - calibration[0], 1)
+                    left = 0.95 * (deadline - elapsed()) - min(validating, most_validating)
+                    state.steps = min(state.steps, state.step + max(1, int(left / per_step)))
                 if state.spikes_in_a_row >= _SPIKES_BEFORE_ROLLBACK:
                     self._roll_back(state, snapshot)
                 total = state.steps or 10**9
-                if state.step % max(100, total // 15) == 0 or state.step == total:
+                due = state.step % max(100, total // 15) == 0 or state.step == total
+                if due and elapsed() + validating < deadline:
+                    before = elapsed()
                     self._validate(state, loss)
+                    validating = elapsed() - before
                     if state.spikes_in_a_row == 0:
                         snapshot = state.snapshot()
                     self._save(state)
