@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from inspect import signature
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Never
 
 import xarray as xr
 
+from coinpp_xr.array_accessor import Bits, Bound, DataArrayAccessor, refuse_for_zarr
 from coinpp_xr.errors import refuse_unknown
 
 if TYPE_CHECKING:
@@ -17,20 +17,12 @@ if TYPE_CHECKING:
     from coinpp_xr.models import Model
     from coinpp_xr.report import Report
 
-Bits = int | Mapping[str, int] | None
-Bound = float | Mapping[str, float] | None
-
 
 def register() -> None:
     """Make ``coinpp`` an attribute of every Dataset and DataArray; once is enough."""
     if not hasattr(xr.Dataset, "coinpp"):
         xr.register_dataset_accessor("coinpp")(DatasetAccessor)  # type: ignore[no-untyped-call]
         xr.register_dataarray_accessor("coinpp")(DataArrayAccessor)  # type: ignore[no-untyped-call]
-
-
-def _refuse_for_zarr(arguments: Collection[str], method: Callable[..., Any]) -> None:
-    others = signature(xr.Dataset.to_zarr).parameters
-    refuse_unknown(arguments, method, others, "xarray's to_zarr")
 
 
 class DatasetAccessor:
@@ -49,6 +41,7 @@ class DatasetAccessor:
         max_error: Bound = None,
         max_error_relative: Bound = None,
         target_rmse: Bound = None,
+        allow_coarse: bool = False,
         **unknown: Never,
     ) -> CompressionResult:
         """Compress in memory and decompress again, to see size and error.
@@ -76,6 +69,11 @@ class DatasetAccessor:
         target_rmse : float or mapping, optional
             Area-weighted RMSE of every chunk, in the unit of the variable, which is never
             exceeded.
+        allow_coarse : bool
+            Take a bound or target that reaches half of a variable's standard deviation on some
+            level, or one number for several units, which is refused otherwise. Looked at are
+            four steps spread over time, all levels, and every n-th row and column of large
+            grids, without missing cells.
 
         Returns
         -------
@@ -86,7 +84,8 @@ class DatasetAccessor:
         Raises
         ------
         ValueError
-            If a variable does not exist or cannot be compressed, or if none can.
+            If a variable does not exist or cannot be compressed, or if none can, or if a bound
+            or target would leave little of one.
         TypeError
             If there is no such argument; the message names the one that was meant.
         ModelNotFoundError
@@ -111,6 +110,7 @@ class DatasetAccessor:
             },
             model=model,
             effort=effort,
+            allow_coarse=allow_coarse,
         )
 
     def to_zarr(
@@ -127,6 +127,7 @@ class DatasetAccessor:
         embed_model: bool = False,
         chunk_time: int = 256,
         effort: str = "default",
+        allow_coarse: bool = False,
         zarr_format: int | None = None,
         **to_zarr_arguments: Any,
     ) -> Report:
@@ -168,6 +169,8 @@ class DatasetAccessor:
             dimensions a chunk has one index, or all where there is a single time. Dask arrays
             are rechunked accordingly.
         effort : {"default", "fast", "best", "paper"}
+        allow_coarse : bool
+            As for :meth:`compress`.
         zarr_format : {2, 3}, optional
         **to_zarr_arguments
             For :meth:`xarray.Dataset.to_zarr`: ``mode``, ``group``, ``append_dim``, ``region``,
@@ -184,7 +187,8 @@ class DatasetAccessor:
         Raises
         ------
         ValueError
-            If an argument makes no sense, or a variable does not exist or cannot be compressed.
+            If an argument makes no sense, a variable does not exist or cannot be compressed, or
+            a bound or target would leave little of one.
         TypeError
             If there is no such argument; the message names the one that was meant.
         FileExistsError
@@ -196,7 +200,7 @@ class DatasetAccessor:
         from coinpp_xr.planning import Settings
         from coinpp_xr.writing import write
 
-        _refuse_for_zarr(to_zarr_arguments, self.to_zarr)
+        refuse_for_zarr(to_zarr_arguments, self.to_zarr)
         settings = Settings(
             rates={
                 "bits": bits,
@@ -210,6 +214,7 @@ class DatasetAccessor:
             embed_model=embed_model,
             chunk_time=chunk_time,
             effort=effort,
+            allow_coarse=allow_coarse,
         )
         return write(
             self._dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments}
@@ -295,113 +300,3 @@ class DatasetAccessor:
 
         chosen, _ = choose_variables(self._dataset, variable)
         return models_for(self._dataset[chosen[0]])
-
-
-class DataArrayAccessor:
-    """COIN++ compression of a DataArray, as ``da.coinpp``."""
-
-    def __init__(self, array: xr.DataArray) -> None:
-        self._array = array
-
-    def compress(
-        self,
-        bits: Bits = None,
-        *,
-        model: str | Model = "t2m-46x90",
-        effort: str = "default",
-        max_error: Bound = None,
-        max_error_relative: Bound = None,
-        target_rmse: Bound = None,
-        **unknown: Never,
-    ) -> CompressionResult:
-        """Compress in memory and decompress again; see :meth:`DatasetAccessor.compress`."""
-        from coinpp_xr.roundtrip import compress
-
-        refuse_unknown(unknown, self.compress)
-        dataset = self._dataset()
-        (name,) = dataset
-        result = compress(
-            dataset,
-            variables=[name],
-            rates={
-                "bits": bits,
-                "max_error": max_error,
-                "max_error_relative": max_error_relative,
-                "target_rmse": target_rmse,
-            },
-            model=model,
-            effort=effort,
-        )
-        result.dataarray = result.dataset[name].rename(self._array.name)
-        return result
-
-    def to_zarr(
-        self,
-        store: Any,
-        *,
-        bits: Bits = None,
-        target_rmse: Bound = None,
-        max_error: Bound = None,
-        max_error_relative: Bound = None,
-        model: str | Model = "t2m-46x90",
-        train_minutes: float | None = None,
-        embed_model: bool = False,
-        chunk_time: int = 256,
-        effort: str = "default",
-        zarr_format: int | None = None,
-        **to_zarr_arguments: Any,
-    ) -> Report:
-        """Write a compressed Zarr store; see :meth:`DatasetAccessor.to_zarr`.
-
-        An array without a name is written as ``field``.
-        """
-        from coinpp_xr.planning import Settings
-        from coinpp_xr.writing import write
-
-        dataset = self._dataset()
-        _refuse_for_zarr(to_zarr_arguments, self.to_zarr)
-        settings = Settings(
-            rates={
-                "bits": bits,
-                "max_error": max_error,
-                "max_error_relative": max_error_relative,
-                "target_rmse": target_rmse,
-            },
-            variables=list(dataset),
-            model=model,
-            train_minutes=train_minutes,
-            embed_model=embed_model,
-            chunk_time=chunk_time,
-            effort=effort,
-        )
-        return write(dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments})
-
-    def compare(
-        self,
-        *,
-        max_error: float | None = None,
-        target_rmse: float | None = None,
-        peers: Sequence[str] | None = None,
-        model: str | Model = "t2m-46x90",
-        chunk: int = 64,
-        curves: bool = False,
-        **unknown: Never,
-    ) -> Comparison:
-        """What other codecs make of the same globes; see :meth:`DatasetAccessor.compare`."""
-        from coinpp_xr.comparison import compare
-
-        refuse_unknown(unknown, self.compare)
-        return compare(
-            self._array, max_error=max_error, target_rmse=target_rmse, names=peers, model=model,
-            chunk=chunk, curves=curves,
-        )  # fmt: skip
-
-    def models(self) -> ModelList:
-        """The shipped and cached models, and which fit; see :meth:`DatasetAccessor.models`."""
-        return DatasetAccessor(self._dataset()).models()
-
-    def _dataset(self) -> xr.Dataset:
-        name = "field" if self._array.name is None else self._array.name
-        if name in self._array.coords:
-            raise ValueError(f"cannot compress the coordinate {name!r}")
-        return self._array.to_dataset(name=name)

@@ -18,6 +18,7 @@ from coinpp_xr.chunk_reading import (
     coordinates_crc,
     decode_chunk,
 )
+from coinpp_xr.coarseness import warn_if_coarse
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning
@@ -132,6 +133,7 @@ def _encode_chunk(
         usable &= ~(zero & np.signbit(table))  # -0.0 keeps its bits
     if not usable.any():
         return pack_lossless(values)
+    warn_if_coarse(table, usable, bound, target_rmse)
     if bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best":
         model = None  # on fine grids neighbours tell more than any latents
     if model is not None:

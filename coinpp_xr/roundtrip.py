@@ -16,6 +16,7 @@ import xarray as xr
 
 from coinpp_xr.bitstream import Kind, Payload
 from coinpp_xr.blockwise import WorstGlobe, cuts, regular_cuts
+from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compression_result import CompressionResult
@@ -23,8 +24,9 @@ from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.progress import Progress
+from coinpp_xr.rate_requests import settle
 from coinpp_xr.report import Report
-from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable
+from coinpp_xr.selection import Layout, rates_by_variable
 from coinpp_xr.variable_report import StoredChunk, VariableReport, variable_report
 from coinpp_xr.xarray_encoding import whole_globe_chunks
 
@@ -39,10 +41,10 @@ def compress(
     rates: Mapping[str, Any],
     model: str | Model,
     effort: str,
+    allow_coarse: bool = False,
 ) -> CompressionResult:
     """See :meth:`coinpp_xr.accessor.DatasetAccessor.compress`, which passes all arguments on."""
-    check_rates(rates, dataset)
-    chosen, reasons = choose_variables(dataset, variables)
+    chosen, reasons = settle(dataset, variables, rates, allow_coarse=allow_coarse)
     found = None if model == NO_MODEL else load_model(model)
     own = rates_by_variable(rates, chosen, has_model=found is not None)
     # A wrong argument for the last variable should not wait for the first ones.
@@ -53,7 +55,8 @@ def compress(
 
     reports, decoded = [], {}
     pictures: dict[str, bytes] = {}
-    with Progress("compressing", sum(dataset[name].size for name in chosen)) as progress:
+    total = sum(dataset[name].size for name in chosen)
+    with checked_before(), Progress("compressing", total) as progress:
         for name in dataset.data_vars:
             if name in reasons:
                 reports.append(VariableReport(name=str(name), outcome=reasons[name]))

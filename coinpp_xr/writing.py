@@ -14,15 +14,17 @@ import xarray as xr
 import zarr
 from zarr.storage import ZipStore
 
+from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.parallel import thread_count
-from coinpp_xr.planning import Settings, check_codec, check_new, design, with_a_rate
+from coinpp_xr.planning import Settings, check_codec, check_new, design
+from coinpp_xr.rate_requests import settle
 from coinpp_xr.report import Report
-from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable, rates_of
+from coinpp_xr.selection import Layout, rates_by_variable, rates_of
 from coinpp_xr.stores import (
     chunk_nbytes,
     codec_of,
@@ -83,11 +85,11 @@ def write(
         raise ValueError("compute=False cannot be verified; leave it out")
     if isinstance(store, ZipStore):
         raise ValueError("a zip file cannot be verified while it is written; zip a folder later")
-    check_rates(settings.rates, dataset)
-    chosen, reasons = choose_variables(dataset, settings.variables)
-    if any(isinstance(rate, Mapping) for rate in settings.rates.values()):
-        chosen = with_a_rate(chosen, reasons, settings)
     existing = _existing(store, arguments)
+    chosen, reasons = settle(
+        dataset, settings.variables, settings.rates,
+        allow_coarse=settings.allow_coarse, there=() if existing is None else set(existing),
+    )  # fmt: skip
     new = [name for name in chosen if existing is None or name not in existing]
     for name in new:
         _check_new(dataset[name], arguments)
@@ -122,7 +124,9 @@ def write(
             **arguments.get("encoding", {}),
             **{name: plan.encoding for name, plan in plans.items() if plan.encoding},
         }
-        with _quiet_about_consolidation(arguments):
+        # What is added to variables of the store was not looked at before.
+        known = settings.allow_coarse or len(new) == len(chosen)
+        with _quiet_about_consolidation(arguments), checked_before() if known else nullcontext():
             writes = _to_write(dataset, plans, arguments)
             _compute(writes.to_zarr(target, compute=False, **arguments))
         return _report(dataset, plans, reasons, target, arguments)

@@ -23,15 +23,16 @@ LAYERS = {
     "causal stepping patches patch_header splitting blocks bands priors deblocking fields lattice "
     "coding",
     "models": "model_files models compact",
-    "schemes": "recognition schemes patterns residual choice patch_latents patch_reading "
-    "patch_subject",
+    "schemes": "coarseness recognition schemes patterns residual choice patch_latents "
+    "patch_reading patch_subject",
     "one chunk": "chunk chunk_reading patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing patch_learning "
     "deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",
-    "reports": "labels metrics variable_report selection plots report coin peers",
-    "datasets": "accessor roundtrip compression_result blockwise catalogue comparison "
-    "comparison_table model_choice planning verification stores writing compressed_file",
+    "reports": "labels units spread metrics variable_report selection plots report coin peers",
+    "datasets": "accessor array_accessor rate_requests roundtrip compression_result blockwise "
+    "catalogue comparison comparison_table model_choice planning verification stores "
+    "writing compressed_file",
     "archives": "archiving",
     "public names": "coinpp_xr",
     "the paper": "reproduction",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
+from coinpp_xr.archiving.manifest import is_archive, variables_of
 from coinpp_xr.archiving.parts import Options
 from coinpp_xr.archiving.places import Place, place_of
 from coinpp_xr.archiving.sources import Source, open_source
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.models import Model, load_model
-from coinpp_xr.planning import Settings, check_new, with_a_rate
-from coinpp_xr.selection import check_rates, choose_variables
+from coinpp_xr.planning import Settings, check_new
+from coinpp_xr.rate_requests import settle
 
 Bound = float | Mapping[str, float] | None
 
@@ -30,18 +31,26 @@ class Wanted:
     settings: Settings
 
     @classmethod
-    def of(cls, source: Source, settings: Settings) -> Wanted:
-        """Choose variables and check all arguments that need no values.
+    def of(cls, source: Source, settings: Settings, there: Collection[str] = ()) -> Wanted:
+        """Choose variables and check all arguments.
+
+        Parameters
+        ----------
+        source : Source
+            Bounds of new variables are held against a sample of it.
+        settings : Settings
+        there : collection of str
+            Variables that the archive has already.
 
         Raises
         ------
         ValueError
         """
         dataset = source.dataset
-        check_rates(settings.rates, dataset)
-        chosen, reasons = choose_variables(dataset, settings.variables)
-        if any(isinstance(rate, Mapping) for rate in settings.rates.values()):
-            chosen = with_a_rate(chosen, reasons, settings)
+        chosen, reasons = settle(
+            dataset, settings.variables, settings.rates,
+            allow_coarse=settings.allow_coarse, there=there,
+        )  # fmt: skip
         for name in chosen:
             check_new(dataset[name], {})
         if settings.variables is not None:
@@ -80,6 +89,7 @@ def request(
     chunk_time: int = 256,
     shards: int | Mapping[str, int] | None = None,
     effort: str = "default",
+    allow_coarse: bool = False,
     zarr_format: int = 3,
     times: slice | None = None,
     verify: bool = True,
@@ -102,9 +112,11 @@ def request(
             "target_rmse": target_rmse,
         },
         variables=names, model=model, train_minutes=train_minutes, embed_model=embed_model,
-        chunk_time=chunk_time, effort=effort,
+        chunk_time=chunk_time, effort=effort, allow_coarse=allow_coarse,
     )  # fmt: skip
     options = Options(zarr_format, shards, times, verify, resume, consolidated)
     place = place_of(store, storage_options)
     opened = open_source(source, names, chunk_time)
-    return place, opened, Wanted.of(opened, settings), options
+    group = place.open(read_only=True) if resume else None
+    there = variables_of(group) if group is not None and is_archive(group) else ()
+    return place, opened, Wanted.of(opened, settings, there), options

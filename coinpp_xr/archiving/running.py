@@ -59,6 +59,7 @@ def archive(
     chunk_time: int = 256,
     shards: int | Mapping[str, int] | None = None,
     effort: str = "default",
+    allow_coarse: bool = False,
     zarr_format: int = 3,
     times: slice | None = None,
     verify: bool = True,
@@ -103,6 +104,8 @@ def archive(
     shards : int or mapping, optional
         Files of many chunks (Zarr format 3): steps along time, or ``{"time": 8192, "level": 37}``.
     effort : {"default", "fast", "best", "paper"}
+    allow_coarse : bool
+        Take bounds and targets as they are; see ``ds.coinpp.to_zarr``.
     zarr_format : {2, 3}
         Of a new archive.
     times : slice, optional
@@ -147,8 +150,9 @@ def archive(
                 source, store, variables=variables, bits=bits, target_rmse=target_rmse,
                 max_error=max_error, max_error_relative=max_error_relative, model=model,
                 train_minutes=train_minutes, embed_model=embed_model, chunk_time=chunk_time,
-                shards=shards, effort=effort, zarr_format=zarr_format, times=times, verify=verify,
-                resume=resume, consolidated=consolidated, storage_options=storage_options,
+                shards=shards, effort=effort, allow_coarse=allow_coarse, zarr_format=zarr_format,
+                times=times, verify=verify, resume=resume, consolidated=consolidated,
+                storage_options=storage_options,
             )  # fmt: skip
             say("starting workers")
             connected = until_the_end.enter_context(a_client(client, workers, gpu=gpu))

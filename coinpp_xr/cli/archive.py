@@ -84,6 +84,11 @@ def archive(
             metavar="EFFORT", help="How hard to fit every globe: fast, default, best or paper."
         ),
     ] = "default",
+    allow_coarse: Annotated[
+        bool,
+        typer.Option("--allow-coarse", help="Take bounds as large as half of the data's own "
+                     "spread, and one bound for several units."),
+    ] = False,
     zarr_format: Annotated[int, typer.Option(metavar="N", help="Zarr's format: 2 or 3.")] = 3,
     times: Annotated[
         str | None,
@@ -152,8 +157,9 @@ def archive(
         "variables": variables.split(",") if variables else None,
         "model": model, "train_minutes": train_minutes, "embed_model": embed_model,
         "chunk_time": chunk_time, "shards": _by_name(shards, int, "--shards"), "effort": effort,
-        "zarr_format": zarr_format, "times": _times(times), "verify": not no_verify,
-        "resume": not no_resume, "storage_options": _storage_options(storage_option),
+        "allow_coarse": allow_coarse, "zarr_format": zarr_format, "times": _times(times),
+        "verify": not no_verify, "resume": not no_resume,
+        "storage_options": _storage_options(storage_option),
     }  # fmt: skip
     outcome: Any
     if dry_run:
