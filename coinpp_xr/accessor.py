@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 import xarray as xr
 
-from coinpp_xr.array_accessor import Bits, Bound, DataArrayAccessor, refuse_for_zarr
+from coinpp_xr.array_accessor import Bits, Bound, DataArrayAccessor, Keep, refuse_for_zarr
 from coinpp_xr.errors import refuse_unknown
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from coinpp_xr.comparison_table import Comparison
     from coinpp_xr.compression_result import CompressionResult
     from coinpp_xr.models import Model
+    from coinpp_xr.recommendation_table import RecommendationTable
     from coinpp_xr.report import Report
 
 
@@ -41,6 +42,8 @@ class DatasetAccessor:
         max_error: Bound = None,
         max_error_relative: Bound = None,
         target_rmse: Bound = None,
+        keep: Keep = None,
+        max_mean_error: Bound = None,
         allow_coarse: bool = False,
         **unknown: Never,
     ) -> CompressionResult:
@@ -62,13 +65,20 @@ class DatasetAccessor:
         variables : str or iterable of str, optional
             Default: every float variable with latitude and longitude. Others are left alone,
             and the report says why.
-        max_error : float or mapping, optional
-            No value comes back further away than this, in the unit of the variable.
+        max_error : float, mapping or "recommended", optional
+            No value comes back further away than this, in the unit of the variable;
+            "recommended", also in a mapping, takes what :meth:`recommend` says. So does a call
+            without any rate control.
         max_error_relative : float or mapping, optional
             The same as a fraction of each value (0.01 is 1 %); zeros stay zeros.
         target_rmse : float or mapping, optional
             Area-weighted RMSE of every chunk, in the unit of the variable, which is never
             exceeded.
+        keep : float, sequence or mapping, optional
+            Values that come back exactly, beside a bound or target.
+        max_mean_error : float or mapping, optional
+            No globe's area-weighted mean comes back further away than this, beside a bound or
+            target.
         allow_coarse : bool
             Take a bound or target that reaches half of a variable's standard deviation on some
             level, or one number for several units, which is refused otherwise. Looked at are
@@ -94,7 +104,7 @@ class DatasetAccessor:
         -----
         CompressionWarning
             If under ``bits`` the codec stores a variable without loss because the model was not
-            made for it, or if no rate control is given.
+            made for it, or if no rate control is given; it says what is taken.
         """
         from coinpp_xr.roundtrip import compress
 
@@ -108,6 +118,7 @@ class DatasetAccessor:
                 "max_error_relative": max_error_relative,
                 "target_rmse": target_rmse,
             },
+            beside={"keep": keep, "max_mean_error": max_mean_error},
             model=model,
             effort=effort,
             allow_coarse=allow_coarse,
@@ -121,6 +132,8 @@ class DatasetAccessor:
         target_rmse: Bound = None,
         max_error: Bound = None,
         max_error_relative: Bound = None,
+        keep: Keep = None,
+        max_mean_error: Bound = None,
         variables: str | Iterable[str] | None = None,
         model: str | Model = "t2m-46x90",
         train_minutes: float | None = None,
@@ -147,7 +160,7 @@ class DatasetAccessor:
         store : str, path or Zarr store
             A new store in a local folder appears when it is complete and verified; on any error
             nothing is left, and with ``mode="w"`` the old store stays as it was.
-        bits, target_rmse, max_error, max_error_relative
+        bits, target_rmse, max_error, max_error_relative, keep, max_mean_error
             As for :meth:`compress`. With mappings, a variable that none of them names is
             written without loss.
         variables : str or iterable of str, optional
@@ -208,6 +221,7 @@ class DatasetAccessor:
                 "max_error_relative": max_error_relative,
                 "target_rmse": target_rmse,
             },
+            beside={"keep": keep, "max_mean_error": max_mean_error},
             variables=variables,
             model=model,
             train_minutes=train_minutes,
@@ -300,3 +314,34 @@ class DatasetAccessor:
 
         chosen, _ = choose_variables(self._dataset, variable)
         return models_for(self._dataset[chosen[0]])
+
+    def recommend(self, variables: str | Iterable[str] | None = None) -> RecommendationTable:
+        """Bounds that the community recommends, for every variable that can be compressed.
+
+        They are those of the package ``compression-recommendations``, by GRIB short name, CF short
+        name or standard name, where the variable's unit converts to that of ECMWF's parameter. A
+        mean absolute error becomes a ``target_rmse`` of the same size; ranges and mean magnitudes
+        are those of a sample of the data (four steps over time, all levels).
+
+        Parameters
+        ----------
+        variables : str or iterable of str, optional
+            Default: every float variable with latitude and longitude.
+
+        Returns
+        -------
+        RecommendationTable
+            Per variable bound, kind, source and share of the standard deviation; iterate or index
+            it by name. ``ds.coinpp.compress(max_error="recommended")`` takes what it says.
+
+        Raises
+        ------
+        ValueError
+            If a variable does not exist or cannot be compressed, if none can, or if
+            ``compression-recommendations`` is not installed.
+        """
+        from coinpp_xr.recommended import recommend
+        from coinpp_xr.selection import choose_variables
+
+        chosen, _ = choose_variables(self._dataset, variables)
+        return recommend(self._dataset, chosen)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from coinpp_xr.comparison_table import Comparison
     from coinpp_xr.compression_result import CompressionResult
     from coinpp_xr.models import Model
+    from coinpp_xr.recommendation_table import RecommendationTable
     from coinpp_xr.report import Report
 
 Bits = int | Mapping[str, int] | None
-Bound = float | Mapping[str, float] | None
+Bound = float | str | Mapping[str, float | str] | None
+Keep = float | Sequence[float] | Mapping[str, float | Sequence[float]] | None
 
 
 def refuse_for_zarr(arguments: Collection[str], method: Callable[..., Any]) -> None:
@@ -41,6 +43,8 @@ class DataArrayAccessor:
         max_error: Bound = None,
         max_error_relative: Bound = None,
         target_rmse: Bound = None,
+        keep: Keep = None,
+        max_mean_error: Bound = None,
         allow_coarse: bool = False,
         **unknown: Never,
     ) -> CompressionResult:
@@ -59,6 +63,7 @@ class DataArrayAccessor:
                 "max_error_relative": max_error_relative,
                 "target_rmse": target_rmse,
             },
+            beside={"keep": keep, "max_mean_error": max_mean_error},
             model=model,
             effort=effort,
             allow_coarse=allow_coarse,
@@ -74,6 +79,8 @@ class DataArrayAccessor:
         target_rmse: Bound = None,
         max_error: Bound = None,
         max_error_relative: Bound = None,
+        keep: Keep = None,
+        max_mean_error: Bound = None,
         model: str | Model = "t2m-46x90",
         train_minutes: float | None = None,
         embed_model: bool = False,
@@ -99,6 +106,7 @@ class DataArrayAccessor:
                 "max_error_relative": max_error_relative,
                 "target_rmse": target_rmse,
             },
+            beside={"keep": keep, "max_mean_error": max_mean_error},
             variables=list(dataset),
             model=model,
             train_minutes=train_minutes,
@@ -137,6 +145,15 @@ class DataArrayAccessor:
         dataset = self._dataset()
         chosen, _ = choose_variables(dataset, list(dataset))
         return models_for(dataset[chosen[0]])
+
+    def recommend(self) -> RecommendationTable:
+        """What is recommended for the array; see ``ds.coinpp.recommend``."""
+        from coinpp_xr.recommended import recommend
+        from coinpp_xr.selection import choose_variables
+
+        dataset = self._dataset()
+        chosen, _ = choose_variables(dataset, list(dataset))
+        return recommend(dataset, chosen)
 
     def _dataset(self) -> xr.Dataset:
         name = "field" if self._array.name is None else self._array.name

@@ -53,13 +53,14 @@ class Spread:
         """The spread of finite values of any shape; None of no values."""
         if values.size == 0:
             return None
-        magnitudes = np.abs(values, dtype=np.float64)
-        largest = float(magnitudes.max())
-        # Squares of values near the end of all numbers overflow.
+        wide = values.astype(np.float64)
+        largest = float(np.abs(wide).max())
+        # Sums and squares of values near the end of all numbers overflow.
         scale = largest or 1.0
-        std = scale * float(np.std(values / scale, dtype=np.float64))
+        wide /= scale
+        std, mean_magnitude = scale * float(wide.std()), scale * float(np.abs(wide).mean())
         return cls(
-            std, float(magnitudes.mean()), largest, float(values.min()), float(values.max()),
+            std, mean_magnitude, largest, float(values.min()), float(values.max()),
             _are_few(values),
         )  # fmt: skip
 
@@ -77,6 +78,10 @@ class Spread:
     def reaches_half(self, control: str, value: float) -> bool:
         """The same where few distinct values are worth no more than others."""
         return 0 < COARSE * self.std <= value * self._unit_of(control)
+
+    def share(self, control: str, value: float) -> float | None:
+        """What a bound or target allows, as a share of the standard deviation."""
+        return value * self._unit_of(control) / self.std if self.std > 0 else None
 
     def tenth(self, control: str) -> float:
         """What allows errors of a tenth of the standard deviation, in one digit."""

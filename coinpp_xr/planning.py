@@ -34,7 +34,8 @@ class Settings:
     embed_model: bool
     chunk_time: int
     effort: str
-    allow_coarse: bool = False
+    beside: Mapping[str, Any]
+    allow_coarse: bool
 
     def __post_init__(self) -> None:
         depth, minutes = self.chunk_time, self.train_minutes

@@ -26,7 +26,7 @@ from coinpp_xr.models import Model, load_model
 from coinpp_xr.progress import Progress
 from coinpp_xr.rate_requests import settle
 from coinpp_xr.report import Report
-from coinpp_xr.selection import Layout, rates_by_variable
+from coinpp_xr.selection import Layout
 from coinpp_xr.variable_report import StoredChunk, VariableReport, variable_report
 from coinpp_xr.xarray_encoding import whole_globe_chunks
 
@@ -41,16 +41,20 @@ def compress(
     rates: Mapping[str, Any],
     model: str | Model,
     effort: str,
-    allow_coarse: bool = False,
+    beside: Mapping[str, Any],
+    allow_coarse: bool,
 ) -> CompressionResult:
     """See :meth:`coinpp_xr.accessor.DatasetAccessor.compress`, which passes all arguments on."""
-    chosen, reasons = settle(dataset, variables, rates, allow_coarse=allow_coarse)
+    settled = settle(dataset, variables, rates, beside=beside, allow_coarse=allow_coarse)
+    chosen, reasons = settled.chosen, settled.reasons
     found = None if model == NO_MODEL else load_model(model)
-    own = rates_by_variable(rates, chosen, has_model=found is not None)
     # A wrong argument for the last variable should not wait for the first ones.
     codecs = {}
     for name in chosen:
-        settings: dict[str, Any] = {**Layout.of(dataset[name]).codec_settings, **own[name]}
+        settings: dict[str, Any] = {
+            **Layout.of(dataset[name]).codec_settings,
+            **settled.rates[name],
+        }
         codecs[name] = COINppCodec(found or NO_MODEL, effort=effort, **settings)
 
     reports, decoded = [], {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,10 +10,8 @@ from typing import Any, Self
 import numpy.typing as npt
 import xarray as xr
 
-from coinpp_xr.codecs.base import DEFAULT_BITS
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.data import horizontal_axes, why_no_grid
-from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.xarray_encoding import MOST_GLOBES, whole_globe_chunks
 
 _KINDS = {
@@ -181,30 +178,3 @@ def rates_of(rates: Mapping[str, Any], name: Any) -> dict[str, Any]:
         for control, value in rates.items()
     }
     return {control: value for control, value in own.items() if value is not None}
-
-
-def rates_by_variable(
-    rates: Mapping[str, Any], names: Iterable[Any], *, has_model: bool
-) -> dict[Any, dict[str, Any]]:
-    """The rate controls of every variable; the codec's default, with a warning, where none is.
-
-    The warning points at the caller's caller's caller: at the line that uses the accessor.
-
-    Raises
-    ------
-    ValueError
-        If a variable has none, and there is no model for the default.
-    """
-    own = {name: rates_of(rates, name) for name in names}
-    if without := [name for name in own if not own[name]]:
-        listed = ", ".join(map(str, without))
-        if not has_model:
-            raise ValueError(f"{listed}: without a model give max_error or target_rmse")
-        warnings.warn(
-            f"{listed}: no rate control given: bits={DEFAULT_BITS} is used, which bounds no error; "
-            "give max_error or target_rmse in the variable's unit",
-            CompressionWarning,
-            stacklevel=4,
-        )
-        own |= {name: {"bits": DEFAULT_BITS} for name in without}
-    return own

@@ -29,8 +29,10 @@ LAYERS = {
     "training": "training eofs candidates patch_candidates data building sizing patch_learning "
     "deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",
-    "reports": "labels units spread metrics variable_report selection plots report coin peers",
-    "datasets": "accessor array_accessor rate_requests roundtrip compression_result blockwise "
+    "reports": "labels units ecmwf_units spread metrics "
+    "variable_report selection plots report coin peers",
+    "datasets": "accessor array_accessor rate_requests recommended recommendation_table "
+    "roundtrip compression_result blockwise "
     "catalogue comparison comparison_table model_choice planning verification stores "
     "writing compressed_file",
     "archives": "archiving",

@@ -16,8 +16,9 @@ from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.planning import Settings, check_new
 from coinpp_xr.rate_requests import settle
+from coinpp_xr.selection import choose_variables
 
-Bound = float | Mapping[str, float] | None
+Bound = float | str | Mapping[str, float | str] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class Wanted:
     dataset: xr.Dataset
     chosen: list[Any]
     reasons: dict[Any, str]
+    rates: dict[Any, dict[str, Any]]
     found: Model | None
     settings: Settings
 
@@ -47,17 +49,19 @@ class Wanted:
         ValueError
         """
         dataset = source.dataset
-        chosen, reasons = settle(
-            dataset, settings.variables, settings.rates,
-            allow_coarse=settings.allow_coarse, there=there,
+        settled = settle(
+            dataset, settings.variables, settings.rates, beside=settings.beside,
+            allow_coarse=settings.allow_coarse, there=there, stacklevel=5,
         )  # fmt: skip
+        chosen, reasons = settled.chosen, settled.reasons
         for name in chosen:
             check_new(dataset[name], {})
         if settings.variables is not None:
-            dataset = dataset.drop_vars(list(reasons))
-            reasons = {}
+            asked = choose_variables(dataset, settings.variables)[0]
+            dataset = dataset.drop_vars([name for name in reasons if name not in asked])
+            reasons = {name: reason for name, reason in reasons.items() if name in asked}
         found = None if settings.model == NO_MODEL else load_model(settings.model)
-        return cls(dataset, chosen, reasons, found, settings)
+        return cls(dataset, chosen, reasons, settled.rates, found, settings)
 
     def asked(self, name: Any, rate: Mapping[str, Any], options: Options) -> dict[str, Any]:
         """What must stay the same when the archive is gone on with; plain JSON."""
@@ -83,6 +87,8 @@ def request(
     target_rmse: Bound = None,
     max_error: Bound = None,
     max_error_relative: Bound = None,
+    keep: Any = None,
+    max_mean_error: Bound = None,
     model: str | Model = "t2m-46x90",
     train_minutes: float | None = None,
     embed_model: bool = False,
@@ -113,6 +119,7 @@ def request(
         },
         variables=names, model=model, train_minutes=train_minutes, embed_model=embed_model,
         chunk_time=chunk_time, effort=effort, allow_coarse=allow_coarse,
+        beside={"keep": keep, "max_mean_error": max_mean_error},
     )  # fmt: skip
     options = Options(zarr_format, shards, times, verify, resume, consolidated)
     place = place_of(store, storage_options)

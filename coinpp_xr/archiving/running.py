@@ -53,6 +53,8 @@ def archive(
     target_rmse: Bound = None,
     max_error: Bound = None,
     max_error_relative: Bound = None,
+    keep: Any = None,
+    max_mean_error: Bound = None,
     model: str | Model = "t2m-46x90",
     train_minutes: float | None = None,
     embed_model: bool = False,
@@ -92,7 +94,12 @@ def archive(
         Default: every float variable with latitude and longitude is compressed, and all others
         are written as they are. Those that are named are written alone.
     bits, target_rmse, max_error, max_error_relative : number or mapping, optional
-        As for ``ds.coinpp.to_zarr``: one for all variables, or by name.
+        As for ``ds.coinpp.to_zarr``: one for all variables, or by name. ``max_error`` may be
+        "recommended", and is where no control is given.
+    keep : float, sequence or mapping, optional
+        Values that come back exactly, beside a bound or target.
+    max_mean_error : float or mapping, optional
+        Of every globe's area-weighted mean, beside a bound or target.
     model : str or Model
         A model, or "none".
     train_minutes : float, optional
@@ -148,8 +155,9 @@ def archive(
             say("reading the source")
             place, opened, wanted, options = request(
                 source, store, variables=variables, bits=bits, target_rmse=target_rmse,
-                max_error=max_error, max_error_relative=max_error_relative, model=model,
-                train_minutes=train_minutes, embed_model=embed_model, chunk_time=chunk_time,
+                max_error=max_error, max_error_relative=max_error_relative, keep=keep,
+                max_mean_error=max_mean_error, model=model, train_minutes=train_minutes,
+                embed_model=embed_model, chunk_time=chunk_time,
                 shards=shards, effort=effort, allow_coarse=allow_coarse, zarr_format=zarr_format,
                 times=times, verify=verify, resume=resume, consolidated=consolidated,
                 storage_options=storage_options,
