@@ -77,6 +77,8 @@ class Spread:
 
     def reaches_half(self, control: str, value: float) -> bool:
         """The same where few distinct values are worth no more than others."""
+        if control == "max_error_relative" and value >= 1:
+            return False  # no bound at all, which the codec refuses
         return 0 < COARSE * self.std <= value * self._unit_of(control)
 
     def share(self, control: str, value: float) -> float | None:

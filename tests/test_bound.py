@@ -20,7 +20,7 @@ from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.lattice import Bound
 
-# Errors of any size, also those that leave nothing: what the codec says of that has tests elsewhere.
+# Errors of any size, also those that leave nothing: that the codec warns is tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore:.* reaches half of this chunk")
 
 
