@@ -6,7 +6,7 @@ PYTHON311 ?= python3.11
 PYTHON312 ?= python3.12
 
 # Extras whose lowest versions are tried, and what the newest are tried with.
-LOWEST := plot archive media peers dev
+LOWEST := plot archive media peers recommend dev
 TESTERS := hypothesis pytest pytest-timeout pytest-xdist
 # Tests of how the package meets xarray, Zarr and numcodecs; and, for old versions, of its commands.
 WIRING := $(addprefix tests/test_,zarr.py sphere_codec.py patch_codecs.py accessor.py writing.py)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from inspect import signature
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Never
 
 import xarray as xr
 
+from coinpp_xr.array_accessor import Bits, Bound, DataArrayAccessor, Keep, refuse_for_zarr
 from coinpp_xr.errors import refuse_unknown
 
 if TYPE_CHECKING:
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from coinpp_xr.comparison_table import Comparison
     from coinpp_xr.compression_result import CompressionResult
     from coinpp_xr.models import Model
+    from coinpp_xr.recommendation_table import RecommendationTable
     from coinpp_xr.report import Report
-
-Bits = int | Mapping[str, int] | None
-Bound = float | Mapping[str, float] | None
 
 
 def register() -> None:
@@ -26,11 +24,6 @@ def register() -> None:
     if not hasattr(xr.Dataset, "coinpp"):
         xr.register_dataset_accessor("coinpp")(DatasetAccessor)  # type: ignore[no-untyped-call]
         xr.register_dataarray_accessor("coinpp")(DataArrayAccessor)  # type: ignore[no-untyped-call]
-
-
-def _refuse_for_zarr(arguments: Collection[str], method: Callable[..., Any]) -> None:
-    others = signature(xr.Dataset.to_zarr).parameters
-    refuse_unknown(arguments, method, others, "xarray's to_zarr")
 
 
 class DatasetAccessor:
@@ -49,6 +42,9 @@ class DatasetAccessor:
         max_error: Bound = None,
         max_error_relative: Bound = None,
         target_rmse: Bound = None,
+        keep: Keep = None,
+        max_mean_error: Bound = None,
+        allow_coarse: bool = False,
         **unknown: Never,
     ) -> CompressionResult:
         """Compress in memory and decompress again, to see size and error.
@@ -69,13 +65,25 @@ class DatasetAccessor:
         variables : str or iterable of str, optional
             Default: every float variable with latitude and longitude. Others are left alone,
             and the report says why.
-        max_error : float or mapping, optional
-            No value comes back further away than this, in the unit of the variable.
+        max_error : float, mapping or "recommended", optional
+            No value comes back further away than this, in the unit of the variable;
+            "recommended", also in a mapping, takes what :meth:`recommend` says. So does a call
+            without any rate control.
         max_error_relative : float or mapping, optional
             The same as a fraction of each value (0.01 is 1 %); zeros stay zeros.
         target_rmse : float or mapping, optional
             Area-weighted RMSE of every chunk, in the unit of the variable, which is never
             exceeded.
+        keep : float, sequence or mapping, optional
+            Values that come back exactly, beside a bound or target.
+        max_mean_error : float or mapping, optional
+            No globe's area-weighted mean comes back further away than this, beside a bound or
+            target.
+        allow_coarse : bool
+            Take a bound or target that reaches half of a variable's standard deviation on some
+            level, or one number for several units, which is refused otherwise. Looked at are
+            four steps spread over time, all levels, and every n-th row and column of large
+            grids, without missing cells.
 
         Returns
         -------
@@ -86,7 +94,8 @@ class DatasetAccessor:
         Raises
         ------
         ValueError
-            If a variable does not exist or cannot be compressed, or if none can.
+            If a variable does not exist or cannot be compressed, or if none can, or if a bound
+            or target would leave little of one.
         TypeError
             If there is no such argument; the message names the one that was meant.
         ModelNotFoundError
@@ -95,7 +104,7 @@ class DatasetAccessor:
         -----
         CompressionWarning
             If under ``bits`` the codec stores a variable without loss because the model was not
-            made for it, or if no rate control is given.
+            made for it, or if no rate control is given; it says what is taken.
         """
         from coinpp_xr.roundtrip import compress
 
@@ -109,8 +118,10 @@ class DatasetAccessor:
                 "max_error_relative": max_error_relative,
                 "target_rmse": target_rmse,
             },
+            beside={"keep": keep, "max_mean_error": max_mean_error},
             model=model,
             effort=effort,
+            allow_coarse=allow_coarse,
         )
 
     def to_zarr(
@@ -121,12 +132,15 @@ class DatasetAccessor:
         target_rmse: Bound = None,
         max_error: Bound = None,
         max_error_relative: Bound = None,
+        keep: Keep = None,
+        max_mean_error: Bound = None,
         variables: str | Iterable[str] | None = None,
         model: str | Model = "t2m-46x90",
         train_minutes: float | None = None,
         embed_model: bool = False,
         chunk_time: int = 256,
         effort: str = "default",
+        allow_coarse: bool = False,
         zarr_format: int | None = None,
         **to_zarr_arguments: Any,
     ) -> Report:
@@ -148,7 +162,7 @@ class DatasetAccessor:
             nothing is left, and with ``mode="w"`` the old store stays as it was. So does a zip
             file (a path that ends with ``.zip``, or a ``zarr.storage.ZipStore``, which is
             read-only afterwards), to which nothing can be added later.
-        bits, target_rmse, max_error, max_error_relative
+        bits, target_rmse, max_error, max_error_relative, keep, max_mean_error
             As for :meth:`compress`. With mappings, a variable that none of them names is
             written without loss.
         variables : str or iterable of str, optional
@@ -170,6 +184,8 @@ class DatasetAccessor:
             dimensions a chunk has one index, or all where there is a single time. Dask arrays
             are rechunked accordingly.
         effort : {"default", "fast", "best", "paper"}
+        allow_coarse : bool
+            As for :meth:`compress`.
         zarr_format : {2, 3}, optional
         **to_zarr_arguments
             For :meth:`xarray.Dataset.to_zarr`: ``mode``, ``group``, ``append_dim``, ``region``,
@@ -186,7 +202,8 @@ class DatasetAccessor:
         Raises
         ------
         ValueError
-            If an argument makes no sense, or a variable does not exist or cannot be compressed.
+            If an argument makes no sense, a variable does not exist or cannot be compressed, or
+            a bound or target would leave little of one.
         TypeError
             If there is no such argument; the message names the one that was meant.
         FileExistsError
@@ -198,7 +215,7 @@ class DatasetAccessor:
         from coinpp_xr.planning import Settings
         from coinpp_xr.writing import write
 
-        _refuse_for_zarr(to_zarr_arguments, self.to_zarr)
+        refuse_for_zarr(to_zarr_arguments, self.to_zarr)
         settings = Settings(
             rates={
                 "bits": bits,
@@ -206,12 +223,14 @@ class DatasetAccessor:
                 "max_error_relative": max_error_relative,
                 "target_rmse": target_rmse,
             },
+            beside={"keep": keep, "max_mean_error": max_mean_error},
             variables=variables,
             model=model,
             train_minutes=train_minutes,
             embed_model=embed_model,
             chunk_time=chunk_time,
             effort=effort,
+            allow_coarse=allow_coarse,
         )
         return write(
             self._dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments}
@@ -300,113 +319,33 @@ class DatasetAccessor:
         chosen, _ = choose_variables(self._dataset, variable)
         return models_for(self._dataset[chosen[0]])
 
+    def recommend(self, variables: str | Iterable[str] | None = None) -> RecommendationTable:
+        """Bounds that the community recommends, for every variable that can be compressed.
 
-class DataArrayAccessor:
-    """COIN++ compression of a DataArray, as ``da.coinpp``."""
+        They are those of the package ``compression-recommendations``, by GRIB short name, CF short
+        name or standard name, where the variable's unit converts to that of ECMWF's parameter. A
+        mean absolute error becomes a ``target_rmse`` of the same size; ranges and mean magnitudes
+        are those of a sample of the data (four steps over time, all levels).
 
-    def __init__(self, array: xr.DataArray) -> None:
-        self._array = array
+        Parameters
+        ----------
+        variables : str or iterable of str, optional
+            Default: every float variable with latitude and longitude.
 
-    def compress(
-        self,
-        bits: Bits = None,
-        *,
-        model: str | Model = "t2m-46x90",
-        effort: str = "default",
-        max_error: Bound = None,
-        max_error_relative: Bound = None,
-        target_rmse: Bound = None,
-        **unknown: Never,
-    ) -> CompressionResult:
-        """Compress in memory and decompress again; see :meth:`DatasetAccessor.compress`."""
-        from coinpp_xr.roundtrip import compress
+        Returns
+        -------
+        RecommendationTable
+            Per variable bound, kind, source and share of the standard deviation; iterate or index
+            it by name. ``ds.coinpp.compress(max_error="recommended")`` takes what it says.
 
-        refuse_unknown(unknown, self.compress)
-        dataset = self._dataset()
-        (name,) = dataset
-        result = compress(
-            dataset,
-            variables=[name],
-            rates={
-                "bits": bits,
-                "max_error": max_error,
-                "max_error_relative": max_error_relative,
-                "target_rmse": target_rmse,
-            },
-            model=model,
-            effort=effort,
-        )
-        result.dataarray = result.dataset[name].rename(self._array.name)
-        return result
-
-    def to_zarr(
-        self,
-        store: Any,
-        *,
-        bits: Bits = None,
-        target_rmse: Bound = None,
-        max_error: Bound = None,
-        max_error_relative: Bound = None,
-        model: str | Model = "t2m-46x90",
-        train_minutes: float | None = None,
-        embed_model: bool = False,
-        chunk_time: int = 256,
-        effort: str = "default",
-        zarr_format: int | None = None,
-        **to_zarr_arguments: Any,
-    ) -> Report:
-        """Write a compressed Zarr store; see :meth:`DatasetAccessor.to_zarr`.
-
-        An array without a name is written as ``field``.
+        Raises
+        ------
+        ValueError
+            If a variable does not exist or cannot be compressed, if none can, or if
+            ``compression-recommendations`` is not installed.
         """
-        from coinpp_xr.planning import Settings
-        from coinpp_xr.writing import write
+        from coinpp_xr.recommended import recommend
+        from coinpp_xr.selection import choose_variables
 
-        dataset = self._dataset()
-        _refuse_for_zarr(to_zarr_arguments, self.to_zarr)
-        settings = Settings(
-            rates={
-                "bits": bits,
-                "max_error": max_error,
-                "max_error_relative": max_error_relative,
-                "target_rmse": target_rmse,
-            },
-            variables=list(dataset),
-            model=model,
-            train_minutes=train_minutes,
-            embed_model=embed_model,
-            chunk_time=chunk_time,
-            effort=effort,
-        )
-        return write(dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments})
-
-    def compare(
-        self,
-        *,
-        max_error: float | None = None,
-        target_rmse: float | None = None,
-        peers: Sequence[str] | None = None,
-        model: str | Model = "t2m-46x90",
-        chunk: int = 64,
-        curves: bool = False,
-        whole: bool = False,
-        **unknown: Never,
-    ) -> Comparison:
-        """What other codecs make of the same globes; see :meth:`DatasetAccessor.compare`."""
-        from coinpp_xr.comparison import compare
-
-        refuse_unknown(unknown, self.compare)
-        return compare(
-            self._array, max_error=max_error, target_rmse=target_rmse, names=peers, model=model,
-            chunk=chunk, curves=curves, whole=whole,
-        )  # fmt: skip
-
-    def models(self) -> ModelList:
-        """The shipped and cached models, and which fit; see :meth:`DatasetAccessor.models`."""
-        return DatasetAccessor(self._dataset()).models()
-
-    def _dataset(self) -> xr.Dataset:
-        name = "field" if self._array.name is None else self._array.name
-        if name in self._array.coords:
-            raise ValueError(f"cannot compress the coordinate {name!r}")
-        return self._array.to_dataset(name=name)
+        chosen, _ = choose_variables(self._dataset, variables)
+        return recommend(self._dataset, chosen)

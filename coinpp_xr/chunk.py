@@ -15,6 +15,7 @@ from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Tag, pack_fields, pa
 from coinpp_xr.choice import LARGE_GLOBE
 from coinpp_xr.chunk_fields import Task, decoded_fields, with_finish
 from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc
+from coinpp_xr.coarseness import warn_if_coarse
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning
@@ -145,6 +146,7 @@ def _encode_chunk(
             usable &= inside  # else they are meant for packed numbers
     if not usable.any() or are_categories(table, usable):
         return pack_lossless(values)
+    warn_if_coarse(table, usable, goal.bound, goal.target_rmse)
     if goal.bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best":
         model = None  # on fine grids neighbours tell more than any latents
     if model is not None:

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from coinpp_xr.coarseness import Spread
 from coinpp_xr.codecs.patches import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
 from coinpp_xr.data.media import Media
-from coinpp_xr.errors import CorruptPayloadError, ModelNotFoundError
+from coinpp_xr.errors import CorruptPayloadError, ModelNotFoundError, UnsuitableBoundError
 from coinpp_xr.patch_header import LARGEST
 from coinpp_xr.patches import MOST_CHANNELS
 
@@ -221,6 +222,36 @@ def peak_of(media: Media, modality: str) -> float:
 def cells_of(shape: tuple[int, ...], codec: dict[str, Any]) -> int:
     """Pixels, voxels or samples of an array, all channels together."""
     return prod(shape[:-1] if codec.get("channels") == "last" else shape)
+
+
+def refuse_coarse_bound(media: Media, rate: dict[str, float]) -> None:
+    """Refuse a bound or target that reaches half of a file's standard deviation.
+
+    Parameters
+    ----------
+    media : Media
+    rate : dict
+        As for :func:`compress`.
+
+    Raises
+    ------
+    UnsuitableBoundError
+    """
+    values = media.values
+    if values.dtype.kind not in "iuf":
+        return
+    spread = Spread.of(values[np.isfinite(values)].astype(np.float64) * unit_of(media))
+    for control in (*_IN_UNITS, "max_error_relative"):
+        value = rate.get(control)
+        # Values that are no rates the codec refuses.
+        if spread is None or value is None or not spread.reaches_half(control, value):
+            continue
+        said = f"reaches half of the standard deviation ({spread.std:.3g}): little would be left"
+        tenth, option = spread.tenth(control), f"--{control.replace('_', '-')}"
+        raise UnsuitableBoundError(
+            f"{control}={value:g} {said}; write {control}={tenth:g}",
+            f"{option} {value:g} {said}; write {option} {tenth:g}, or --allow-coarse",
+        )
 
 
 def compress(media: Media, name: str, modality: str, rate: dict[str, float]) -> CompressedFile:

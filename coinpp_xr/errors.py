@@ -16,6 +16,22 @@ class ModelNotFoundError(LookupError):
     """No model of that name or fingerprint is at hand."""
 
 
+class UnsuitableBoundError(ValueError):
+    """A bound or target that would leave little of a variable, or is meant for several units.
+
+    Parameters
+    ----------
+    message : str
+        With what to write in Python.
+    on_command_line : str
+        With what to write on the command line.
+    """
+
+    def __init__(self, message: str, on_command_line: str) -> None:
+        super().__init__(message)
+        self.on_command_line = on_command_line
+
+
 class CompressionWarning(UserWarning):
     """Data was kept without loss, or with a larger error than its owner may expect."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.coordinates import SphereGrid
@@ -17,7 +18,7 @@ from coinpp_xr.labels import unit_settings
 from coinpp_xr.model_choice import Choice, choose_model
 from coinpp_xr.models import Model
 from coinpp_xr.schemes import MOST_ITEMS
-from coinpp_xr.selection import Layout, rates_of
+from coinpp_xr.selection import Layout
 
 # Attributes by which readers change values.
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset")
@@ -34,6 +35,8 @@ class Settings:
     embed_model: bool
     chunk_time: int
     effort: str
+    beside: Mapping[str, Any]
+    allow_coarse: bool
 
     def __post_init__(self) -> None:
         depth, minutes = self.chunk_time, self.train_minutes
@@ -73,21 +76,6 @@ class Design:
         else:
             places = {"compressors": [self.codec]}
         return {"chunks": self.chunks, "filters": None, **places}
-
-
-def with_a_rate(chosen: list[Any], reasons: dict[Any, str], settings: Settings) -> list[Any]:
-    """Of the chosen variables those that a rate control names; the rest gets its reason."""
-    named = [name for name in chosen if rates_of(settings.rates, name)]
-    for name in chosen:
-        if name not in named:
-            if settings.variables is not None:
-                raise ValueError(f"give a rate control for {name!r}, too")
-            reasons[name] = "no rate control given for it: written without loss"
-    for rate in settings.rates.values():
-        for name in rate if isinstance(rate, Mapping) else ():
-            if name not in named:
-                raise ValueError(f"cannot compress {name!r}: {reasons[name]}")
-    return named
 
 
 def check_new(array: xr.DataArray, encoding: Mapping[str, Any]) -> None:
@@ -178,10 +166,11 @@ def design(
         )
     codec_settings = _codec_settings(array, rate, settings)
     in_order = array.transpose(*layout.dims)
-    choice = choose_model(
-        in_order, chunks, codec_settings, given=found, train_minutes=settings.train_minutes,
-        embed=settings.embed_model,
-    )  # fmt: skip
+    with checked_before():
+        choice = choose_model(
+            in_order, chunks, codec_settings, given=found, train_minutes=settings.train_minutes,
+            embed=settings.embed_model,
+        )  # fmt: skip
     codec = _codec(zarr_format, choice, codec_settings, array)
     codec._check_chunks(in_order.shape, chunks)
     grid = SphereGrid(layout.latitude, layout.longitude)

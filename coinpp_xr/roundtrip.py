@@ -16,6 +16,7 @@ import xarray as xr
 
 from coinpp_xr.bitstream import Kind, Payload
 from coinpp_xr.blockwise import WorstGlobe, cuts, regular_cuts
+from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compression_result import CompressionResult
@@ -24,8 +25,9 @@ from coinpp_xr.labels import unit_settings
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.progress import Progress
+from coinpp_xr.rate_requests import settle
 from coinpp_xr.report import Report
-from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable
+from coinpp_xr.selection import Layout
 from coinpp_xr.variable_report import (
     StoredChunk,
     VariableReport,
@@ -45,23 +47,25 @@ def compress(
     rates: Mapping[str, Any],
     model: str | Model,
     effort: str,
+    beside: Mapping[str, Any],
+    allow_coarse: bool,
 ) -> CompressionResult:
     """See :meth:`coinpp_xr.accessor.DatasetAccessor.compress`, which passes all arguments on."""
-    check_rates(rates, dataset)
-    chosen, reasons = choose_variables(dataset, variables)
+    settled = settle(dataset, variables, rates, beside=beside, allow_coarse=allow_coarse)
+    chosen, reasons = settled.chosen, settled.reasons
     found = None if model == NO_MODEL else load_model(model)
-    own = rates_by_variable(rates, chosen, has_model=found is not None)
     # A wrong argument for the last variable should not wait for the first ones.
     codecs = {}
     for name in chosen:
         array = dataset[name]
-        settings: dict[str, Any] = {**Layout.of(array).codec_settings, **own[name]}
+        settings: dict[str, Any] = {**Layout.of(array).codec_settings, **settled.rates[name]}
         settings |= unit_settings(found, array.attrs)
         codecs[name] = COINppCodec(found or NO_MODEL, effort=effort, **settings)
 
     reports, decoded = [], {}
     pictures: dict[str, bytes] = {}
-    with Progress("compressing", sum(dataset[name].size for name in chosen)) as progress:
+    total = sum(dataset[name].size for name in chosen)
+    with checked_before(), Progress("compressing", total) as progress:
         for name in dataset.data_vars:
             if name in reasons:
                 reports.append(VariableReport(name=str(name), outcome=reasons[name]))

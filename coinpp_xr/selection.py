@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from coinpp_xr.codecs.base import DEFAULT_BITS
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.data import horizontal_axes, why_no_grid
-from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.xarray_encoding import MOST_GLOBES, whole_globe_chunks
 
 _KINDS = {
@@ -39,12 +37,16 @@ class Layout:
         Position in ``dims`` of the dimension along which fields follow each other.
     latitude, longitude : array
         Degrees.
+    valid_range : tuple of float, or None
+        From the attributes ``valid_range``, ``valid_min`` and ``valid_max``, in the unit of the
+        values.
     """
 
     dims: tuple[Any, ...]
     time_axis: int
     latitude: npt.NDArray[Any]
     longitude: npt.NDArray[Any]
+    valid_range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, array: xr.DataArray) -> Self:
@@ -54,7 +56,8 @@ class Layout:
         batch = tuple(dim for dim in array.dims if dim not in horizontal)
         time_axis = batch.index(_time_dim(array, batch)) if batch else 0
         return cls(
-            (*batch, *horizontal), time_axis, latitude.to_numpy(), longitude.to_numpy()
+            (*batch, *horizontal), time_axis, latitude.to_numpy(), longitude.to_numpy(),
+            _valid_range(array),
         )  # fmt: skip
 
     def chunks(
@@ -73,6 +76,7 @@ class Layout:
             "latitude": self.latitude,
             "longitude": self.longitude,
             "time_axis": self.time_axis,
+            **({} if self.valid_range is None else {"valid_range": self.valid_range}),
         }
 
 
@@ -93,6 +97,24 @@ def _time_dim(array: xr.DataArray, batch: tuple[Any, ...]) -> Any:
         return 2 if is_date else int(coordinate.dtype.kind == "m")
 
     return max(longer, key=likeness)
+
+
+def _valid_range(array: xr.DataArray) -> tuple[float, float] | None:
+    attrs, packing = array.attrs, array.encoding
+    given = attrs.get("valid_range", (attrs.get("valid_min"), attrs.get("valid_max")))
+    largest = float(np.finfo(array.dtype).max)
+    try:
+        low, high = (end if end is None else np.asarray(end).item() for end in given)
+        ends = [-largest if low is None else float(low), largest if high is None else float(high)]
+    except (TypeError, ValueError):
+        return None  # not what CF says it is
+    packed = all(isinstance(end, int) for end in (low, high) if end is not None)
+    if packed and ("scale_factor" in packing or "add_offset" in packing):
+        # CF gives them in packed numbers then, and xarray leaves them so.
+        scale, offset = packing.get("scale_factor", 1.0), packing.get("add_offset", 0.0)
+        ends = sorted(end if abs(end) == largest else float(end * scale + offset) for end in ends)
+    known = (low, high) != (None, None) and np.isfinite(ends).all() and ends[0] <= ends[1]
+    return (ends[0], ends[1]) if known else None
 
 
 def choose_variables(
@@ -181,30 +203,3 @@ def rates_of(rates: Mapping[str, Any], name: Any) -> dict[str, Any]:
         for control, value in rates.items()
     }
     return {control: value for control, value in own.items() if value is not None}
-
-
-def rates_by_variable(
-    rates: Mapping[str, Any], names: Iterable[Any], *, has_model: bool
-) -> dict[Any, dict[str, Any]]:
-    """The rate controls of every variable; the codec's default, with a warning, where none is.
-
-    The warning points at the caller's caller's caller: at the line that uses the accessor.
-
-    Raises
-    ------
-    ValueError
-        If a variable has none, and there is no model for the default.
-    """
-    own = {name: rates_of(rates, name) for name in names}
-    if without := [name for name in own if not own[name]]:
-        listed = ", ".join(map(str, without))
-        if not has_model:
-            raise ValueError(f"{listed}: without a model give max_error or target_rmse")
-        warnings.warn(
-            f"{listed}: no rate control given: bits={DEFAULT_BITS} is used, which bounds no error; "
-            "give max_error or target_rmse in the variable's unit",
-            CompressionWarning,
-            stacklevel=4,
-        )
-        own |= {name: {"bits": DEFAULT_BITS} for name in without}
-    return own

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.coarseness import checked_before
 from coinpp_xr.compact import pack_model
 from coinpp_xr.data import Fields, load_fields
 from coinpp_xr.entropy import CELLS
@@ -179,8 +180,10 @@ def _measure(
     starts = np.arange(0, max(len(values) - chunk_time + 1, 1), chunk_time)
     few = np.unique(np.linspace(0, len(starts) - 1, min(_SAMPLE_CHUNKS, len(starts))).astype(int))
     chunks = [values[start : start + chunk_time] for start in starts[few]]
-    payloads = [
-        encode_chunk(chunk, model, target_rmse=target_rmse, grid=fields.grid) for chunk in chunks
-    ]
+    with checked_before():  # a size is wanted, and no error
+        payloads = [
+            encode_chunk(chunk, model, target_rmse=target_rmse, grid=fields.grid)
+            for chunk in chunks
+        ]
     bits = 8 * sum(map(len, payloads)) / max(sum(map(len, chunks)), 1)
     return Sized(model, model.latent_dim if model else 0, nbytes, bits)

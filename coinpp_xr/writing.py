@@ -13,16 +13,18 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.parallel import thread_count
-from coinpp_xr.planning import Settings, check_codec, check_new, design, with_a_rate
+from coinpp_xr.planning import Settings, check_codec, check_new, design
 from coinpp_xr.provenance import described, without_containers
+from coinpp_xr.rate_requests import BESIDE, settle
 from coinpp_xr.report import Report
-from coinpp_xr.selection import Layout, check_rates, choose_variables, rates_by_variable, rates_of
+from coinpp_xr.selection import Layout
 from coinpp_xr.stores import (
     chunk_nbytes,
     codec_of,
@@ -84,16 +86,15 @@ def write(
     if not arguments.pop("compute", True):
         raise ValueError("compute=False cannot be verified; leave it out")
     _check_zip(store, arguments)
-    check_rates(settings.rates, dataset)
-    chosen, reasons = choose_variables(dataset, settings.variables)
-    if any(isinstance(rate, Mapping) for rate in settings.rates.values()):
-        chosen = with_a_rate(chosen, reasons, settings)
     existing = _existing(store, arguments)
+    settled = settle(
+        dataset, settings.variables, settings.rates, beside=settings.beside,
+        allow_coarse=settings.allow_coarse, there=() if existing is None else set(existing),
+        check=lambda name: _check_new(dataset[name], arguments),
+    )  # fmt: skip
+    chosen, reasons, rates = settled.chosen, settled.reasons, settled.rates
     new = [name for name in chosen if existing is None or name not in existing]
-    for name in new:
-        _check_new(dataset[name], arguments)
     found = None if settings.model == NO_MODEL else load_model(settings.model)
-    rates = rates_by_variable(settings.rates, new, has_model=found is not None)
 
     zarr_format = _zarr_format(existing, arguments)
     for name in new:
@@ -101,7 +102,7 @@ def write(
     plans: dict[Any, _Plan] = {}
     if existing is not None:
         _check_left_alone(reasons, existing)
-        own = {name: rates_of(settings.rates, name) for name in chosen if name not in new}
+        own = {name: rates[name] for name in chosen if name not in new}
         plans |= {
             name: _plan_continued(dataset[name], existing[name], own[name], settings, arguments)
             for name in own
@@ -123,7 +124,10 @@ def write(
             **arguments.get("encoding", {}),
             **{name: plan.encoding for name, plan in plans.items() if plan.encoding},
         }
-        with _quiet_about_consolidation(arguments), compact_documents():
+        # What is added to variables of the store was not looked at before.
+        known = settings.allow_coarse or len(new) == len(chosen)
+        looked_at: AbstractContextManager[Any] = checked_before() if known else nullcontext()
+        with _quiet_about_consolidation(arguments), compact_documents(), looked_at:
             writes = _to_write(dataset, plans, arguments, existing)
             _compute(writes.to_zarr(target, compute=False, **arguments))
         return _report(dataset, plans, reasons, target, arguments)
@@ -271,9 +275,10 @@ def _plan_continued(
     codec = codec_of(stored)
     if not isinstance(codec, COINppCodec | COINppArrayCodec):
         raise ValueError(f"{name!r} is in the store without this codec; write it with ds.to_zarr")
-    written = codec.rate.controls
+    also = {name: getattr(codec, name, None) for name in BESIDE}
+    written = codec.rate.controls | {name: v for name, v in also.items() if v is not None}
     if rate and rate != written:
-        listed = ", ".join(f"{control}={value:g}" for control, value in written.items())
+        listed = ", ".join(f"{control}={value}" for control, value in written.items())
         raise ValueError(f"{name!r} was written with {listed}; give the same, or nothing")
     layout, dims = Layout.of(array), dims_of(stored)
     if set(dims) != set(layout.dims):

@@ -343,10 +343,10 @@ def test_without_a_model_nothing_of_it_is_counted(ds, compress) -> None:
     assert "no model needed" in str(report)
 
 
-def test_without_a_model_and_a_target_there_is_no_rate(ds, compress) -> None:
-    ds = ds.assign(u=ds.t)
-    message = refusal(lambda: compress(ds, bits=None, model="none"))
-    assert message == "t, u: without a model give max_error or target_rmse"
+@pytest.mark.parametrize("model", ["none", "t2m-46x90"])
+def test_without_a_rate_a_bound_is_asked_for_where_none_is_recommended(ds, compress, model) -> None:
+    message = refusal(lambda: compress(ds.assign(u=ds.t), bits=None, model=model))
+    assert "write max_error={'t': …, 'u': …}" in message
 
 
 def test_time_is_transformed_wherever_it_stands(ds, compress) -> None:
@@ -393,11 +393,11 @@ def test_a_rate_control_can_be_given_by_variable(ds, compress) -> None:
     assert report["t"].rmse > report["u"].rmse
 
 
-def test_variables_without_a_rate_control_are_named_in_one_warning(ds, compress) -> None:
-    ds = ds.assign(u=ds.t, v=ds.t)
-    with pytest.warns(CompressionWarning, match="^u, v: no rate control given") as caught:
-        compress(ds, bits={"t": 8})
-    assert len(caught) == 1
+def test_variables_without_a_rate_control_are_left_as_they_are(ds, compress) -> None:
+    ds = ds.assign(u=ds.t)
+    result = compress(ds, bits={"t": 8})
+    assert result.report["u"].outcome == "no rate control given for it: written without loss"
+    xr.testing.assert_identical(result.dataset.u, ds.u)
 
 
 @pytest.mark.parametrize("arguments", [{"bits": 0}, {"bits": 8, "max_error": 1.0}, {"effort": "?"}])

@@ -21,17 +21,20 @@ LAYERS = {
     "network": "latent_maps siren network fitting devices",
     "bits": "quantization mixing binary entropy coefficients exact bitstream transform reference "
     "causal stepping patches patch_header splitting blocks bands priors deblocking fields lattice "
-    "coding",
+    "coding finishing shared_values",
     "models": "model_files models model_units compact",
-    "schemes": "recognition schemes patterns residual choice patch_latents patch_reading "
-    "patch_subject",
-    "one chunk": "chunk chunk_reading patch_chunk",
+    "schemes": "coarseness recognition schemes patterns residual choice patch_latents "
+    "patch_reading patch_subject",
+    "one chunk": "chunk chunk_fields chunk_reading guarantees patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing patch_learning "
     "deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",
-    "reports": "labels metrics variable_report selection plots report coin peers",
-    "datasets": "accessor roundtrip compression_result blockwise catalogue comparison "
-    "comparison_table model_choice planning verification provenance stores writing compressed_file",
+    "reports": "labels units ecmwf_units spread metrics "
+    "variable_report selection plots report coin peers",
+    "datasets": "accessor array_accessor rate_requests recommended recommendation_table "
+    "roundtrip compression_result blockwise "
+    "catalogue comparison comparison_table model_choice planning verification provenance stores "
+    "writing compressed_file",
     "archives": "archiving",
     "public names": "coinpp_xr",
     "the paper": "reproduction",

@@ -36,7 +36,7 @@ def weather(steps: int = 24) -> xr.Dataset:
     t = (t + 0.3 * rng.standard_normal(t.shape)).astype("f4")
     dims = ("time", "latitude", "longitude")
     return xr.Dataset(
-        {"t": (dims, t, {"units": "K"}), "u": (dims, (t - 280) / 5, {"units": "m s-1"})},
+        {"t": (dims, t, {"units": "K"}), "u": (dims, (t - 280) / 5, {"units": "K"})},
         coords={
             "time": pd.date_range("2001-01-01", periods=steps, freq="6h"),
             "latitude": latitude,

@@ -187,7 +187,10 @@ def completions(line: str) -> set[str]:
         ("coinpp comp", {"compare", "compress", "completion"}),
         ("coinpp compa", {"compare"}),
         ("coinpp models s", {"show"}),
-        ("coinpp archive a.nc out.zarr --max", {"--max-error", "--max-error-relative"}),
+        (
+            "coinpp archive a.nc out.zarr --max",
+            {"--max-error", "--max-error-relative", "--max-mean-error"},
+        ),
         ("coinpp train --list-presets --pre", {"--preset", "--precision"}),
         ("coinpp completion ", {"bash", "zsh", "fish"}),
     ],

@@ -214,13 +214,15 @@ def test_the_pyramid_meets_values_on_its_lattice(seed, free, apart, quick, items
         assert (np.abs(back - given_)[counted] <= step / 2 * (1 + 1e-9)).all()
         assert (field[counted & (given_ == 0)] == 0).all()
         assert (field[counted & (given_ == second)] == UNIT * apart).all()
-        assert field.min() >= 0 and field.max() <= limits.high
+        assert field.min() >= 0
+        assert field.max() <= limits.high
 
 
 def test_a_lattice_through_two_values_is_no_coarser() -> None:
     for first, second, step in ((0.0, 1.0, 0.3), (1.0, 0.0, 0.1), (-1.8, 5.0, 0.0999999)):
         lattice = Lattice(step, 7.0).through((first, second))
-        assert lattice.step <= step and lattice.origin == first
+        assert lattice.step <= step
+        assert lattice.origin == first
         steps = (second - first) / lattice.step
         assert abs(steps - round(steps)) <= 1e-3
 

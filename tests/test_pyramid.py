@@ -18,8 +18,8 @@ from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.sphere import COINppArrayCodec
 from coinpp_xr.coding import masks
 from coinpp_xr.coding.pyramid import coders, prediction, references, schedule, stream
-from coinpp_xr.coding.pyramid.walk import NO_LIMITS
 from coinpp_xr.coding.pyramid.levels import PASSES, interleave, level_count
+from coinpp_xr.coding.pyramid.walk import NO_LIMITS
 from coinpp_xr.lattice import Lattice
 
 

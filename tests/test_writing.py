@@ -17,7 +17,7 @@ import zarr
 from refusals import refusal
 
 import coinpp_xr
-from coinpp_xr import CompressionWarning, model_choice
+from coinpp_xr import model_choice
 from coinpp_xr.compact import pack_text
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.lattice import Bound
@@ -268,12 +268,6 @@ def test_bits_are_an_alternative(ds, store, tiny_model) -> None:
     np.testing.assert_array_equal(opened(store).u, ds.u)
 
 
-def test_without_a_rate_control_the_default_is_said(ds, store, tiny_model) -> None:
-    with pytest.warns(CompressionWarning, match="^t: no rate control given") as caught:
-        ds[["t"]].coinpp.to_zarr(store, model=tiny_model, consolidated=False)
-    assert [warning.filename for warning in caught] == [__file__]
-
-
 # ---- models -----------------------------------------------------------------------------------
 
 
@@ -454,7 +448,6 @@ def test_there_must_be_something_to_append_to(ds, store) -> None:
         ({"target_rmse": 0}, "target_rmse must be a positive number in the data's unit, got 0"),
         ({"effort": "most"}, "effort must be one of"),
         ({"compute": False}, "compute=False cannot be verified"),
-        ({"target_rmse": None}, "t, u: without a model give max_error or target_rmse"),
         ({"encoding": {"t": {"dtype": "i2"}}}, "encoding of 't': dtype cannot be given"),
         ({"encoding": {"t": {"chunks": (4, 5, 20)}}}, "chunks of 5 × 20 cells do not hold"),
         ({"encoding": {"t": {"chunks": (4,)}}}, "encoding of 't': chunks need 3 numbers"),

@@ -31,7 +31,7 @@ from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import load_model
 from coinpp_xr.planning import Design, check_codec, design
 from coinpp_xr.provenance import described
-from coinpp_xr.selection import Layout, rates_of
+from coinpp_xr.selection import Layout
 from coinpp_xr.stores import codec_of, put_whole
 from coinpp_xr.variable_report import source_itemsize
 
@@ -44,11 +44,7 @@ def designs_of(
     wanted: Wanted, names: Sequence[Any], options: Options
 ) -> dict[Any, tuple[Design, dict[str, Any]]]:
     """How each new variable is to lie in the archive, and at what rate."""
-    rates = {name: rates_of(wanted.settings.rates, name) for name in names}
-    if without := [str(name) for name in names if not rates[name]]:
-        raise ValueError(
-            f"{', '.join(without)}: give max_error or target_rmse in the variable's unit, or bits"
-        )
+    rates = {name: wanted.rates[name] for name in names}
     if isinstance(options.shards, Mapping):
         dims = {str(dim) for name in names for dim in Layout.of(wanted.dataset[name]).dims[:-2]}
         if names and (unknown := set(options.shards) - dims):
@@ -260,7 +256,7 @@ def check_same(group: zarr.Group, name: Any, wanted: Wanted, options: Options) -
     """Refuse to go on with other settings than those that a variable was begun with."""
     was = entry(group, str(name))[1].attributes["asked"]
     controls = {key: was[key] for key in was if key not in wanted.asked(name, {}, options)}
-    rate = rates_of(wanted.settings.rates, name) or controls
+    rate = wanted.rates[name] or controls
     now = wanted.asked(name, rate, options)
     for key in sorted({*was, *now}, key=str):
         if was.get(key) != now.get(key):

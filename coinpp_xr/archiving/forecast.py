@@ -24,6 +24,7 @@ from coinpp_xr.archiving.parts import Options, Part, part_of, tiling_of
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import request
 from coinpp_xr.archiving.tiling import Tiling
+from coinpp_xr.coarseness import checked_before
 from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.labels import display_unit
 from coinpp_xr.metrics import chunk_rmse, spread
@@ -280,7 +281,7 @@ def _forecast(
     seconds, memory = 0.0, 0
     for index in sample:
         values = job.values(part.block(index))
-        with config.set(threads=1), _MemoryWatch() as watch:
+        with config.set(threads=1), checked_before(), _MemoryWatch() as watch:
             started = time.perf_counter()
             decoded = np.empty_like(values)
             for chunk in tiling.chunks_of(tuple(slice(0, n) for n in values.shape)):

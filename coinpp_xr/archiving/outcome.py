@@ -318,9 +318,7 @@ def write_attributes(
             "rmse": variable.rmse, "largest_error": variable.max_error, "bias": variable.bias
         }  # fmt: skip
         said: dict[str, Any] = {
-            f"{PREFIX}_{name}": value
-            for name, value in measured.items()
-            if value is not None
+            f"{PREFIX}_{name}": value for name, value in measured.items() if value is not None
         }
         if variable.ratio is not None:
             said[f"{PREFIX}_ratio"] = variable.ratio

@@ -53,12 +53,15 @@ def archive(
     target_rmse: Bound = None,
     max_error: Bound = None,
     max_error_relative: Bound = None,
+    keep: Any = None,
+    max_mean_error: Bound = None,
     model: str | Model = "t2m-46x90",
     train_minutes: float | None = None,
     embed_model: bool = False,
     chunk_time: int = 256,
     shards: int | Mapping[str, int] | None = None,
     effort: str = "default",
+    allow_coarse: bool = False,
     zarr_format: int = 3,
     times: slice | None = None,
     verify: bool = True,
@@ -91,7 +94,12 @@ def archive(
         Default: every float variable with latitude and longitude is compressed, and all others
         are written as they are. Those that are named are written alone.
     bits, target_rmse, max_error, max_error_relative : number or mapping, optional
-        As for ``ds.coinpp.to_zarr``: one for all variables, or by name.
+        As for ``ds.coinpp.to_zarr``: one for all variables, or by name. ``max_error`` may be
+        "recommended", and is where no control is given.
+    keep : float, sequence or mapping, optional
+        Values that come back exactly, beside a bound or target.
+    max_mean_error : float or mapping, optional
+        Of every globe's area-weighted mean, beside a bound or target.
     model : str or Model
         A model, or "none".
     train_minutes : float, optional
@@ -103,6 +111,8 @@ def archive(
     shards : int or mapping, optional
         Files of many chunks (Zarr format 3): steps along time, or ``{"time": 8192, "level": 37}``.
     effort : {"default", "fast", "best", "paper"}
+    allow_coarse : bool
+        Take bounds and targets as they are; see ``ds.coinpp.to_zarr``.
     zarr_format : {2, 3}
         Of a new archive.
     times : slice, optional
@@ -145,10 +155,12 @@ def archive(
             say("reading the source")
             place, opened, wanted, options = request(
                 source, store, variables=variables, bits=bits, target_rmse=target_rmse,
-                max_error=max_error, max_error_relative=max_error_relative, model=model,
-                train_minutes=train_minutes, embed_model=embed_model, chunk_time=chunk_time,
-                shards=shards, effort=effort, zarr_format=zarr_format, times=times, verify=verify,
-                resume=resume, consolidated=consolidated, storage_options=storage_options,
+                max_error=max_error, max_error_relative=max_error_relative, keep=keep,
+                max_mean_error=max_mean_error, model=model, train_minutes=train_minutes,
+                embed_model=embed_model, chunk_time=chunk_time,
+                shards=shards, effort=effort, allow_coarse=allow_coarse, zarr_format=zarr_format,
+                times=times, verify=verify, resume=resume, consolidated=consolidated,
+                storage_options=storage_options,
             )  # fmt: skip
             say("starting workers")
             connected = until_the_end.enter_context(a_client(client, workers, gpu=gpu))

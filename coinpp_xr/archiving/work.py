@@ -20,6 +20,7 @@ import zarr
 from coinpp_xr.archiving.manifest import GROUP, Rows, new_row, write_row
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Payload
+from coinpp_xr.coarseness import checked_before
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.metrics import GLOBE_ERRORS, chunk_rmse, pooled, spread
 from coinpp_xr.stores import codec_of, stored_payloads
@@ -173,11 +174,12 @@ def write_block(values: Values, job: Job, index: int) -> None:
     """Encode and write, chunk by chunk, so that memory is that of a chunk."""
     array = _unchanged(job.open(job.name), job)
     where = job.tiling.where(index)
-    if array.shards is not None:
-        array[where] = values
-        return
-    for chunk in job.tiling.chunks_of(where):
-        array[chunk] = values[within(chunk, where)]
+    with checked_before():
+        if array.shards is not None:
+            array[where] = values
+            return
+        for chunk in job.tiling.chunks_of(where):
+            array[chunk] = values[within(chunk, where)]
 
 
 @in_plain_errors

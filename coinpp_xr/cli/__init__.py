@@ -21,7 +21,7 @@ from coinpp_xr.cli import (
     reproduce,
     train,
 )
-from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.errors import ModelNotFoundError, UnsuitableBoundError
 from coinpp_xr.version import __version__
 
 # NotImplementedError and what torch raises (no such device, out of memory) are RuntimeErrors.
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"
         else:
-            message = " ".join(str(error).split()) or type(error).__name__
+            text = error.on_command_line if isinstance(error, UnsuitableBoundError) else str(error)
+            message = " ".join(text.split()) or type(error).__name__
         typer.echo(f"coinpp: {message}", err=True)
         sys.exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,8 @@ def archive(
     max_error: Annotated[
         str | None,
         typer.Option(
-            metavar="E|NAME=E,...", help="Largest error of any value, in the variable's unit."
+            metavar="E|NAME=E,...", help="Largest error of any value, in the variable's unit, or "
+            "recommended.",
         ),
     ] = None,
     max_error_relative: Annotated[
@@ -50,6 +52,16 @@ def archive(
             metavar="X|NAME=X,...",
             help="At most this area-weighted RMSE in every chunk, in the variable's unit.",
         ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="V,V|NAME=V:V,...", help="Values that come back exactly, such as 0,1."
+        ),
+    ] = None,
+    max_mean_error: Annotated[
+        str | None,
+        typer.Option(metavar="E|NAME=E,...", help="Largest error of any globe's mean."),
     ] = None,
     bits: Annotated[
         str | None, typer.Option(metavar="B|NAME=B,...", help="Bits per latent; bounds no error.")
@@ -84,6 +96,11 @@ def archive(
             metavar="EFFORT", help="How hard to fit every globe: fast, default, best or paper."
         ),
     ] = "default",
+    allow_coarse: Annotated[
+        bool,
+        typer.Option("--allow-coarse", help="Take bounds as large as half of the data's own "
+                     "spread, and one bound for several units."),
+    ] = False,
     zarr_format: Annotated[int, typer.Option(metavar="N", help="Zarr's format: 2 or 3.")] = 3,
     times: Annotated[
         str | None,
@@ -145,28 +162,33 @@ def archive(
     from coinpp_xr.archiving import plan_archive
 
     settings: dict[str, Any] = {
-        "max_error": _by_name(max_error, float, "--max-error"),
+        "max_error": _by_name(max_error, _bound, "--max-error"),
         "max_error_relative": _by_name(max_error_relative, float, "--max-error-relative"),
         "target_rmse": _by_name(target_rmse, float, "--target-rmse"),
+        "keep": _values_to_keep(keep),
+        "max_mean_error": _by_name(max_mean_error, float, "--max-mean-error"),
         "bits": _by_name(bits, int, "--bits"),
         "variables": variables.split(",") if variables else None,
         "model": model, "train_minutes": train_minutes, "embed_model": embed_model,
         "chunk_time": chunk_time, "shards": _by_name(shards, int, "--shards"), "effort": effort,
-        "zarr_format": zarr_format, "times": _times(times), "verify": not no_verify,
-        "resume": not no_resume, "storage_options": _storage_options(storage_option),
+        "allow_coarse": allow_coarse, "zarr_format": zarr_format, "times": _times(times),
+        "verify": not no_verify, "resume": not no_resume,
+        "storage_options": _storage_options(storage_option),
     }  # fmt: skip
     outcome: Any
     if dry_run:
-        outcome = plan_archive(sources, store, workers=workers, **settings)
+        with _warnings_told():
+            outcome = plan_archive(sources, store, workers=workers, **settings)
         failed = False
     else:
         with _client(scheduler) as client:
             if client is None and workers is None:
                 workers = _cores()
             try:
-                outcome = write_archive(
-                    sources, store, client=client, workers=workers, gpu=gpu, **settings
-                )
+                with _warnings_told():
+                    outcome = write_archive(
+                        sources, store, client=client, workers=workers, gpu=gpu, **settings
+                    )
             except KeyboardInterrupt:
                 tell("coinpp: stopped; the same command goes on with what is missing")
                 raise typer.Exit(130) from None
@@ -271,6 +293,41 @@ def _by_name(text: str | None, kind: Callable[[str], Any], option: str) -> Any:
         return {name.strip(): kind(value) for name, value in pairs}
     except ValueError as error:
         raise typer.BadParameter(f"{option} {text!r} is neither X nor NAME=X,NAME=X") from error
+
+
+def _bound(text: str) -> float | str:
+    return text if text == "recommended" else float(text)
+
+
+def _values_to_keep(text: str | None) -> Any:
+    """``0,1``, or ``siconc=0:1,tp=0`` as a dictionary."""
+    if text is None:
+        return None
+    if "=" in text:
+        return _by_name(text, lambda part: [float(value) for value in part.split(":")], "--keep")
+    try:
+        return [float(value) for value in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--keep {text!r} is neither V,V nor NAME=V:V") from error
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Warnings of this package as one line each."""
+    from coinpp_xr.errors import CompressionWarning
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def told(message: Any, category: Any, *place: Any, **more: Any) -> None:
+            if issubclass(category, CompressionWarning):
+                tell(f"coinpp: {message}")
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = told
+        warnings.simplefilter("always", CompressionWarning)
+        yield
 
 
 def _times(text: str | None) -> slice | None:

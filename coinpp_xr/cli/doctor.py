@@ -37,6 +37,7 @@ EXTRAS = {
     "archive": "dask's dashboard, S3 and Icechunk",
     "media": "images, scans and sound",
     "peers": "more codecs in coinpp compare",
+    "recommend": "recommended bounds",
 }
 _BOUND = 0.5
 

@@ -14,6 +14,7 @@ import typer
 from coinpp_xr.cli.sources import read_one_media
 from coinpp_xr.cli.stores import decompress_store, inspect_store, is_store
 from coinpp_xr.cli.text import print_columns, tell
+from coinpp_xr.errors import UnsuitableBoundError
 
 if TYPE_CHECKING:
     from coinpp_xr.compressed_file import CompressedFile
@@ -79,6 +80,11 @@ def compress(
             help="What an .npy file holds: image, volume or audio.  [default: by its axes]",
         ),
     ] = None,
+    allow_coarse: Annotated[
+        bool,
+        typer.Option("--allow-coarse", help="Take an error as large as half of a file's own "
+                     "spread."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:  # fmt: skip
     """Compress images, volumes and sound.
@@ -92,7 +98,12 @@ def compress(
       coinpp compress brain.nii.gz --max-error 2 -o brain.coinpp
       coinpp compress speech/*.flac --kbps 6 -o compressed/
     """
-    from coinpp_xr.compressed_file import DEFAULT_PSNR, SUFFIX, modality_of
+    from coinpp_xr.compressed_file import (
+        DEFAULT_PSNR,
+        SUFFIX,
+        modality_of,
+        refuse_coarse_bound,
+    )
     from coinpp_xr.compressed_file import compress as compress_media
     from coinpp_xr.files import write_atomically
 
@@ -113,7 +124,11 @@ def compress(
         try:
             modality = modality_of(media, treat_as)
             used = rate or {"target_psnr": DEFAULT_PSNR[modality]}
+            if not allow_coarse:
+                refuse_coarse_bound(media, used)
             compressed = compress_media(media, Path(source).name, modality, used)
+        except UnsuitableBoundError as error:
+            raise ValueError(f"{source}: {error.on_command_line}") from error
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
         data = compressed.pack()
