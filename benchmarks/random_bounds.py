@@ -1,8 +1,9 @@
 """Ten thousand random arrays of every kind: how many come back wrong.
 
-python benchmarks/random_bounds.py [--of globes|patches] [--cases 10000] [--seed 0]
+python benchmarks/random_bounds.py [--of globes|patches|exact] [--cases 10000] [--seed 0]
 
-Globes under bounds; patches of images, volumes and sound under every rate control.
+Globes under bounds; patches of images, volumes and sound under every rate control; fields with
+exact values, limits and masks, whose ranges, shared values and means must be kept.
 """
 
 from __future__ import annotations
@@ -24,18 +25,22 @@ from common import write_result
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 from bound_cases import Case
+from exact_cases import ExactCase
 from patch_cases import PatchCase
 
 # Of what, what tells the cases apart, and the result file.
 KINDS = {
     "globes": (Case, ("kind", "dtype", "gaps", "layout", "by", "effort", "model"), "random_bounds"),
+    "exact": (
+        ExactCase, ("kind", "dtype", "gaps", "control", "effort", "beside"), "random_exact",
+    ),
     "patches": (
         PatchCase, ("codec", "kind", "dtype", "gaps", "layout", "control"), "random_patches",
     ),
 }  # fmt: skip
 
 
-def check(case: Case | PatchCase) -> str:
+def check(case: Case | ExactCase | PatchCase) -> str:
     """What is wrong, if anything is."""
     try:
         return case.check()

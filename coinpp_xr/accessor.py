@@ -80,10 +80,10 @@ class DatasetAccessor:
             No globe's area-weighted mean comes back further away than this, beside a bound or
             target.
         allow_coarse : bool
-            Take a bound or target that reaches half of a variable's standard deviation on some
-            level, or one number for several units, which is refused otherwise. Looked at are
-            four steps spread over time, all levels, and every n-th row and column of large
-            grids, without missing cells.
+            Take a bound that reaches half of a variable's standard deviation on some level, a
+            target that reaches three tenths, or one number for several units, which is refused
+            otherwise. Looked at are four steps spread over time, all levels, and every n-th row
+            and column of large grids, without missing cells.
 
         Returns
         -------

@@ -15,8 +15,9 @@ from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.lattice import Bound
 from coinpp_xr.shared_values import are_categories
 
-# An error of this share of the standard deviation can leave a constant of most fields.
-COARSE = 0.5
+# Of the standard deviation, what a bound may not reach, and what a root mean square error may
+# not: with either, nine tenths of the variance come back. Errors are about 0.6 of a bound.
+_COARSE_BOUND, _COARSE_RMSE = 0.5, 0.3
 # Of the values of a sample, those that categories may hold once.
 _FEW_ALONE = 0.25
 # Cells of a chunk that are looked at, more or less.
@@ -65,7 +66,7 @@ class Spread:
         )  # fmt: skip
 
     def is_reached(self, control: str, value: float) -> bool:
-        """Whether a bound or target allows errors of half of the standard deviation.
+        """Whether a bound reaches half of the standard deviation, or a target three tenths of it.
 
         Parameters
         ----------
@@ -73,13 +74,14 @@ class Spread:
             A relative bound is taken of the mean magnitude.
         value : float
         """
-        return not self.is_exact and self.reaches_half(control, value)
+        return not self.is_exact and self.would_be_reached(control, value)
 
-    def reaches_half(self, control: str, value: float) -> bool:
+    def would_be_reached(self, control: str, value: float) -> bool:
         """The same where few distinct values are worth no more than others."""
         if control == "max_error_relative" and value >= 1:
             return False  # no bound at all, which the codec refuses
-        return 0 < COARSE * self.std <= value * self._unit_of(control)
+        coarse = _COARSE_RMSE if control == "target_rmse" else _COARSE_BOUND
+        return 0 < coarse * self.std <= value * self._unit_of(control)
 
     def share(self, control: str, value: float) -> float | None:
         """What a bound or target allows, as a share of the standard deviation."""
@@ -98,6 +100,11 @@ def _are_few(values: npt.NDArray[np.floating]) -> bool:
     # Dry cells and a little rain have few values in a sample, and many elsewhere.
     few_alone = np.count_nonzero(counts == 1) <= _FEW_ALONE * len(counts)
     return bool(few_alone) and are_categories(values[None], np.ones((1, values.size), np.bool_))
+
+
+def how_much(control: str) -> str:
+    """What a control may not reach of a standard deviation, in words."""
+    return "three tenths" if control == "target_rmse" else "half"
 
 
 @contextmanager
@@ -122,7 +129,7 @@ def warn_if_coarse(
     bound: Bound | None,
     target_rmse: float | None,
 ) -> None:
-    """Warn of a bound or target that reaches half of a chunk's standard deviation.
+    """Warn of a bound or target that is coarse for a chunk, see :meth:`Spread.is_reached`.
 
     Chunks of a constant or of few distinct values are passed over.
 
@@ -148,7 +155,7 @@ def warn_if_coarse(
             control = "max_error_relative"
     if spread is not None and value is not None and spread.is_reached(control, value):
         warnings.warn(
-            f"{control}={value:g} reaches half of this chunk's standard deviation "
+            f"{control}={value:g} reaches {how_much(control)} of this chunk's standard deviation "
             f"({spread.std:.2g}): little may be left of it; {control}={spread.tenth(control):g} "
             "is a tenth of that",
             CompressionWarning,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from coinpp_xr.coarseness import Spread
+from coinpp_xr.coarseness import Spread, how_much
 from coinpp_xr.codecs.patches import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
 from coinpp_xr.data.media import Media
 from coinpp_xr.errors import CorruptPayloadError, ModelNotFoundError, UnsuitableBoundError
@@ -225,7 +225,7 @@ def cells_of(shape: tuple[int, ...], codec: dict[str, Any]) -> int:
 
 
 def refuse_coarse_bound(media: Media, rate: dict[str, float]) -> None:
-    """Refuse a bound or target that reaches half of a file's standard deviation.
+    """Refuse a bound or target that is coarse for a file, see :class:`Spread`.
 
     Parameters
     ----------
@@ -244,9 +244,12 @@ def refuse_coarse_bound(media: Media, rate: dict[str, float]) -> None:
     for control in (*_IN_UNITS, "max_error_relative"):
         value = rate.get(control)
         # Values that are no rates the codec refuses.
-        if spread is None or value is None or not spread.reaches_half(control, value):
+        if spread is None or value is None or not spread.would_be_reached(control, value):
             continue
-        said = f"reaches half of the standard deviation ({spread.std:.3g}): little would be left"
+        said = (
+            f"reaches {how_much(control)} of the standard deviation ({spread.std:.3g}): little "
+            "would be left"
+        )
         tenth, option = spread.tenth(control), f"--{control.replace('_', '-')}"
         raise UnsuitableBoundError(
             f"{control}={value:g} {said}; write {control}={tenth:g}",

@@ -11,7 +11,7 @@ from typing import Any
 
 import xarray as xr
 
-from coinpp_xr.coarseness import Spread
+from coinpp_xr.coarseness import Spread, how_much
 from coinpp_xr.errors import CompressionWarning, UnsuitableBoundError
 from coinpp_xr.recommendation_table import RecommendationTable
 from coinpp_xr.recommended import INSTALL, NotInstalledError, recommend
@@ -299,7 +299,7 @@ class _Check:
         )
 
     def _refuse_coarse(self, control: str, own: Mapping[Any, float]) -> None:
-        """Refuse an error of half of what values differ by."""
+        """Refuse errors that are a large part of what values differ by."""
         found: dict[Any, tuple[Level, int]] = {}
         for name, value in own.items():
             reached = {
@@ -333,7 +333,10 @@ class _Check:
         alone = next(iter(shown.values())) if len(self._own) == 1 else shown
         given = {name: own[name] for name in list(found)[:_FEW]}
         refused: Any = given if len({*given.values()}) > 1 else next(iter(given.values()))
-        said = f"reaches half of the standard deviation of {', '.join(texts)}: little would be left"
+        said = (
+            f"reaches {how_much(control)} of the standard deviation of {', '.join(texts)}: little "
+            "would be left"
+        )
         more = len(order) > len(shown)
         raise UnsuitableBoundError(
             f"{_written(control, refused)} {said}; write {_written(instead, alone, more)}, or "

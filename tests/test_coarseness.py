@@ -191,6 +191,9 @@ def test_the_limit_is_half(weather) -> None:
     weather.t2m.coinpp.compress(max_error=0.99 * half, model="none")
     message = refusal(lambda: weather.t2m.coinpp.compress(max_error=1.01 * half, model="none"))
     assert "reaches half of the standard deviation of t2m" in message
+    weather.t2m.coinpp.compress(target_rmse=0.59 * half, model="none")
+    message = refusal(lambda: weather.t2m.coinpp.compress(target_rmse=0.61 * half, model="none"))
+    assert "reaches three tenths of the standard deviation of t2m" in message
 
 
 def test_every_way_refuses_it_and_goes_on_if_asked_to(weather, tmp_path) -> None:
@@ -207,7 +210,7 @@ def test_every_way_refuses_it_and_goes_on_if_asked_to(weather, tmp_path) -> None
     ]
     for call in calls:
         message = refusal(lambda call=call: call(**arguments))
-        assert "target_rmse=0.5 reaches half of the standard deviation of q" in message
+        assert "target_rmse=0.5 reaches three tenths of the standard deviation of q" in message
         assert "write target_rmse=0.0004, or allow_coarse=True" in message
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompressionWarning)
@@ -349,7 +352,7 @@ def test_spreads_are_those_of_numpy(values) -> None:
     ("control", "text"),
     [
         ({"max_error": 0.5}, "max_error=0.5 reaches half"),
-        ({"target_rmse": 0.5}, "target_rmse=0.5 reaches half"),
+        ({"target_rmse": 0.5}, "target_rmse=0.5 reaches three tenths"),
         ({"max_error_relative": 0.5}, "max_error_relative=0.5 reaches half"),
     ],
 )

@@ -313,7 +313,7 @@ def test_variables_without_one_are_named(known) -> None:
 def test_a_recommended_bound_is_held_against_the_data() -> None:
     ds = dataset(tp=noise(1e-6, "m", 1e-4), t2m=noise(20, "K", 280))
     message = refusal(lambda: ds.coinpp.compress(max_error="recommended", model="none"))
-    assert "target_rmse=1e-05 reaches half of the standard deviation of tp" in message
+    assert "target_rmse=1e-05 reaches three tenths of the standard deviation of tp" in message
     assert "write max_error={'tp': 1e-07, 't2m': 'recommended'}" in message
 
 
