@@ -126,6 +126,7 @@ class DataArrayAccessor:
         model: str | Model = "t2m-46x90",
         chunk: int = 64,
         curves: bool = False,
+        whole: bool = False,
         **unknown: Never,
     ) -> Comparison:
         """What other codecs make of the same globes; see ``ds.coinpp.compare``."""
@@ -134,7 +135,7 @@ class DataArrayAccessor:
         refuse_unknown(unknown, self.compare)
         return compare(
             self._array, max_error=max_error, target_rmse=target_rmse, names=peers, model=model,
-            chunk=chunk, curves=curves,
+            chunk=chunk, curves=curves, whole=whole,
         )  # fmt: skip
 
     def models(self) -> ModelList:

@@ -18,7 +18,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _SOURCES = (
     "binary.py", "blocks.py", "causal.py", "deblocking.py", "patches.py", "splitting.py",
     "coding/masks.py", "coding/pyramid/contexts.py", "coding/pyramid/decisions.py",
-    "coding/pyramid/fitting.py", "coding/pyramid/levels.py", "coding/pyramid/prediction.py",
+    "coding/pyramid/fitting.py", "coding/pyramid/levels.py", "coding/pyramid/limits.py",
+    "coding/pyramid/prediction.py",
     "coding/pyramid/range_coder.py", "coding/pyramid/references.py", "coding/pyramid/sampling.py",
 )  # fmt: skip
 

@@ -72,7 +72,10 @@ def attributes(before: Mapping[Any, Any], codec: Any, named: str) -> dict[Any, A
     """
     earlier = {key: value for key, value in before.items() if str(key).startswith(PREFIX)}
     said: dict[Any, Any] = {key: v for key, v in before.items() if key not in earlier}
-    controls = codec.rate.controls
+    controls = dict(codec.rate.controls)
+    for beside in ("max_mean_error", "keep"):
+        if getattr(codec, beside) is not None:
+            controls[beside] = getattr(codec, beside)
     said |= {PREFIX: named, f"{PREFIX}_implementation": _IMPLEMENTATION}
     said |= {f"{PREFIX}_{control}": value for control, value in controls.items()}
     if before.get("units") and set(controls) & set(_IN_UNITS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from math import inf
 
 from coinpp_xr.labels import temperature_scale
 
@@ -55,7 +56,7 @@ def unit_of(text: str) -> Unit | None:
         base = quantity.to_base_units() if isinstance(quantity, units.Quantity) else None
     except Exception:  # pint's parser has errors of many kinds
         base = None
-    if base is None or not float(base.magnitude) > 0:
+    if base is None or not 0 < float(base.magnitude) < inf:
         return plain, 1.0
     return str(base.units), float(base.magnitude)
 

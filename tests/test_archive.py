@@ -356,32 +356,6 @@ def test_an_archive_says_of_spread_and_source_what_a_store_says(
     assert found.asked_of_spread == pytest.approx(0.5 / found.least_spread)
 
 
-def test_a_manifest_of_fewer_columns_is_read_and_written(weather, tmp_path) -> None:
-    """As one of an earlier version would be."""
-    ds = weather[["t"]]
-    archive(ds.isel(time=slice(16)), tmp_path / "a.zarr", **RATE, chunk_time=8)
-    group = zarr.open_group(tmp_path / "a.zarr")
-    old = group["coinpp_manifest/t"]
-    attributes, values = dict(old.attrs), old[:]
-    kept = [
-        i
-        for i, f in enumerate(attributes["fields"])
-        if f not in ("mean", "scatter", "least_spread")
-    ]
-    attributes["fields"] = [attributes["fields"][i] for i in kept]
-    del attributes["source_itemsize"]
-    group.create_array(
-        "coinpp_manifest/t", shape=(len(values), len(kept)), chunks=(1, len(kept)),
-        dtype="float64", fill_value=np.nan, attributes=attributes, overwrite=True,
-        compressors=None, dimension_names=("block_of_t", "field"),
-    )[:] = values[:, kept]  # fmt: skip
-    report = archive(ds, tmp_path / "a.zarr", **RATE, chunk_time=8)
-    assert report.is_complete
-    t = report.report["t"]
-    assert (t.spread, t.source_nbytes) == (None, None)
-    assert t.rmse > 0
-
-
 def test_growing_along_with_what_is_not_compressed(weather, tmp_path) -> None:
     """Of several files, whose borders are none of the store's chunks."""
     bounds = np.stack([weather.time.values, weather.time.values], axis=1)

@@ -12,7 +12,7 @@ from coinpp_xr import COINppCodec, CorruptPayloadError
 from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.coding import masks
 from coinpp_xr.coding.pyramid import stream
-from coinpp_xr.coding.pyramid.prediction import UNIT, Limits
+from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.exact import pack_mask, pack_special_values, unpack_special_values
 from coinpp_xr.finishing import Finish
 from coinpp_xr.lattice import Bound, Lattice

@@ -32,7 +32,8 @@ def path(tmp_path) -> Path:
 
 
 def write(data: xr.Dataset, store: Any, **arguments: Any) -> None:
-    defaults = {"model": "none", "max_error": 0.5, "chunk_time": 3, "consolidated": False}
+    bounds = dict.fromkeys(set(data.data_vars) & {"t2m", "u"}, 0.5)
+    defaults = {"model": "none", "max_error": bounds, "chunk_time": 3, "consolidated": False}
     data.coinpp.to_zarr(store, **{**defaults, **arguments})
 
 
@@ -169,7 +170,8 @@ def test_what_others_say_is_not_lost(fields, path) -> None:
 def test_an_archive_says_what_was_measured_too(fields, path, tmp_path, zarr_format) -> None:
     source = fields.isel(time=slice(0, 3))
     arguments: dict[str, Any] = {
-        "model": "none", "max_error": 0.5, "chunk_time": 3, "zarr_format": zarr_format
+        "model": "none", "max_error": {"t2m": 0.5, "u": 0.5}, "chunk_time": 3,
+        "zarr_format": zarr_format,
     }  # fmt: skip
     archive(source, path, variables=["t2m"], **arguments)
     archive(fields, path, variables=["t2m"], **arguments)
@@ -186,3 +188,11 @@ def test_an_archive_says_what_was_measured_too(fields, path, tmp_path, zarr_form
         assert said(store.t2m)["max_error"] == 0.25
         assert "max_error=0.5, unit=K" in said(store.t2m)["history"]
         assert "largest_error=" in said(store.t2m)["history"]
+
+
+@FORMATS
+def test_what_stands_beside_a_bound_is_told(fields, path, zarr_format) -> None:
+    write(fields[["t2m"]], path, max_mean_error=0.001, keep=[273.15], zarr_format=zarr_format)
+    with xr.open_zarr(path, consolidated=False) as back:
+        assert said(back.t2m)["max_mean_error"] == 0.001
+        assert np.atleast_1d(said(back.t2m)["keep"]).tolist() == [273.15]

@@ -189,7 +189,7 @@ def test_gaps_are_filled_with_what_continues_the_field() -> None:
     flat = np.broadcast_to((x - y) / 100, (20, x.size)).reshape(values.shape).astype("f4")
     with_gaps, with_steps = np.where(land, np.nan, values), np.where(land, flat, values)
     gaps, steps = (len(encode_chunk(v, None, target_rmse=0.1)) for v in (with_gaps, with_steps))
-    assert gaps < 0.7 * steps
+    assert gaps < 0.8 * steps
 
 
 @pytest.mark.parametrize("target", [0, -1.0, np.nan, np.inf, "1", True, [1]])

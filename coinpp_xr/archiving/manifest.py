@@ -118,15 +118,7 @@ class Manifest:
                     rows[index] = np.asarray(self.array[index])
                 except Exception:
                     continue
-        known = self.attributes["fields"]
-        if known == list(FIELDS):
-            return rows
-        # Of another version: what it did not know of is not known.
-        named = np.full((len(rows), len(FIELDS)), np.nan)
-        for column_of, field in enumerate(known):
-            if field in FIELDS:
-                named[:, FIELDS.index(field)] = rows[:, column_of]
-        return named
+        return rows
 
     def done(self) -> npt.NDArray[np.bool_]:
         """Which blocks are done."""
@@ -141,12 +133,6 @@ class Manifest:
 def column(rows: Rows, field: str) -> npt.NDArray[np.float64]:
     """One field of some rows."""
     return rows[..., FIELDS.index(field)]
-
-
-def write_row(array: zarr.Array[Any], index: int, row: Rows) -> None:
-    """Note a block down in the columns that a manifest has; another version's may be fewer."""
-    known = Manifest(array).attributes["fields"]
-    array[index] = [row[FIELDS.index(field)] if field in FIELDS else np.nan for field in known]
 
 
 def new_row(values: Mapping[str, float], kinds: Mapping[Kind, int]) -> Rows:

@@ -17,7 +17,7 @@ import psutil
 import xarray as xr
 import zarr
 
-from coinpp_xr.archiving.manifest import GROUP, Rows, new_row, write_row
+from coinpp_xr.archiving.manifest import GROUP, Rows, new_row
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.coarseness import checked_before
@@ -188,7 +188,7 @@ def verify_block(values: Values, job: Job, index: int) -> Outcome:
     started = time.perf_counter()
     row = examine(values, _unchanged(job.open(job.name), job), job, index)
     verified = time.perf_counter()
-    write_row(job.open(f"{GROUP}/{job.name}"), index, row)
+    job.open(f"{GROUP}/{job.name}")[index] = row
     seconds = {"verify": verified - started, "record": time.perf_counter() - verified}
     session = getattr(job.store, "session", None)
     return Outcome(job.name, index, row, values.nbytes, seconds, _worker(), peak_nbytes(), session)

@@ -38,6 +38,7 @@ EXTRAS = {
     "media": "images, scans and sound",
     "peers": "more codecs in coinpp compare",
     "recommend": "recommended bounds",
+    "safeguards": "guarantees for derived quantities",
 }
 _BOUND = 0.5
 

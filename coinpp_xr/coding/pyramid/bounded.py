@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid import prediction, stream
+from coinpp_xr.coding.pyramid import stream
+from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT, Limits
 from coinpp_xr.fields import PlaneFields, Sequences, extremes
 from coinpp_xr.lattice import Bound, Lattice, has_room, lattice_of
 
 Bool = npt.NDArray[np.bool_]
 
 # Numbers beyond this are kept exactly: predictions need room around them.
-_FARTHEST = prediction.LARGEST // 2
+_FARTHEST = LARGEST // 2
 # How many steps around exact values are on the lattice: of fields rough enough, and of others.
 _FREE, _LITTLE_FREE, _ROUGH, _EVERY = 4, 2, 0.3, 7
 # Classes of expected size that are coded by a single context, by effort.
@@ -95,22 +96,18 @@ def _at_the_edge(values: Any, second: float, bound: Bound, lattice: Lattice) -> 
         return np.asarray(rounded & ~bound.holds(np.float64(second), values))
 
 
-def _limits(
-    lattice: Lattice, fields: PlaneFields, lowest: float, highest: float
-) -> prediction.Limits:
+def _limits(lattice: Lattice, fields: PlaneFields, lowest: float, highest: float) -> Limits:
     """For values that must come back exactly, and none beyond the lowest and the highest."""
     if not fields.exact:
-        return prediction.Limits()
+        return Limits()
     low, high, last = lattice.fractions(
         np.array([lowest, highest, fields.exact[-1]]), stream.PARTS
     ).tolist()
-    second = prediction.UNIT * round(last / prediction.UNIT)
+    second = UNIT * round(last / UNIT)
     exactly = {fields.exact[0]: 0, fields.exact[-1]: second}
     low, high = exactly.get(lowest, ceil(low)), exactly.get(highest, floor(high))
     free = _FREE if _roughness(fields) > _ROUGH * lattice.step else _LITTLE_FREE
-    return prediction.Limits(
-        max(low, -prediction.LARGEST), min(high, prediction.LARGEST), free, second
-    )
+    return Limits(max(low, -LARGEST), min(high, LARGEST), free, second)
 
 
 def _roughness(fields: PlaneFields) -> float:

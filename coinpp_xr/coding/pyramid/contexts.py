@@ -12,16 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.decisions import CLASSES, LARGEST_SIZE, decide, decision
-from coinpp_xr.coding.pyramid.prediction import (
-    BEFORE,
-    UNIT_BITS,
-    after,
-    predict_row,
-    put_row,
-    quantise_row,
-    rebuilt,
-    steps_to,
-)
+from coinpp_xr.coding.pyramid.limits import UNIT_BITS, rebuilt, steps_to
+from coinpp_xr.coding.pyramid.prediction import BEFORE, after, predict_row, put_row, quantise_row
 from coinpp_xr.coding.pyramid.range_coder import (
     BROKEN,
     BYTES_PER_VALUE,

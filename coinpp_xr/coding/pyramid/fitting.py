@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.contexts import COEFFICIENT_BITS, LARGEST_COEFFICIENT, N_COEFFICIENTS
+from coinpp_xr.coding.pyramid.limits import UNIT
 from coinpp_xr.coding.pyramid.prediction import (
     BEFORE,
     LARGEST_WEIGHT,
     N_BESIDE,
     N_NEAR,
-    UNIT,
     WEIGHT_BITS,
 )
 from coinpp_xr.coding.pyramid.references import N_FEATURES

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import contexts, decisions, prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
-from coinpp_xr.coding.pyramid.prediction import BEFORE, BEHIND, Limits, Places, Pool, Rows
+from coinpp_xr.coding.pyramid.limits import Limits
+from coinpp_xr.coding.pyramid.prediction import BEFORE, BEHIND, Places, Pool, Rows
 from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.parallel import map_compiled
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.coding.pyramid.limits import LARGEST, Limits, as_prediction, rebuilt, steps_to
 from coinpp_xr.coding.pyramid.range_coder import at_least, at_most
 from coinpp_xr.coding.pyramid.references import N_FEATURES, References, look_at_row
 from coinpp_xr.compiled import compiled, inlined
@@ -20,11 +21,7 @@ from coinpp_xr.compiled import compiled, inlined
 Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 
-UNIT_BITS = 6
-UNIT = 1 << UNIT_BITS
 WEIGHT_BITS = 9
-# Of fields, in 1/64 of a step.
-LARGEST = 1 << 30
 LARGEST_WEIGHT = (1 << 15) - 1
 # Neighbours whose steps are looked at, too; the others are further away.
 N_NEAR = 12
@@ -32,35 +29,6 @@ N_NEAR = 12
 N_BESIDE = 4
 # Zeros that surround the steps of a row: two before it, one behind.
 BEFORE, BEHIND = 2, 1
-
-
-class Limits(NamedTuple):
-    """What decoded values must keep to, in 1/64 of a step.
-
-    A value that must come back exactly is a whole number of steps: zero, or ``second``. So many
-    steps around them predictions are whole numbers, too, and so is what is as far from its
-    prediction. Whatever the prediction, values then are at most a step apart, and those two are
-    among them.
-
-    Parameters
-    ----------
-    low, high : int
-        No value is outside.
-    free : int
-        Fewer steps than this may lead from a prediction to what is no whole number; 0 where
-        nothing must come back exactly.
-    second : int
-        A multiple of 64; zero if there is no second.
-    """
-
-    low: int = -LARGEST
-    high: int = LARGEST
-    free: int = 0
-    second: int = 0
-
-    def make_sense(self) -> bool:
-        """Whether there is a value that keeps to them, and room for arithmetic."""
-        return -LARGEST <= self.low <= self.high <= LARGEST and self.second % UNIT == 0
 
 
 class Pool(NamedTuple):
@@ -156,47 +124,6 @@ def _mark_of(mark: Any) -> Any:
     return at_most(at_least(np.int32(mark), -1), 1)
 
 
-@inlined
-def _within(value: Any, limits: Any) -> Any:
-    return at_most(at_least(value, limits.low), limits.high)
-
-
-@inlined
-def _as_prediction(value: Any, limits: Any) -> Any:
-    """A prediction that keeps to the limits."""
-    value = _within(value, limits)
-    if limits.free > 0:
-        near = limits.free * UNIT - UNIT // 2
-        if abs(value) <= near or abs(value - limits.second) <= near:
-            value = (value + UNIT // 2) & -UNIT
-    return value
-
-
-@inlined
-def rebuilt(predicted: Any, steps: Any, limits: Any) -> Any:
-    """The value that is so many steps from its prediction."""
-    value = predicted + (steps << UNIT_BITS)
-    if limits.free > 0:
-        if steps >= limits.free:
-            value &= -UNIT
-        elif steps <= -limits.free:
-            value = (value + UNIT - 1) & -UNIT
-    return _within(value, limits)
-
-
-@inlined
-def steps_to(wanted: Any, predicted: Any, limits: Any) -> Any:
-    """The steps from a prediction that end within half a step of what is wanted."""
-    steps = np.int64(np.rint((wanted - predicted) * (1 / UNIT)))
-    if limits.free > 0:
-        off = wanted - rebuilt(predicted, steps, limits)
-        if off > UNIT // 2:
-            steps += 1
-        elif off < -UNIT // 2:
-            steps -= 1
-    return steps
-
-
 @compiled
 def predict_row(
     pool: Pool,
@@ -276,7 +203,7 @@ def predict_row(
             total[j] += weight * np.int64(feature[j])
     if not places.beside:
         for j in range(columns):
-            value = _as_prediction(base[j] + (total[j] >> WEIGHT_BITS), limits)
+            value = as_prediction(base[j] + (total[j] >> WEIGHT_BITS), limits)
             predicted[j] = value
             away[j] = value - base[j]
         return
@@ -298,7 +225,7 @@ def predict_row(
 def after(base: Any, total: Any, weight: Any, before: Any, limits: Any) -> Any:
     """The prediction of a point, given the value of the one before it."""
     value = base + ((total + weight * (before - base)) >> WEIGHT_BITS)
-    return _as_prediction(value, limits)
+    return as_prediction(value, limits)
 
 
 @compiled

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.prediction import (
-    N_BESIDE,
-    N_NEAR,
-    Places,
-    Pool,
-    neighbour_count,
-)
+from coinpp_xr.coding.pyramid.prediction import N_BESIDE, N_NEAR, Places, Pool, neighbour_count
 from coinpp_xr.coding.pyramid.references import N_FEATURES, References, features_at, marks_at
 from coinpp_xr.compiled import compiled
 

@@ -20,11 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import parameters as told_parameters
-from coinpp_xr.coding.pyramid import prediction
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
+from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.coding.pyramid.parameters import Key
 from coinpp_xr.coding.pyramid.points import Known
-from coinpp_xr.coding.pyramid.prediction import Limits
 from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
 from coinpp_xr.coding.pyramid.walk import NO_LIMITS, Walk
 from coinpp_xr.errors import CorruptPayloadError
@@ -35,7 +34,7 @@ Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 DecodedUnit = tuple[list[Coder], Decoded]
 
-PARTS = prediction.UNIT
+PARTS = UNIT
 _NO_MASK = np.empty((0, 0, 0), np.bool_)
 MOST_CELLS = 1 << 24
 # Fields of a chunk.

@@ -16,8 +16,9 @@ from torch import Tensor
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.geometry import PassGeometry, geometry
 from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, level_count, reach_of
+from coinpp_xr.coding.pyramid.limits import UNIT
 from coinpp_xr.coding.pyramid.parameters import Key
-from coinpp_xr.coding.pyramid.prediction import UNIT, WEIGHT_BITS
+from coinpp_xr.coding.pyramid.prediction import WEIGHT_BITS
 from coinpp_xr.coding.pyramid.walk import Walk
 
 Steps = dict[Key, Tensor]

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid import prediction, range_coder
+from coinpp_xr.coding.pyramid import range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
 from coinpp_xr.coding.pyramid.geometry import geometry
 from coinpp_xr.coding.pyramid.levels import PAD, interleave, level_count, pad, reach_of
+from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.coding.pyramid.points import Known, Points
-from coinpp_xr.coding.pyramid.prediction import Limits, Pool
+from coinpp_xr.coding.pyramid.prediction import Pool
 from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.coding.pyramid.tuning import tune
 
@@ -156,7 +157,7 @@ class Walk:
             expected += field.values[:, ::step, ::step].reshape(n_items, -1)
         expected //= max(len(known.fields), 1)
         if self.limits.free > 0:
-            expected = (expected + prediction.UNIT // 2) & -prediction.UNIT
+            expected = (expected + UNIT // 2) & -UNIT
         numbers = np.zeros(expected.shape, np.int32)
         chained = not known.fields
         if known.target is not None:
@@ -167,19 +168,17 @@ class Walk:
             before = np.zeros(n_items)
             for k in range(expected.shape[1]):
                 start = before if chained else expected[:, k]
-                steps = np.where(
-                    counted[:, k], np.rint((target[:, k] - start) / prediction.UNIT), 0
-                )
+                steps = np.where(counted[:, k], np.rint((target[:, k] - start) / UNIT), 0)
                 numbers[:, k] = steps
-                before = start + prediction.UNIT * steps
+                before = start + UNIT * steps
         coder = coders[0]
         coder.grow(range_coder.BYTES_PER_VALUE * numbers.size)
         range_coder.code_numbers(*coder.coder, coder.anchors, range_coder.rates(), numbers)
         coder.check()
         if chained:
-            values = prediction.UNIT * np.cumsum(numbers, axis=1, dtype=np.int64)
+            values = UNIT * np.cumsum(numbers, axis=1, dtype=np.int64)
         else:
-            values = expected + prediction.UNIT * numbers.astype(np.int64)
+            values = expected + UNIT * numbers.astype(np.int64)
         bounded = np.clip(values, self.limits.low, self.limits.high).astype(np.int32)
         shape = (n_items, rows, columns)
         return bounded.reshape(shape), np.zeros(shape, np.int8)
