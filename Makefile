@@ -103,6 +103,7 @@ benchmarks: $(VENV)/.installed
 	$(BIN)/python benchmarks/archive_scale.py
 	$(BIN)/python benchmarks/reproduction.py
 	$(BIN)/python benchmarks/science.py
+	$(BIN)/python benchmarks/water.py
 	$(BIN)/python benchmarks/safeguards.py
 	$(BIN)/python benchmarks/tables.py
 

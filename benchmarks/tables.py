@@ -26,12 +26,12 @@ from reading_tables import chunk_lengths, native_archive
 from reproduction_tables import reproduction
 from safeguards_tables import safeguards_table
 from science_tables import science_tables
+from water_tables import water_section
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 README = HERE.parent / "README.md"
 PRETRAINED = HERE.parent / "pretrained"
-START, END = "<!-- results -->\n", "<!-- /results -->"
 
 
 def models_page() -> str:
@@ -48,11 +48,15 @@ def models_page() -> str:
     return "\n".join([intro, *(card.replace("# ", "## ", 1).rstrip() + "\n" for card in cards)])
 
 
-def with_results(page: Path, tables: str) -> str:
-    """A page's text with new tables between its marks."""
-    before, rest = page.read_text().split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n{tables}\n{END}{after}"
+def with_results(page: Path, results: str, **others: str) -> str:
+    """A page's text with new tables between its marks; others are of other names."""
+    text = page.read_text()
+    for name, tables in {"results": results, **others}.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, rest = text.split(start)
+        _, after = rest.split(end)
+        text = f"{before}{start}\n{tables}\n{end}{after}"
+    return text
 
 
 def from_docs(text: str) -> str:
@@ -88,7 +92,11 @@ def main() -> None:
         DOCS / "safeguards.md": with_results(
             DOCS / "safeguards.md", safeguards_table(load("safeguards"))
         ),
-        DOCS / "science.md": with_results(DOCS / "science.md", science_tables(load("science"))),
+        DOCS / "science.md": with_results(
+            DOCS / "science.md",
+            science_tables(load("science")),
+            water=water_section(load("water")),
+        ),
     }
     if "--check" in sys.argv:
         old = [page.name for page, content in pages.items() if page.read_text() != content]

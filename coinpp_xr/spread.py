@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -91,7 +92,9 @@ class Sample:
         most = max(_FEWEST_OF_GLOBE, min(_MOST_CELLS // globes, _MOST_OF_GLOBE))
         thinned = _thinned(part.shape[-2:], most)
         values = _read(part, thinned)
-        return cls(array, values.reshape(len(values), -1, np.prod(values.shape[-2:])), (*others,))
+        levels = int(np.prod(values.shape[1:-2]))
+        cells = int(np.prod(values.shape[-2:]))
+        return cls(array, values.reshape(len(values), levels, cells), (*others,))
 
     @cached_property
     def spread(self) -> Spread | None:
@@ -123,19 +126,28 @@ def _thinned(shape: Sequence[int], most: int) -> tuple[Any, ...]:
 
 
 def _read(part: xr.DataArray, thinned: tuple[Any, ...]) -> Values:
+    """Without steps that cannot be read: who reads all of them has more to say of that."""
     variable = part.variable
-    if variable.chunks is not None:
-        return np.asarray(variable[thinned].to_numpy())
-    # Readers of files are slow in steps: whole globes are read, as many as memory should hold.
-    read = []
-    for step in range(variable.shape[0]):
-        one = variable[step : step + 1]
-        pieces = [one]
-        if one.nbytes > _AT_ONCE and one.ndim > 3:
-            pieces = [one[:, index : index + 1] for index in range(one.shape[1])]
-        cells = [np.asarray(piece.to_numpy()[thinned]) for piece in pieces]
-        read.append(cells[0] if len(cells) == 1 else np.concatenate(cells, axis=1))
-    return np.concatenate(read)
+    try:
+        if variable.chunks is not None:
+            return np.asarray(variable[thinned].to_numpy())
+        return np.concatenate([_step(variable, n, thinned) for n in range(len(variable))])
+    except Exception:
+        read = [np.empty((0, *variable[:1][thinned].shape[1:]), variable.dtype)]
+        for number in range(len(variable)):
+            with suppress(Exception):
+                read.append(_step(variable, number, thinned))
+        return np.concatenate(read)
+
+
+def _step(variable: xr.Variable, number: int, thinned: tuple[Any, ...]) -> Values:
+    """One step: readers of files are slow in strides, so whole globes are read."""
+    one = variable[number : number + 1]
+    pieces = [one]
+    if one.nbytes > _AT_ONCE and one.ndim > 3:
+        pieces = [one[:, index : index + 1] for index in range(one.shape[1])]
+    cells = [np.asarray(piece.to_numpy()[thinned]) for piece in pieces]
+    return cells[0] if len(cells) == 1 else np.concatenate(cells, axis=1)
 
 
 def is_vertical(array: xr.DataArray, name: Any) -> bool:

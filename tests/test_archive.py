@@ -320,11 +320,15 @@ def test_a_plan_tells_what_comes(weather, tmp_path) -> None:
 
 
 def test_a_plan_tells_how_large_errors_are_beside_what_varies(weather, tmp_path) -> None:
-    (t,) = plan_archive(weather[["t"]], tmp_path / "a.zarr", target_rmse=1e4).variables
+    (t,) = plan_archive(
+        weather[["t"]], tmp_path / "a.zarr", target_rmse=1e4, allow_coarse=True
+    ).variables
     assert t.spread == pytest.approx(float(weather.t.std()), rel=0.3)
     assert t.asked_of_spread == pytest.approx(1e4 / t.spread)
     assert 0 < t.rmse_of_spread <= 1.5
-    text = str(plan_archive(weather[["t"]], tmp_path / "a.zarr", target_rmse=1e4))
+    text = str(
+        plan_archive(weather[["t"]], tmp_path / "a.zarr", target_rmse=1e4, allow_coarse=True)
+    )
     assert "% !" in text
     assert "more than a tenth of the spread" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80

@@ -236,7 +236,7 @@ def test_levels_of_two_kinds_become_two_variables(data_folder, tmp_path, run, sc
     )
     assert code == 0
     with xr.open_zarr(tmp_path / "a.zarr") as ds:
-        assert set(ds.data_vars) == {"t_hybrid", "t_isobaricInhPa"}
+        assert set(ds.data_vars) == {"t_hybrid", "t_isobaricInhPa", "lossy_compression_info"}
 
 
 def test_files_of_other_times_and_variables(tmp_path, run, scheduler) -> None:

@@ -511,7 +511,7 @@ def test_a_block_that_cannot_be_written(
     assert (failure.variable, failure.index) == ("t", 2)
     assert failure.label == "time=2001-01-05T00:00 … 2001-01-06T18:00"
     assert "No space left on device" in failure.reason
-    assert "No space left on device" in str(report)
+    assert "No space left on device" in " ".join(str(report).split())
     assert "\n" not in str(failure)
     assert archive(source, store, client=threads, **RATES).n_new == 1
     assert differences(store, undisturbed.tree) == []
@@ -572,7 +572,7 @@ def test_a_disk_that_is_full_is_told_with_the_blocks_that_are_missing(
             said = str(archive(source, tmp_path / "a.zarr", client=threads, **RATES))
         except OSError as error:
             said = "\n".join([str(error), *getattr(error, "__notes__", [])])
-    assert "No space left on device" in said
+    assert "No space left on device" in " ".join(said.split())
     assert re.search(r"[tz] time=2001-01-0\d", said), said
     # On a busy machine it is this block that was written before.
     assert "z time=2001-01-09T00:00" in said or blocks_done(tmp_path / "a.zarr") > 0, said

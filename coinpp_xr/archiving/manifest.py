@@ -7,6 +7,7 @@ the block is done. Nothing in it depends on when, where or in how many attempts 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -168,7 +169,9 @@ def variables_of(group: zarr.Group) -> list[str]:
     found = group.get(GROUP)
     if not isinstance(found, zarr.Group):
         return []
-    return sorted(name for name, _ in found.arrays() if name != CLAIMS)
+    with warnings.catch_warnings():  # of what killed processes left
+        warnings.filterwarnings("ignore", message="Object at")
+        return sorted(name for name, _ in found.arrays() if name != CLAIMS)
 
 
 def entries_of(group: zarr.Group) -> dict[str, tuple[zarr.Array[Any], Manifest]]:
