@@ -15,7 +15,7 @@ from coinpp_xr.fields import round_to
 Floating = npt.NDArray[np.floating[Any]]
 Int = npt.NDArray[np.int64]
 
-_LOW, _HIGH, _SHIFTS, _RELATIVE, _SNAP = 1, 2, 4, 8, 16
+_LOW, _HIGH, _SHIFTS, _RELATIVE, _SNAP, _CHANGES = 1, 2, 4, 8, 16, 32
 _NUMBER, _UNIT = struct.Struct("<d"), struct.Struct("<f")
 LARGEST_SHIFT = 2**24
 
@@ -99,8 +99,10 @@ class Finish:
         if self.snap:
             flags, rest = flags | _SNAP, _NUMBER.pack(self.snap)
         if has_shifts:
-            flags |= _SHIFTS | _RELATIVE * self.relative
-            rest += _UNIT.pack(self.unit) + _pack_shifts(self.shifts)
+            # Fields that follow each other mostly err alike.
+            plain, changes = map(_pack_shifts, (self.shifts, np.diff(self.shifts, prepend=0)))
+            flags |= _SHIFTS | _RELATIVE * self.relative | _CHANGES * (len(changes) < len(plain))
+            rest += _UNIT.pack(self.unit) + min(plain, changes, key=len)
         return bytes([flags, len(self.fixed)]) + numbers + rest
 
     @classmethod
@@ -113,7 +115,7 @@ class Finish:
         """
         damaged = CorruptPayloadError("the range of the values is damaged")
         flags = section[0] if section else 255
-        if flags >= 2 * _SNAP:
+        if flags >= 2 * _CHANGES:
             raise damaged
         longer, n_ends = bool(flags & (_SHIFTS | _SNAP)), (flags & 3).bit_count()
         head = section[1:2] if longer else b"\0"
@@ -145,7 +147,9 @@ class Finish:
             raise damaged
         (unit,) = _UNIT.unpack_from(section, end)
         shifts = _unpack_shifts(section[end + _UNIT.size :], items)
-        if not np.isfinite(unit):
+        if flags & _CHANGES:
+            shifts = np.cumsum(shifts)
+        if not np.isfinite(unit) or np.abs(shifts).max(initial=0) > LARGEST_SHIFT:
             raise damaged
         return cls(low, high, tuple(found), snap, unit, bool(flags & _RELATIVE), shifts)
 

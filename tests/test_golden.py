@@ -42,7 +42,8 @@ def test_golden_payload_decodes_to_its_array(path) -> None:
     grid = OWN if "own" in path.stem else None
     got = decode_chunk(path.read_bytes(), golden_models().__getitem__, grid=grid)
     assert got.dtype == expected.dtype
-    if Payload.unpack(path.read_bytes()).kind in (Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL):
+    whole = Payload.unpack(path.read_bytes()).kind in (Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL)
+    if whole and "relative" not in path.stem:  # exp() differs between machines
         assert got.tobytes() == expected.tobytes()  # integers only
     # Half precision may round to the neighbouring value.
     tolerance = 0.13 if got.dtype.itemsize == 2 else 1e-3

@@ -108,6 +108,10 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     y, x = np.mgrid[:128, :136]
     larger = np.stack([20 * np.sin(y / 21) * np.cos(x * np.pi / 68 + t / 3) for t in range(2)])
     larger += 0.2 * np.random.default_rng(13).standard_normal(larger.shape)
+    # Zero over half of them, and a few values that are set aside.
+    rain = np.maximum(with_gaps[0, :, 5:, 9:] / 9, 0)[[0, 1, 2, 4, 6]]
+    rain[0, 0, :3] = np.nan
+    fraction = np.clip(larger / 30 + 0.5, 0, 1)
     assert model.reference is not None
     alike = model.offset + model.reference.numbers / 128 + rng.standard_normal((3, 10, 20))
     return {
@@ -140,6 +144,9 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         "bound-on-grid-f4": (smooth.astype("<f4"), None, {"bound": Bound(0.2)}),
         "bound-on-latents-f4": (slow.astype("<f4"), None, {"bound": Bound(0.5)}),
         "bound-from-reference-f4": (alike.astype("<f4"), None, {"bound": Bound(0.5)}),
+        "finish-rain-f4": (rain.astype("<f4"), None, {"target_rmse": 0.3}),
+        "finish-rain-f8": (rain, None, {"bound": Bound(0.4)}),
+        "pyramid-exact-f4": (fraction.astype("<f4"), None, {"bound": Bound(0.02)}),
         "pyramid-f4": (smooth[:20].astype("<f4"), None, {"bound": Bound(0.2), "effort": "fast"}),
         "pyramid-mixed-f4": (larger.astype("<f4"), None, {"bound": Bound(0.2)}),
         "pyramid-gaps-second-axis-f8": (
