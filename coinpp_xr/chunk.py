@@ -170,8 +170,6 @@ def _encode_chunk(
     place["time_axis"] = time_axis if values.ndim > 2 else 0
     if bits is not None and model is not None:
         where = {key: place[key] for key in ("layout", "coordinates_crc")}
-        if keep:
-            valid = valid & ~np.isin(table, keep)
         payload = _encode_latents(values, features, valid, model, bits, grid, effort, where)
         if payload is not None:
             payload = _in_range(payload, Given(table, usable, grid.area_weights), model, grid)

@@ -35,7 +35,7 @@ class Spread:
     ----------
     std : float
         Standard deviation; every cell counts the same.
-    mean_magnitude, largest : float
+    mean_magnitude, rms_magnitude, largest : float
         Of the absolute values.
     low, high : float
     is_exact : bool
@@ -44,6 +44,7 @@ class Spread:
 
     std: float
     mean_magnitude: float
+    rms_magnitude: float
     largest: float
     low: float
     high: float
@@ -60,8 +61,9 @@ class Spread:
         scale = largest or 1.0
         wide /= scale
         std, mean_magnitude = scale * float(wide.std()), scale * float(np.abs(wide).mean())
+        rms_magnitude = scale * float(np.sqrt((wide**2).mean()))
         return cls(
-            std, mean_magnitude, largest, float(values.min()), float(values.max()),
+            std, mean_magnitude, rms_magnitude, largest, float(values.min()), float(values.max()),
             _are_few(values),
         )  # fmt: skip
 
@@ -71,7 +73,7 @@ class Spread:
         Parameters
         ----------
         control : {"max_error", "max_error_relative", "target_rmse"}
-            A relative bound is taken of the mean magnitude.
+            A relative bound is taken of the root mean square of the values.
         value : float
         """
         return not self.is_exact and self.would_be_reached(control, value)
@@ -92,7 +94,7 @@ class Spread:
         return float(f"{self.std / 10 / self._unit_of(control):.0e}")
 
     def _unit_of(self, control: str) -> float:
-        return self.mean_magnitude if control == "max_error_relative" else 1.0
+        return self.rms_magnitude if control == "max_error_relative" else 1.0
 
 
 def _are_few(values: npt.NDArray[np.floating]) -> bool:

@@ -27,7 +27,7 @@ BESIDE = ("keep", "max_mean_error")
 IN_UNITS = ("max_error", "target_rmse")
 _BOUNDS = (*IN_UNITS, "max_error_relative")
 # Variables that one line can name.
-_FEW = 6
+_FEW = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,9 +285,11 @@ class _Check:
             spread = self._samples(name).spread
             shown.append(f"{name} {_amount(spread, units[name])}")
             # The bound may be meant for the first variable that it suits, and others like it.
-            kept = next((units[n] for n in meant if meant[n] is not None), units[name])
+            kept = next((units[n] for n in meant if meant[n] == value), units[name])
             suits = spread is None or not spread.is_reached(control, value)
-            meant[name] = value if suits and are_alike(units[name], kept) else None
+            like = suits and are_alike(units[name], kept)
+            # For the others a tenth of their spread is a beginning.
+            meant[name] = value if like else spread.tenth(control) if spread else None
         more = len(own) - len(shown)
         if more > 0:
             shown.append(f"and {more} more")

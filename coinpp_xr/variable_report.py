@@ -169,8 +169,8 @@ class VariableReport:
 
     @property
     def rmse_of_spread(self) -> float | None:
-        """The RMSE per ``least_spread``."""
-        return share(self.rmse, self.least_spread)
+        """The RMSE per ``least_spread``; under a relative bound per ``spread``."""
+        return share(self.rmse, self.spread if self.bound_relative else self.least_spread)
 
     @property
     def bits_per_point(self) -> float | None:

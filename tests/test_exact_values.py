@@ -256,7 +256,9 @@ def test_one_field_of_many_is_finished_as_all_are() -> None:
     [
         ({"bits": 8, "max_mean_error": 0.1}, "beside a bound or target"),
         ({"max_error": 1, "max_mean_error": -1}, "max_mean_error must be a positive number"),
+        ({"bits": 8, "keep": [0]}, "beside a bound or target"),
         ({"max_error": 1, "keep": ["zero"]}, "keep must be numbers"),
+        ({"max_error": 1, "keep": "0"}, "keep must be numbers"),
         ({"max_error": 1, "keep": [np.nan]}, "keep must be finite"),
         ({"max_error": 1, "valid_range": (1, 0)}, "the lowest and the highest"),
         ({"max_error": 1, "valid_range": (1, 2, 3)}, "the lowest and the highest"),

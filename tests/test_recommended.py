@@ -140,7 +140,10 @@ def test_units_are_those_that_eccodes_tells(name) -> None:
 
 # ---- from requirements to a rate ----------------------------------------------------------------
 
-SPREAD = Spread(std=2.0, mean_magnitude=4.0, largest=10.0, low=-2.0, high=10.0, is_exact=False)
+SPREAD = Spread(
+    std=2.0, mean_magnitude=4.0, rms_magnitude=4.0, largest=10.0, low=-2.0, high=10.0,
+    is_exact=False,
+)  # fmt: skip
 ABSOLUTE = {"kind": "max-pointwise-absolute-error-bound", "value": 0.5}
 RELATIVE = {"kind": "max-pointwise-relative-error-bound", "value": 0.01}
 RANGE = {"kind": "max-pointwise-range-relative-error-bound", "value": 0.01}

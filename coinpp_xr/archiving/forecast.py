@@ -23,7 +23,6 @@ from coinpp_xr.archiving.manifest import entry, is_archive, variables_of
 from coinpp_xr.archiving.parts import Options, Part, part_of, tiling_of
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import request
-from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.coarseness import checked_before
 from coinpp_xr.errors import refuse_unknown
 from coinpp_xr.labels import display_unit
@@ -296,8 +295,10 @@ def _forecast(
         raw += values.nbytes
         memory = max(memory, watch.grown_nbytes + values.nbytes)
     total = array.dtype.itemsize * prod(tiling.shape)
-    errors_of = _spread_and_rmse(errors, tiling)
     bound, target = codec.rate.bound, codec.rate.target_rmse
+    # Under a relative bound every level has its own errors.
+    axis = None if bound is not None and bound.relative else tiling.time_axis
+    errors_of = _spread_and_rmse(errors, axis)
     words = VariableReport(
         name=part.name, outcome="", unit=display_unit(array.attrs).label, target_rmse=target,
         bound=None if bound is None else bound.error,
@@ -311,11 +312,16 @@ def _forecast(
     )  # fmt: skip
 
 
-def _spread_and_rmse(errors: list[npt.NDArray[np.void]], tiling: Tiling) -> dict[str, float | None]:
-    """Of blocks that lie anywhere: the smallest spread of a level in one of them, and the RMSE."""
+def _spread_and_rmse(
+    errors: list[npt.NDArray[np.void]], axis: int | None
+) -> dict[str, float | None]:
+    """Of blocks that lie anywhere: the smallest spread in one of them, and the RMSE.
+
+    The spread is that of a level, if the axis of time is given, else of the whole block.
+    """
     if not errors:
         return {"spread": None, "rmse": None}
-    spreads = (spread(block, tiling.time_axis) for block in errors)
+    spreads = (spread(block, axis) for block in errors)
     known = [one for one in spreads if one is not None]
     rmse = chunk_rmse(np.concatenate([block.ravel() for block in errors]))
     return {"spread": min(known, default=None), "rmse": rmse}

@@ -285,7 +285,9 @@ def parse_error(name: str, value: Any, unit: str = "in the data's unit") -> floa
     """Check an error, by default in the data's unit."""
     number = isinstance(value, int | float | np.integer | np.floating)
     if not number or isinstance(value, bool) or not 0 < float(value) < float("inf"):
-        raise ValueError(f"{name} must be a positive number {unit}, got {value!r}")
+        text = isinstance(value, str) and name == "max_error"
+        other = ', or "recommended" where variables are known' if text else ""
+        raise ValueError(f"{name} must be a positive number {unit}{other}, got {value!r}")
     return float(value)
 
 

@@ -121,6 +121,8 @@ class _SphereSettings(Configured):
                 raise ValueError("max_mean_error stands beside a bound or target, not beside bits")
             self.max_mean_error = parse_error("max_mean_error", max_mean_error)
         self.keep = _finite("keep", keep)
+        if self.keep is not None and self.bits is not None:
+            raise ValueError("keep stands beside a bound or target, not beside bits")
         self.valid_range = _finite("valid_range", valid_range)
         ends = self.valid_range
         if ends is not None and (len(ends) != 2 or not ends[0] <= ends[1]):
@@ -208,6 +210,8 @@ def _finite(name: str, values: Any) -> list[float] | None:
     if values is None:
         return None
     try:
+        if isinstance(values, str):
+            raise TypeError("text is no list of numbers")
         numbers = [float(value) for value in np.atleast_1d(values)]
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be numbers, got {values!r}") from None
