@@ -136,7 +136,9 @@ class Given:
                 now = self._look(item, one.applied(raw, part), part, clip, goal)
                 mean = now.signed / area
             slack = abs(shift) * clip.unit if abs(mean) <= tolerance else np.inf
-            return now._replace(exact=first.exact, shift=shift, slack=slack, wide=wide)
+            return now._replace(
+                exact=first.exact, snapped=first.snapped, shift=shift, slack=slack, wide=wide
+            )
 
         settled = [settle(item) for item in range(len(decoded))]
         if not all(one.exact for one in settled):

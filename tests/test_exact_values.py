@@ -276,3 +276,13 @@ def test_a_mask_among_others_takes_no_bits_for_them() -> None:
     assert (masks.decode(among, sea_ice.shape, land) == sea_ice).all()
     assert len(among) < len(masks.encode(sea_ice))
     assert len(pack_mask(sea_ice.reshape(1, -1), 90)) > 0
+
+
+def test_what_is_snapped_is_not_shifted() -> None:
+    """In double precision the second of two values is not quite on the lattice through the first."""
+    case = ExactCase(
+        1271454338, "fraction", (1, 12, 24), "f8", "none", "target_rmse", 0.0019059676600708074,
+        "fast", "max_mean_error",
+    )  # fmt: skip
+    assert Tag.FINISH in Payload.unpack(case.code()[1]).sections
+    assert not case.check()
