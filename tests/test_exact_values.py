@@ -279,7 +279,7 @@ def test_a_mask_among_others_takes_no_bits_for_them() -> None:
 
 
 def test_what_is_snapped_is_not_shifted() -> None:
-    """In double precision the second of two values is not quite on the lattice through the first."""
+    """In double precision a second value is not quite on the lattice through the first."""
     case = ExactCase(
         1271454338, "fraction", (1, 12, 24), "f8", "none", "target_rmse", 0.0019059676600708074,
         "fast", "max_mean_error",
