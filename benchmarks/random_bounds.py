@@ -1,6 +1,6 @@
 """Ten thousand random arrays of every kind: how many come back wrong.
 
-python benchmarks/random_bounds.py [--of globes|patches|exact] [--cases 10000] [--seed 0]
+python benchmarks/random_bounds.py [--of globes|patches|exact] [--cases 10000] [--workers 2]
 
 Globes under bounds; patches of images, volumes and sound under every rate control; fields with
 exact values, limits and masks, whose ranges, shared values and means must be kept.
@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,6 +43,7 @@ KINDS = {
 
 def check(case: Case | ExactCase | PatchCase) -> str:
     """What is wrong, if anything is."""
+    warnings.simplefilter("error")
     try:
         return case.check()
     except Exception as error:
@@ -53,12 +55,14 @@ def main() -> None:
     parser.add_argument("--of", choices=KINDS, default="globes")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     options = parser.parse_args()
-    warnings.simplefilter("error")
     rng, start = np.random.default_rng(options.seed), time.perf_counter()
     kind, names, result_file = KINDS[options.of]
     cases = [kind.random(rng) for _ in range(options.cases)]
-    wrong = [(case, what) for case in cases if (what := check(case))]
+    with ProcessPoolExecutor(options.workers) as pool:
+        found = pool.map(check, cases, chunksize=20)
+        wrong = [(case, what) for case, what in zip(cases, found, strict=True) if what]
     for case, what in wrong[:20]:
         print(what, case)
     result = {
