@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.fields import CELLS_AT_ONCE, ROUNDING
+from coinpp_xr.fields import CELLS_AT_ONCE, ROUNDING, extremes
 from coinpp_xr.finishing import LARGEST_SHIFT, Finish
 from coinpp_xr.lattice import Bound
 from coinpp_xr.parallel import map_compiled
@@ -55,7 +55,7 @@ class Given:
     ----------
     values : float array, shape (items, cells)
     counted : bool array of that shape
-        Which cells have a say in errors and means.
+        Which cells have a say in errors and means; others must come back bit for bit.
     weights : float64 array, shape (cells,)
         Areas.
     """
@@ -107,7 +107,7 @@ class Given:
             The float is 1, or by how much bound or target must be narrowed for a finish to keep
             them. None where a value did not come back exactly.
         """
-        low, high = self._range(coded)
+        low, high = extremes(self.values, coded)
         tolerances = self.tolerances(goal)
         relative = goal.bound is not None and goal.bound.relative
         unit = _FINENESS * float(tolerances.min())
@@ -177,6 +177,7 @@ class Given:
                 numbers[own] = np.clip(numbers[own], clip.low, clip.high)
             target = given.astype(np.float64)
             if not has_say.all():
+                exact &= got[~has_say].tobytes() == given[~has_say].tobytes()
                 numbers[~has_say] = target[~has_say] = 0
             weights, loss = self.weights[block], 0.0
             if goal.bound is not None:
@@ -192,11 +193,6 @@ class Given:
             all(b.exact for b in blocks), any(b.snapped for b in blocks),
             sum(b.signed for b in blocks), sum(b.loss for b in blocks),
         )  # fmt: skip
-
-    def _range(self, coded: Bool) -> tuple[float, float]:
-        low = np.min(self.values, where=coded, initial=np.inf)
-        high = np.max(self.values, where=coded, initial=-np.inf)
-        return float(low), float(high)
 
     def _shift(
         self,
@@ -252,7 +248,8 @@ class _Settled(NamedTuple):
     below, above : bool
         Whether values leave the range.
     exact, snapped : bool
-        Whether those that must are exact; whether they are not by themselves.
+        Whether those that must are exact, missing ones bit for bit; whether they are not by
+        themselves.
     signed, loss : float
         Sums of errors by area, and of their squares under a target; how many values are beyond a
         bound.

@@ -286,3 +286,16 @@ def test_what_is_snapped_is_not_shifted() -> None:
     )  # fmt: skip
     assert Tag.FINISH in Payload.unpack(case.code()[1]).sections
     assert not case.check()
+
+
+def test_a_payload_that_changes_missing_values_is_not_kept(monkeypatch) -> None:
+    values = smooth(np.random.default_rng(16), (1, 12, 24)).astype("f4")
+    values[0, 2, 3:5] = np.nan
+    codec = COINppCodec("none", max_error=0.1)
+    assert Payload.unpack(codec.encode(values)).kind != Kind.LOSSLESS
+    monkeypatch.setattr(
+        "coinpp_xr.bitstream.pack_special_values", lambda *_: np.float32(7).tobytes()
+    )
+    payload = codec.encode(values)
+    assert Payload.unpack(payload).kind == Kind.LOSSLESS
+    assert codec.decode(payload).tobytes() == values.tobytes()
