@@ -6,8 +6,10 @@ weather model GFS at 0.25 degrees, each as one chunk.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,10 @@ from common import climate, data_file, open_variable, write_result
 from numcodecs_safeguards import SafeguardedCodec
 
 from coinpp_xr import COINppCodec
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from safeguard_cases import bound, stencil
 
 Values = npt.NDArray[np.floating[Any]]
 FREEZING = float(np.float32(273.15))
@@ -57,24 +63,12 @@ class Case:
     constants: dict[str, Any] | None = None
 
 
-def stencil(qoi: str, axis: int, before: int, boundary: str, error: float) -> dict[str, Any]:
-    neighbourhood = [{"axis": axis, "before": before, "after": 1, "boundary": boundary}]
-    return {
-        "kind": "qoi_eb_stencil", "qoi": qoi, "neighbourhood": neighbourhood, "type": "abs",
-        "eb": error, "qoi_dtype": "float64",
-    }  # fmt: skip
-
-
 def beyond(quantity: Callable[[Values], Values], error: float) -> Any:
     def fails(original: Values, decoded: Values) -> npt.NDArray[np.bool_]:
         a, b = (quantity(values.astype(np.float64)) for values in (original, decoded))
         return np.abs(a - b) > error
 
     return fails
-
-
-def bound(error: float) -> dict[str, Any]:
-    return {"kind": "eb", "type": "abs", "eb": error}
 
 
 def speed(wind: Values) -> Values:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod, sqrt
 from typing import Any
 
@@ -66,6 +67,12 @@ class Task:
     keep: tuple[float, ...]
     place: dict[str, Any]
 
+    @cached_property
+    def given(self) -> Given:
+        """What every way of keeping shared values is held against."""
+        table = self.values.reshape(self.usable.shape)
+        return Given(table, self.usable, self.grid.area_weights)
+
     def smallest(self) -> bytes | None:
         """The smallest payload, None where nothing but the values themselves will do."""
         goal, shape = self.goal, (len(self.usable), *self.grid.shape)
@@ -80,11 +87,10 @@ class Task:
 
     def _keeping(self, way: Exactly) -> bytes | None:
         """A payload that keeps shared values in one way."""
-        table = self.values.reshape(self.usable.shape)
-        given = Given(table, self.usable, self.grid.area_weights)
+        given = self.given
         coded, values, target = self.usable, self.values, self.goal.target_rmse
         if way.masked:
-            rounded, loss = self._rounded_away(given, way.masked)
+            rounded, loss = self._rounded_away(way.masked)
             values = rounded.reshape(self.values.shape)
             coded = self.usable & ~np.isin(rounded, way.masked)
             if target is not None:
@@ -116,9 +122,10 @@ class Task:
                 break
         return best
 
-    def _rounded_away(self, given: Given, masked: tuple[float, ...]) -> tuple[Any, float]:
+    def _rounded_away(self, masked: tuple[float, ...]) -> tuple[Any, float]:
         """Values of which those next to shared ones became these; the squared errors of that."""
-        table, target = given.values, self.goal.target_rmse
+        given, target = self.given, self.goal.target_rmse
+        table = given.values
         if target is None:
             return table, 0.0
         nearest = np.full(table.shape, masked[0], table.dtype)

@@ -99,8 +99,11 @@ class Finish:
         if self.snap:
             flags, rest = flags | _SNAP, _NUMBER.pack(self.snap)
         if has_shifts:
+            from coinpp_xr.coding import masks  # compiles, or loads what was compiled
+
             # Fields that follow each other mostly err alike.
-            plain, changes = map(_pack_shifts, (self.shifts, np.diff(self.shifts, prepend=0)))
+            plain = masks.encode_numbers(self.shifts)
+            changes = masks.encode_numbers(np.diff(self.shifts, prepend=0))
             flags |= _SHIFTS | _RELATIVE * self.relative | _CHANGES * (len(changes) < len(plain))
             rest += _UNIT.pack(self.unit) + min(plain, changes, key=len)
         return bytes([flags, len(self.fixed)]) + numbers + rest
@@ -146,21 +149,11 @@ class Finish:
         if len(section) < end + _UNIT.size:
             raise damaged
         (unit,) = _UNIT.unpack_from(section, end)
-        shifts = _unpack_shifts(section[end + _UNIT.size :], items)
+        from coinpp_xr.coding import masks
+
+        shifts = masks.decode_numbers(section[end + _UNIT.size :], items)
         if flags & _CHANGES:
             shifts = np.cumsum(shifts)
         if not np.isfinite(unit) or np.abs(shifts).max(initial=0) > LARGEST_SHIFT:
             raise damaged
         return cls(low, high, tuple(found), snap, unit, bool(flags & _RELATIVE), shifts)
-
-
-def _pack_shifts(shifts: Int) -> bytes:
-    from coinpp_xr.coding import masks  # compiles, or loads what was compiled
-
-    return masks.encode_numbers(shifts)
-
-
-def _unpack_shifts(data: bytes, items: int) -> Int:
-    from coinpp_xr.coding import masks
-
-    return masks.decode_numbers(data, items)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from coinpp_xr.labels import in_digits
 from coinpp_xr.notebook_html import block, head, table
-from coinpp_xr.text_tables import plain_text
+from coinpp_xr.text_tables import Column, plain_text, text_tables
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 _KINDS = {
     "max_error": "largest error",
@@ -22,6 +22,8 @@ _HEADS = [
     ("variable", "left"), ("bound", "right"), ("of its spread", "right"), ("kind", "left"),
     ("source", "left"), ("remarks", "prose"),
 ]  # fmt: skip
+# Characters that columns may be folded to.
+_LEAST = {"variable": 10, "bound": 10, "kind": 8, "source": 12, "remarks": 16}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class VariableRecommendation:
         Values that must come back exactly.
     share : float or None
         The bound as a share of the standard deviation of a sample of the data; for a relative
-        bound, that of a value of mean magnitude.
+        bound, that of a value of the root-mean-square magnitude.
     source : str
         By which name, and on which kind of level, ``compression-recommendations`` knows it.
     remarks : str
@@ -140,18 +142,15 @@ class RecommendationTable:
         """Plain JSON, by the variables' names."""
         return {variable.name: variable.to_dict() for variable in self.variables}
 
-    def __rich__(self) -> Table:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for title, side in _HEADS:
-            justify: Any = "right" if side == "right" else "left"
-            shown.add_column(title, justify=justify, overflow="fold")
-        for row in self._rows():
-            shown.add_row(*map(Text, row))
-        return shown
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        columns = zip(*self._rows(), strict=True) if self.variables else ((),) * len(_HEADS)
+        shown = [
+            Column(title, cells, "right" if side == "right" else "left", _LEAST.get(title))
+            for (title, side), cells in zip(_HEADS, columns, strict=True)
+        ]
+        yield from text_tables(shown, options.max_width)
 
     def __repr__(self) -> str:
         return f"<coinpp_xr recommendations: {self.headline}>\n{plain_text(self)}"

@@ -245,7 +245,7 @@ def test_levels_of_a_single_time_are_levels(levels) -> None:
     assert "of q at level=1 (" in message
 
 
-def test_a_relative_bound_is_held_against_the_mean_magnitude() -> None:
+def test_a_relative_bound_is_held_against_the_root_mean_square() -> None:
     ds = dataset(msl=field(900.0, "Pa", 101_000.0))
     message = refusal(lambda: ds.coinpp.compress(max_error_relative=0.01, model="none"))
     assert "write max_error_relative=0.0009" in message

@@ -16,6 +16,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safeguard_cases import bound, stencil
 
 from coinpp_xr import COINppCodec
 from coinpp_xr.stores import codec_of
@@ -30,18 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FREEZING = float(np.float32(273.15))
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
-
-
-def bound(error: float) -> dict[str, Any]:
-    return {"kind": "eb", "type": "abs", "eb": error}
-
-
-def stencil(qoi: str, axis: int, before: int, boundary: str, error: float) -> dict[str, Any]:
-    neighbourhood = [{"axis": axis, "before": before, "after": 1, "boundary": boundary}]
-    return {
-        "kind": "qoi_eb_stencil", "qoi": qoi, "neighbourhood": neighbourhood, "type": "abs",
-        "eb": error, "qoi_dtype": "float64",
-    }  # fmt: skip
 
 
 def safeguarded(codec: COINppCodec, *safeguards: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from refusals import refusal
+from refusals import refusal, torn
 
 import coinpp_xr
 from coinpp_xr import model_choice
@@ -503,14 +503,7 @@ def test_a_folder_that_is_no_store_is_never_replaced(ds, store) -> None:
 
 def failing(ds: xr.Dataset) -> xr.Dataset:
     """The same, but its last chunk of u cannot be computed."""
-
-    def fail(values: np.ndarray, block_info: Any = None) -> np.ndarray:
-        if block_info and block_info[0]["chunk-location"][0] == 1:
-            raise OSError("the tape is torn")
-        return values
-
-    lazy = ds.u.chunk(time=4)
-    return ds.assign(u=lazy.copy(data=lazy.data.map_blocks(fail, dtype=lazy.dtype)))
+    return ds.assign(u=torn(ds.u.chunk(time=4), first=1))
 
 
 @pytest.mark.parametrize("exists", [False, True])

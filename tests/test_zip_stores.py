@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from refusals import refusal
+from refusals import refusal, torn
 from typer.testing import CliRunner
 from zarr.storage import ZipStore
 
@@ -73,13 +73,7 @@ def test_an_open_store_and_a_group_in_it(fields, path) -> None:
 
 
 def failing(fields: xr.Dataset) -> xr.Dataset:
-    def fail(values: np.ndarray, block_info: Any = None) -> np.ndarray:
-        if block_info:
-            raise OSError("the tape is torn")
-        return values
-
-    lazy = fields.t2m.chunk(time=1)
-    return fields.assign(t2m=lazy.copy(data=lazy.data.map_blocks(fail, dtype=lazy.dtype)))
+    return fields.assign(t2m=torn(fields.t2m.chunk(time=1)))
 
 
 @pytest.mark.parametrize("is_open", [False, True])
