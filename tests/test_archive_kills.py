@@ -37,6 +37,8 @@ from coinpp_xr.archiving.manifest import CLAIMS, GROUP
 
 RATES = {"max_error": {"t": 0.5, "z": 20.0}, "model": "none", "chunk_time": 8}
 N_BLOCKS = 10
+# Every death takes some seconds until a new worker is there; for a thorough look set it to 20.
+KILLS = int(os.environ.get("COINPP_TEST_KILLS", "4"))
 # What zarr writes a file under before it gets its name; a process that is killed leaves it.
 UNFINISHED = ".partial"
 
@@ -268,7 +270,7 @@ def test_workers_that_are_killed_change_nothing(
 ) -> None:
     at_work = 0
     left: list[str] = []
-    for seed in range(20):
+    for seed in range(KILLS):
         rng = np.random.default_rng(seed)
         store = tmp_path / f"{seed}.zarr"
         nanny = list(cluster.workers.values())[rng.integers(2)]
@@ -290,7 +292,7 @@ def test_workers_that_are_killed_change_nothing(
         at_work += 0 < done_then[0] < N_BLOCKS
         left += left_behind(store)
     print("left behind:", left)
-    assert at_work >= 5
+    assert at_work >= KILLS // 4
 
 
 def test_a_worker_may_die_while_the_workers_are_made_ready(
@@ -355,7 +357,7 @@ def test_clients_that_are_killed_can_be_gone_on_with(
     duration = undisturbed.child_seconds if where == "threads" else undisturbed.seconds
     at_work = 0
     left: list[str] = []
-    seeds = 10 if where == "threads" else 4
+    seeds = KILLS if where == "threads" else KILLS // 2
     for seed in range(seeds):
         store = tmp_path / f"{seed}.zarr"
         rng = np.random.default_rng(seed)

@@ -49,19 +49,19 @@ def cases(by: st.SearchStrategy[str], amount: st.SearchStrategy[float]) -> st.Se
 
 
 @given(cases(st.just(bound_cases.BY_SPREAD), st.floats(-14, 3)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_errors_from_far_below_the_precision_to_far_above_the_range(case: Case) -> None:
     assert case.check() == ""
 
 
 @given(cases(st.just(bound_cases.BY_SPACING), st.sampled_from(bound_cases.SPACINGS)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_errors_about_as_large_as_what_the_type_can_tell_apart(case: Case) -> None:
     assert case.check() == ""
 
 
 @given(cases(st.just(bound_cases.BY_ITSELF), st.sampled_from(bound_cases.ABSOLUTE)))
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_errors_of_any_size_whatever_the_data(case: Case) -> None:
     assert case.check() == ""
 
@@ -72,7 +72,7 @@ def test_errors_of_any_size_whatever_the_data(case: Case) -> None:
         st.sampled_from(bound_cases.FRACTIONS) | st.floats(0, 1, exclude_min=True),
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_relative_errors(case: Case) -> None:
     assert case.check() == ""
 

@@ -13,13 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import LocalCluster
 
-from coinpp_xr import config
+from coinpp_xr import config, eofs
+from coinpp_xr.archiving import cluster
 from coinpp_xr.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "pretrained/TRAINING.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch) -> None:
+    """Workers that are threads, and small tails: nothing here waits for imports or large matrices."""
+    monkeypatch.setattr(
+        cluster, "LocalCluster", lambda **own: LocalCluster(**(own | {"processes": False}))
+    )
+    monkeypatch.setattr(eofs, "MOST_DEGREE", 12)
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -181,8 +181,7 @@ def test_ctrl_c_keeps_a_checkpoint(tmp_path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     # The first seconds go into setting up; interrupt when steps are being made.
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=4)
+    assert process.stdout.readline() == "progress\n"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert "interrupted" in out
