@@ -26,7 +26,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> None:
-    """Workers that are threads, and small tails: nothing here waits for imports or large matrices."""
+    """Workers that are threads, and small tails: nothing waits for imports or large matrices."""
     monkeypatch.setattr(
         cluster, "LocalCluster", lambda **own: LocalCluster(**(own | {"processes": False}))
     )
