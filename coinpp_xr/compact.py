@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import lzma
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import coefficients
-from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.models import Model
+from coinpp_xr.model_schema import (
+    MOST_TEXT,
+    check_arrays,
+    check_definition,
+    check_units,
+    parse_json,
+)
+from coinpp_xr.models import Model, parse_name, register_embedded
 
 # A store's metadata is read as a whole by everyone who opens it.
 LARGEST = 256 * 1024
+_LONGEST_TEXT = -(-LARGEST * 5 // 4)
+# The tail's coder takes microseconds per number; as many bytes of the shipped model's tail hold
+# fewer than this.
+MOST_TAIL_NUMBERS = 1 << 19
+_INSTEAD = "train a smaller one, or keep the model file beside the store"
+_NOT_DEFINITION = ("name", "units", "tensors", "tail")
+# Digests of texts that were unpacked once, with their fingerprints.
+_MOST_CHECKED = 1 << 12
+_checked: set[tuple[bytes, str]] = set()
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6 | lzma.PRESET_EXTREME, "lc": 0, "pb": 0}]
 
 
@@ -45,6 +62,9 @@ def pack_model(model: Model) -> bytes:
 def unpack_model(data: bytes) -> Model:
     """The model of :func:`pack_model`, with an empty card but for the unit.
 
+    Types and shapes are checked before any array is unpacked: no more memory is taken than a
+    consistent model of that size needs.
+
     Raises
     ------
     ValueError
@@ -52,26 +72,83 @@ def unpack_model(data: bytes) -> Model:
     """
     try:
         size = int.from_bytes(data[:4], "little")
-        unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=_FILTERS)
-        plain = unpacker.decompress(data[4 : 4 + size], max_length=64 * LARGEST)
-        text, _, planes = plain.partition(b"\n")
-        head = json.loads(text)
-        tensors, position = {}, 0
-        for name, (dtype, *shape) in head.pop("tensors").items():
-            count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            tensors[name] = _from_planes(planes[position : position + count], dtype, shape)
-            position += count
-        if (shape := head.pop("tail")) is not None:
-            if max(shape) > 1 << 14:
-                raise ValueError("it claims too large a tail")
-            stream = data[4 + size :]
-            symbols = coefficients.decode(stream, (1, shape[0], 1, shape[1]))
-            tensors["tail.symbols"] = symbols[0, :, 0].astype(np.int16)
-        name, units = head.pop("name"), head.pop("units")
-        return Model.from_parts(name, head, tensors, {"units": units})
-    except (lzma.LZMAError, CorruptPayloadError, LookupError, ValueError, TypeError) as error:
+        if not 0 < size <= len(data) - 4:
+            raise ValueError("it is cut short")
+        plain = _Plain(data[4 : 4 + size])
+        head = parse_json(plain.line())
+        check_definition(head)
+        name, units = parse_name(head["name"]), check_units(head["units"])
+        declared = {
+            str(array): (str(dtype), _shape(shape))
+            for array, (dtype, *shape) in head["tensors"].items()
+        }
+        tail = None if head["tail"] is None else _shape(head["tail"])
+        if tail is not None:
+            if prod(tail) > MOST_TAIL_NUMBERS:
+                raise ValueError(f"its tail has more than {MOST_TAIL_NUMBERS:,} numbers")
+            declared["tail.symbols"] = "<i2", tail
+        check_arrays(head, declared)
+        tensors = {array: plain.array(*declared[array]) for array in head["tensors"]}
+        plain.finish()
+        if tail is not None:
+            symbols = coefficients.decode(data[4 + size :], (1, tail[0], 1, tail[1]))[0, :, 0]
+            if symbols.size and not -(1 << 15) <= symbols.min() <= symbols.max() < 1 << 15:
+                raise ValueError("its tail has numbers of more than 16 bits")
+            tensors["tail.symbols"] = symbols.astype(np.int16)
+        definition = {name: value for name, value in head.items() if name not in _NOT_DEFINITION}
+        return Model.from_parts(name, definition, tensors, {"units": units})
+    except (lzma.LZMAError, LookupError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the embedded model is damaged: {reason}") from error
+
+
+class _Plain:
+    """An LZMA stream that is unpacked no further than what is asked for."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=_FILTERS)
+        self._packed, self._ahead = packed, b""
+
+    def _more(self, most: int) -> bytes:
+        if self._unpacker.eof:
+            return b""
+        found = self._unpacker.decompress(self._packed, max_length=most)
+        self._packed = b""
+        return found
+
+    def line(self) -> bytes:
+        while b"\n" not in self._ahead:
+            more = self._more(1 << 12)
+            if not more or len(self._ahead) > MOST_TEXT:
+                raise ValueError("it does not begin with its description")
+            self._ahead += more
+        line, _, self._ahead = self._ahead.partition(b"\n")
+        return line
+
+    def array(self, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        itemsize = np.dtype(dtype).itemsize
+        planes = np.empty(prod(shape) * itemsize, np.uint8)
+        position = 0
+        while position < planes.size:
+            piece = self._ahead[: planes.size - position]
+            self._ahead = self._ahead[len(piece) :]
+            piece = piece or self._more(min(planes.size - position, 1 << 20))
+            if not piece:
+                raise ValueError("it holds less than it declares")
+            planes[position : position + len(piece)] = np.frombuffer(piece, np.uint8)
+            position += len(piece)
+        values = np.ascontiguousarray(planes.reshape(itemsize, -1).T) if planes.size else planes
+        return values.reshape(-1).view(dtype).reshape(shape)
+
+    def finish(self) -> None:
+        if self._ahead or self._more(1):
+            raise ValueError("it holds more than it declares")
+
+
+def _shape(lengths: Any) -> tuple[int, ...]:
+    if not isinstance(lengths, list) or not all(type(n) is int and 0 <= n < 2**32 for n in lengths):
+        raise ValueError("it declares an array that has no shape")
+    return tuple(lengths)
 
 
 def pack_text(model: Model) -> str:
@@ -82,17 +159,32 @@ def pack_text(model: Model) -> str:
     ValueError
         If the model is too large for a store's metadata.
     """
+    if model.tail is not None and model.tail.symbols.size > MOST_TAIL_NUMBERS:
+        raise ValueError(
+            f"the tail of model {model.name!r} has {model.tail.symbols.size:,} numbers, at most "
+            f"{MOST_TAIL_NUMBERS:,} can be embedded: {_INSTEAD}"
+        )
     packed = pack_model(model)
     if len(packed) > LARGEST:
         raise ValueError(
             f"model {model.name!r} takes {len(packed):,} bytes, at most {LARGEST:,} can be "
-            "embedded: train a smaller one, or keep the model file beside the store"
+            f"embedded: {_INSTEAD}"
         )
     return base64.b85encode(packed).decode("ascii")
 
 
 def unpack_text(text: str) -> Model:
-    """The model of :func:`pack_text`."""
+    """The model of :func:`pack_text`.
+
+    Raises
+    ------
+    ValueError
+        If the text is damaged or too long.
+    """
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(
+            f"the embedded model has {len(text):,} characters, at most {_LONGEST_TEXT:,} are read"
+        )
     try:
         packed = base64.b85decode(text)
     except ValueError as error:
@@ -100,12 +192,26 @@ def unpack_text(text: str) -> Model:
     return unpack_model(packed)
 
 
+def embedded_model(text: str, fingerprint: str) -> Model:
+    """The model that a codec's configuration carries, checked against its fingerprint.
+
+    It is kept by that fingerprint, and never answers to its name: what data brings along must not
+    change what this process writes.
+
+    Raises
+    ------
+    ValueError
+        If the text is damaged, or of another model.
+    """
+    # Longer ones are refused before this is of use.
+    key = hashlib.sha256(text[: _LONGEST_TEXT + 1].encode()).digest(), fingerprint
+    model = register_embedded(fingerprint, lambda: unpack_text(text), trusted=key in _checked)
+    if len(_checked) >= _MOST_CHECKED:
+        _checked.clear()
+    _checked.add(key)
+    return model
+
+
 def _planes(tensor: npt.NDArray[Any]) -> bytes:
     flat = np.ascontiguousarray(tensor).reshape(-1)
     return flat.view(np.uint8).reshape(flat.size, flat.itemsize).T.tobytes()
-
-
-def _from_planes(data: bytes, dtype: str, shape: list[int]) -> npt.NDArray[Any]:
-    itemsize = np.dtype(dtype).itemsize
-    planes = np.frombuffer(data, np.uint8).reshape(itemsize, len(data) // itemsize)
-    return np.ascontiguousarray(planes.T).reshape(-1).view(dtype).reshape(shape)

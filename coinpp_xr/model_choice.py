@@ -188,7 +188,8 @@ def _rmse_of_base(codec_settings: dict[str, Any]) -> float | None:
 def _named(model: Model, array: xr.DataArray) -> Model:
     """The model under a name that no other has: stores of long ago must find theirs."""
     n_lat, n_lon = array.shape[-2:]
-    stem = re.sub(r"[^\w-]+", "-", f"{array.name}-{n_lat}x{n_lon}")
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{array.name}"[:32]).lstrip("_-") or "model"
+    stem = f"{stem}-{n_lat}x{n_lon}"
     return load_model(replace(model, name=f"{stem}-{model.fingerprint[:8]}"))
 
 

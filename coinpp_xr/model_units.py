@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from coinpp_xr.models import Model
 
@@ -29,8 +30,13 @@ def parse_unit_map(value: Any) -> tuple[float, float]:
     return float(numbers[0]), float(numbers[1])
 
 
-# The same object every time: what is worked out for a model and a grid is kept by model.
-@lru_cache(maxsize=16)
+# The same object every time, as long as the model lives: what is worked out for a model and a grid
+# is kept by model.
+_moved: WeakKeyDictionary[Model, dict[tuple[float, float], Model]] = WeakKeyDictionary()
+_MOST_UNITS = 16
+_lock = Lock()
+
+
 def in_unit_of_data(model: Model, scale: float, offset: float) -> Model:
     """The model as one of the data's unit, with the fingerprint of the one that it was made from.
 
@@ -40,6 +46,16 @@ def in_unit_of_data(model: Model, scale: float, offset: float) -> Model:
     scale, offset : float
         The model's value = scale × the data's + offset.
     """
+    with _lock:
+        others = _moved.setdefault(model, {})
+        if (scale, offset) not in others:
+            if len(others) >= _MOST_UNITS:
+                others.clear()
+            others[scale, offset] = _in_unit(model, scale, offset)
+        return others[scale, offset]
+
+
+def _in_unit(model: Model, scale: float, offset: float) -> Model:
     moved = replace(
         model,
         offset=(model.offset - offset) / scale,

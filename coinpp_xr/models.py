@@ -1,47 +1,82 @@
-"""A model: base network, normalisation, quantizer statistics, entropy tables and card in one file.
-
-Files are safetensors with JSON metadata; nothing is ever unpickled. A model is known by its
-fingerprint, a hash of everything that decoding depends on.
-"""
+"""The models of a process, and where those are found that are not there yet."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
-
-from coinpp_xr.coordinates import BoxGrid
-from coinpp_xr.entropy import CELLS, Histogram
 from coinpp_xr.errors import ModelNotFoundError
-from coinpp_xr.exact import pack_bytes, unpack_bytes
-from coinpp_xr.files import write_atomically
-from coinpp_xr.model_files import cache_folder, fetch_model, shipped_models
-from coinpp_xr.network import BaseNetwork, QuantizedTail
-from coinpp_xr.notebook_html import block, head, numbers, table
-from coinpp_xr.priors import Prior
-from coinpp_xr.quantization import UniformQuantizer
-from coinpp_xr.reference import Reference
+from coinpp_xr.model import Model, parse_fingerprint, parse_name
+from coinpp_xr.model_files import (
+    cache_folder,
+    fetch_model,
+    is_registered,
+    registry,
+    shipped_models,
+)
+from coinpp_xr.model_schema import check_model
 from coinpp_xr.settings import config
-from coinpp_xr.siren import LatentMap, ModulatedSiren, check_for_models
 
-if TYPE_CHECKING:
-    from coinpp_xr.deblocking import Deblocking
+__all__ = [
+    "Model",
+    "load_model",
+    "parse_fingerprint",
+    "parse_name",
+    "register_embedded",
+    "register_model",
+]
 
-FORMAT = "coinpp-xr model 0"
-# Of the linear tail's functions; a damaged file must not make us take all memory.
-_MOST_FUNCTIONS = 1 << 16
+# Arrays of models that can be found again, kept for the next chunk.
+_KEPT_BYTES = 64 << 20
 
-_loaded: dict[str, Model] = {}  # by fingerprint
+
+class Loaded:
+    """The models of a process, by fingerprint.
+
+    Attributes
+    ----------
+    own : dict of str to Model
+        What came from the user as an object or as a file, and can be found nowhere else.
+    names : dict of str to str
+        Fingerprints of those that the user has loaded, by name. What data brought along never
+        answers to a name.
+    others : OrderedDict of str to Model
+        Embedded, shipped and cached ones; those used last, up to a number of bytes.
+    files : dict of Path to tuple
+        What shipped and cached files held, while they are as they were then.
+    """
+
+    def __init__(self) -> None:
+        self.own: dict[str, Model] = {}
+        self.names: dict[str, str] = {}
+        self.others: OrderedDict[str, Model] = OrderedDict()
+        self.files: dict[Path, tuple[tuple[int, int], str]] = {}
+
+    def find(self, fingerprint: str | None) -> Model | None:
+        if fingerprint in self.own:
+            return self.own[str(fingerprint)]
+        if fingerprint in self.others:
+            self.others.move_to_end(str(fingerprint))
+            return self.others[str(fingerprint)]
+        return None
+
+    def keep_for_now(self, model: Model) -> Model:
+        """Keep a model that can be found again, and forget those that were not used for long."""
+        self.others[model.fingerprint] = model
+        self.others.move_to_end(model.fingerprint)
+        total = sum(_array_bytes(other) for other in self.others.values())
+        while total > _KEPT_BYTES and len(self.others) > 1:
+            fingerprint, forgotten = self.others.popitem(last=False)
+            total -= _array_bytes(forgotten)
+            # An embedded one of the same content, without a card, must not pass for the file.
+            self.files = {p: entry for p, entry in self.files.items() if entry[1] != fingerprint}
+        return model
+
+
+_loaded = Loaded()
 _loading = threading.RLock()
 
 
@@ -55,336 +90,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 
 
-@dataclass(frozen=True, eq=False)
-class Model:
-    """Everything that turns fields into bits and back.
-
-    Parameters
-    ----------
-    name : str
-        Short name, for people and for codec configurations.
-    siren : ModulatedSiren
-        Base network with float32 numpy parameters.
-    domain : {"sphere", "patch"}
-        Latitude-longitude grids, or patches of images, volumes and sound.
-    offset, scale : float
-        Features are (value − offset) / scale, in the data's unit. Every payload of patches has
-        its own: 0 and 1 here.
-    latent_mean, latent_std : float64 array, shape (coded,)
-        Of the fitted latents of the training data: those that ``bits`` stores, at most all.
-    histogram : uint32 array, shape (coded, 512)
-        Their frequencies; see :func:`coinpp_xr.entropy.fit_histogram`.
-    card : dict
-        Description for people: data, scores, training, licence. Not part of the fingerprint.
-    tail : QuantizedTail, optional
-        A linear tail behind the SIREN.
-    spectrum : int8 array, shape (bands, latent_dim), optional
-        Expected size of every latent by temporal frequency; see
-        :func:`coinpp_xr.transform.fit_spectrum`.
-    reference : Reference, optional
-        Fields like those that the model is for.
-    box : BoxGrid, optional
-        Of a patch: its cells along every axis, and between which coordinates they lie.
-    prior : Prior, optional
-        What the coder of patches starts from, for every rate control but ``bits``.
-    deblocking : Deblocking, optional
-        What improves decoded patches, with the same rate controls.
-    """
-
-    name: str
-    siren: ModulatedSiren
-    domain: str
-    offset: float
-    scale: float
-    latent_mean: npt.NDArray[np.float64]
-    latent_std: npt.NDArray[np.float64]
-    histogram: Histogram
-    card: dict[str, Any] = field(default_factory=dict)
-    tail: QuantizedTail | None = None
-    spectrum: npt.NDArray[np.int8] | None = None
-    reference: Reference | None = None
-    box: BoxGrid | None = None
-    prior: Prior | None = None
-    deblocking: Deblocking | None = None
-
-    def __post_init__(self) -> None:
-        parse_name(self.name)
-        check_for_models(self.siren.modulation, self.siren.latent_map.kind)
-
-    def __repr__(self) -> str:
-        return (
-            f"<Model {self.name}: {self.latent_dim} latents, {self.siren.depth} × "
-            f"{self.siren.width} SIREN, {self.network.parameter_count:,} parameters, "
-            f"fingerprint {self.fingerprint}>"
-        )
-
-    def _repr_html_(self) -> str:
-        card = self.card
-        unit = f" {self.units}" if self.units else ""
-        scores = card.get("validation_rmse")
-        listed = list(scores.items()) if isinstance(scores, dict) else []  # files hold anything
-        licence = card.get("licence", card.get("license", "not stated in its card"))
-        shipped = shipped_models().get(self.name)
-        if shipped is not None and Model.from_file(shipped).fingerprint == self.fingerprint:
-            licence = "Apache-2.0, as the package"
-        network = f"{self.network.parameter_count:,} parameters, {self.siren.depth} × "
-        rows = [
-            ("made for", str(card.get("description", "not stated in its card"))),
-            ("grid", str(card.get("grid", card.get("patch", "not stated in its card")))),
-            ("variable", str(card.get("variable", ""))),
-            ("units", self.units),
-            ("held-out RMSE", ", ".join(f"{rmse}{unit} ({rate})" for rate, rmse in listed)),
-            ("network", f"{network}{self.siren.width} SIREN"),
-            ("licence", str(licence)),
-            ("fingerprint", self.fingerprint),
-        ]
-        best = [(f"{rmse}{unit}", f"RMSE, {rate}") for rate, rmse in listed[-1:]]
-        sizes = [(f"{self.latent_dim:,}", "latents"), (f"{self.nbytes:,}", "bytes")]
-        shown = [(label, value) for label, value in rows if value]
-        return block(
-            head("coinpp_xr.Model", self.name),
-            numbers([*sizes, *best]),
-            table([("", "left"), ("", "prose")], shown),
-        )
-
-    @cached_property
-    def network(self) -> BaseNetwork:
-        """The SIREN and its tail as one function of coordinates and latents."""
-        return BaseNetwork(self.siren, self.tail.tail if self.tail else None)
-
-    @cached_property
-    def coded_network(self) -> BaseNetwork:
-        """The network with those latents only that ``bits`` stores."""
-        return self.network.truncated(len(self.histogram))
-
-    @property
-    def latent_dim(self) -> int:
-        return self.network.latent_dim
-
-    @property
-    def units(self) -> str:
-        return str(self.card.get("units", ""))
-
-    def quantizer(self, bits: int) -> UniformQuantizer:
-        return UniformQuantizer(self.latent_mean, self.latent_std, bits)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hex digits over all that decoding depends on."""
-        digest = hashlib.sha256(json.dumps(self.definition, sort_keys=True).encode())
-        for name, tensor in sorted(self.tensors.items()):
-            digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
-            digest.update(tensor.tobytes())
-        return digest.hexdigest()[:16]
-
-    @cached_property
-    def nbytes(self) -> int:
-        """Size of the model's file in bytes."""
-        return len(self.to_bytes())
-
-    @property
-    def definition(self) -> dict[str, Any]:
-        """The numbers that decoding depends on, beside :attr:`tensors`."""
-        box = self.box
-        return {
-            "format": FORMAT,
-            "domain": self.domain,
-            "offset": self.offset,
-            "scale": self.scale,
-            "omega0": self.siren.omega0,
-            "depth": self.siren.depth,
-            **({"box": [list(box.shape), box.low, box.high]} if box else {}),
-        }
-
-    @property
-    def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """The arrays that decoding depends on, by the names that model files use."""
-        layers = range(self.siren.depth + 1)
-        tensors = {
-            **{f"weight.{i}": self.siren.weights[i] for i in layers},
-            **{f"bias.{i}": self.siren.biases[i] for i in layers},
-            "shift_map": self.siren.shift_map,
-            "latent_mean": self.latent_mean,
-            "latent_std": self.latent_std,
-            "histogram": self.histogram,
-        }
-        if self.tail is not None:
-            tensors |= {"tail.symbols": self.tail.symbols, "tail.steps": self.tail.steps}
-        if self.spectrum is not None:
-            tensors["spectrum"] = self.spectrum
-        if self.reference is not None:
-            tensors |= {
-                "reference.numbers": self.reference.numbers,
-                "reference.latitude": self.reference.latitude,
-                "reference.longitude": self.reference.longitude,
-            }
-        if self.prior is not None:
-            tensors["prior"] = self.prior.packed
-        if self.deblocking is not None:
-            tensors |= self.deblocking.tensors
-        return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-
-    def to_bytes(self) -> bytes:
-        """The model's file as bytes; the same model always gives the same bytes."""
-        description = {
-            **self.definition,
-            "name": self.name,
-            "fingerprint": self.fingerprint,
-            "card": self.card,
-        }
-        # One entry: safetensors writes several in random order.
-        tensors = self.tensors
-        if self.tail is not None:
-            # By far the largest part, and half of it are zeros and other small numbers.
-            description["tail_functions"] = self.tail.symbols.shape[1]
-            tensors["tail.symbols"] = np.frombuffer(pack_bytes(self.tail.symbols), np.uint8)
-        metadata = {"coinpp_xr": json.dumps(description, sort_keys=True)}
-        return bytes(safetensors_bytes(tensors, metadata))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the model to one file, whole or not at all."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, self.to_bytes())
-        return target
-
-    @classmethod
-    def from_parts(
-        cls,
-        name: str,
-        definition: dict[str, Any],
-        tensors: dict[str, npt.NDArray[Any]],
-        card: dict[str, Any],
-    ) -> Model:
-        """The model of a :attr:`definition` and its :attr:`tensors`.
-
-        Raises
-        ------
-        LookupError, TypeError, ValueError
-            If they do not make a model.
-        """
-        if definition["format"] != FORMAT:
-            raise ValueError(f"it is of format {definition['format']!r}")
-        layers = range(definition["depth"] + 1)
-        siren = ModulatedSiren(
-            tuple(tensors[f"weight.{i}"] for i in layers),
-            tuple(tensors[f"bias.{i}"] for i in layers),
-            LatentMap("linear", (tensors["shift_map"],)),
-            float(definition["omega0"]),
-        )
-        box = None
-        if "box" in definition:
-            shape, low, high = definition["box"]
-            box = BoxGrid(tuple(map(int, shape)), float(low), float(high))
-        if (definition["domain"] == "patch") != (box is not None):
-            raise ValueError(f"its domain is {definition['domain']!r}")
-        tail = None
-        if "tail.symbols" in tensors:
-            tail = QuantizedTail(tensors["tail.symbols"], tensors["tail.steps"], box)
-        reference = None
-        if "reference.numbers" in tensors:
-            parts = (tensors[f"reference.{part}"] for part in ("numbers", "latitude", "longitude"))
-            reference = Reference(*parts)
-        model = cls(
-            name=name,
-            siren=siren,
-            domain=definition["domain"],
-            offset=float(definition["offset"]),
-            scale=float(definition["scale"]),
-            latent_mean=tensors["latent_mean"],
-            latent_std=tensors["latent_std"],
-            histogram=tensors["histogram"],
-            card=card,
-            tail=tail,
-            spectrum=tensors.get("spectrum"),
-            reference=reference,
-            box=box,
-            prior=Prior(tensors["prior"]) if "prior" in tensors else None,
-            deblocking=_read_deblocking(tensors),
-        )
-        coded = len(model.latent_mean)
-        if model.histogram.shape != (coded, CELLS) or coded > model.latent_dim:
-            raise ValueError(f"its tables have shape {model.histogram.shape}")
-        if model.spectrum is not None and model.spectrum.shape[1:] != (model.latent_dim,):
-            raise ValueError(f"its spectrum has shape {model.spectrum.shape}")
-        if reference is not None:
-            times, *shape = reference.numbers.shape
-            degrees = len(reference.latitude), len(reference.longitude)
-            if times < 2 or tuple(shape) != degrees or reference.numbers.dtype != np.int16:
-                raise ValueError(f"its reference has shape {reference.numbers.shape}")
-        return model
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Model:
-        """Read a model file.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged or not a model.
-        """
-        if not Path(path).is_file():
-            raise ModelNotFoundError(f"no model file at {path}")
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            definition = json.loads(metadata["coinpp_xr"])
-            if "tail.symbols" in tensors:
-                tensors["tail.symbols"] = _read_tail(tensors, definition)
-            model = cls.from_parts(
-                definition["name"], definition, tensors, dict(definition["card"])
-            )
-            if definition["fingerprint"] != model.fingerprint:
-                raise ValueError("its content does not have the fingerprint it was saved with")
-        except (SafetensorError, LookupError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"{path} is not a coinpp-xr model file or is damaged: {reason}"
-            ) from error
-        return model
-
-
-def _read_deblocking(tensors: dict[str, npt.NDArray[Any]]) -> Deblocking | None:
-    if not any(name.startswith("deblocking.") for name in tensors):
-        return None
-    from coinpp_xr.deblocking import Deblocking  # compiles, or loads what was compiled
-
-    return Deblocking.from_tensors(tensors)
-
-
-def _read_tail(
-    tensors: dict[str, npt.NDArray[Any]], definition: dict[str, Any]
-) -> npt.NDArray[np.int16]:
-    # Of spherical harmonics, files used to give the degree.
-    functions = definition.get("tail_functions", (definition.get("tail_degree", 0) + 1) ** 2)
-    if not (isinstance(functions, int) and 0 < functions <= _MOST_FUNCTIONS):
-        raise ValueError(f"its tail has {functions} functions")
-    shape = len(tensors["tail.steps"]), functions
-    packed = tensors["tail.symbols"].tobytes()
-    return unpack_bytes(packed, shape[0] * shape[1], np.dtype(np.int16)).reshape(shape)
-
-
-def parse_name(name: Any) -> str:
-    """Check a model's name: it becomes a file name, and stands in codec configurations."""
-    if (
-        not isinstance(name, str)
-        or name.split() != [name]
-        or not name.isprintable()
-        or any(c in name for c in "/\\")
-        or name.endswith(".safetensors")
-    ):
-        raise ValueError(
-            f"a model's name is one word without slashes and file suffix, got {name!r}"
-        )
-    return name
-
-
 def load_model(model: str | Path | Model, fingerprint: str | None = None) -> Model:
     """Find a model and keep it for this process.
 
-    Looked up in this order: models already loaded, models shipped with the package, the user's
-    cache, and a download from ``coinpp_xr.config`` ``model_url``.
+    A file or a :class:`Model` answers to its name from now on. A name is looked up in this order:
+    what was loaded like this, models shipped with the package, the user's cache, and a download
+    from ``coinpp_xr.config`` ``model_url``. With a fingerprint only the model that has it is
+    taken, whatever brought it into this process. Models that came embedded in data are found by
+    their fingerprint alone.
 
     Parameters
     ----------
@@ -397,43 +110,138 @@ def load_model(model: str | Path | Model, fingerprint: str | None = None) -> Mod
     ------
     ModelNotFoundError
         With one line that says how to get the model.
+    ValueError
+        If a file is damaged or no model, or if a name is none.
     """
     with _loading:
-        found = _find(model, fingerprint)
-        if fingerprint is not None and found.fingerprint != fingerprint:
-            raise ModelNotFoundError(
-                f"model {found.name!r} is here with fingerprint {found.fingerprint}, but the data "
-                f"was written with {fingerprint}; load that version with "
-                "coinpp_xr.load_model('file.safetensors')"
-            )
-        # The same content may have come under another name, with another card.
-        _loaded[found.fingerprint] = found
+        if not isinstance(model, Model | Path) and not str(model).endswith(".safetensors"):
+            return _look_up(model, fingerprint)
+        found = model if isinstance(model, Model) else Model.from_file(model)
+        if fingerprint not in (None, found.fingerprint):
+            raise _other_fingerprint(found, fingerprint)
+        register_model(found)
+        _loaded.names[found.name] = found.fingerprint
         return found
 
 
-def _find(model: str | Path | Model, fingerprint: str | None) -> Model:
-    if isinstance(model, Model):
+def register_model(model: Model) -> Model:
+    """Keep a model for this process, by its fingerprint only.
+
+    Raises
+    ------
+    ValueError
+        If it is none that a file could hold.
+    """
+    with _loading:
+        if _loaded.own.get(model.fingerprint) is not model:
+            check_model(model.definition, model.tensors)
+        # The same content may have come under another name, with another card.
+        _loaded.own[model.fingerprint] = model
         return model
-    if fingerprint in _loaded:
-        return _loaded[str(fingerprint)]
-    if isinstance(model, Path) or str(model).endswith(".safetensors"):
-        return Model.from_file(model)
-    if fingerprint is None:
-        for candidate in reversed(_loaded.values()):
-            if candidate.name == model:
-                return candidate
-    tried = None
-    for path in (shipped_models().get(model), cache_folder() / f"{model}.safetensors"):
-        if path is not None and path.is_file():
-            tried = Model.from_file(path)
-            if fingerprint in (None, tried.fingerprint):
-                return tried
-    if config.get("model_url"):
-        return Model.from_file(fetch_model(model))
-    if tried is not None:
-        return tried  # the caller reports the other fingerprint
-    known = ", ".join(sorted(shipped_models())) or "none"
+
+
+def register_embedded(
+    fingerprint: str, unpack: Callable[[], Model], *, trusted: bool = False
+) -> Model:
+    """A model that came with data, by its fingerprint only; it may be forgotten again.
+
+    Parameters
+    ----------
+    fingerprint : str
+    unpack : callable
+        Returns the model.
+    trusted : bool
+        It was unpacked before: if the model is here, it need not be again.
+
+    Raises
+    ------
+    ValueError
+        If what was unpacked has another fingerprint.
+    """
+    with _loading:
+        known = _loaded.find(fingerprint)
+        if trusted and known is not None:
+            return known
+        found = unpack()
+        if found.fingerprint != fingerprint:
+            raise ValueError(
+                f"the embedded model has fingerprint {found.fingerprint}, but the data was "
+                f"written with {fingerprint}: its metadata was changed or damaged"
+            )
+        return known or _loaded.keep_for_now(found)
+
+
+def is_at_hand_elsewhere(model: Model) -> bool:
+    """Whether another process finds a model by name and fingerprint: shipped, or in the cache."""
+    with _loading:
+        found = [_read(path, model.name) for path in _places(model.name)]
+    return any(isinstance(m, Model) and m.fingerprint == model.fingerprint for m in found)
+
+
+def _look_up(name: str, fingerprint: str | None) -> Model:
+    """The model of a name, or the one with a fingerprint."""
+    known = _loaded.find(fingerprint or _loaded.names.get(name))
+    if known is not None:
+        return known
+    parse_name(name)
+    other, reason = None, ""
+    for path in _places(name):
+        found = _read(path, name)
+        if isinstance(found, str):
+            reason = found
+        elif fingerprint not in (None, found.fingerprint):
+            other = found
+        elif fingerprint is None and path.parent == cache_folder() and not is_registered(path):
+            reason = f"{path} is not the model of that name: its sha256 differs from the registry's"
+        else:
+            return found
+    if config.get("model_url") and (f"{name}.safetensors" in registry() or not (other or reason)):
+        found = _read(fetch_model(name), name)
+        if isinstance(found, Model) and fingerprint in (None, found.fingerprint):
+            return found
+        other, reason = (other, found) if isinstance(found, str) else (found, reason)
+    if reason:
+        raise ModelNotFoundError(f"no model {name!r}: {reason}; delete the file or install another")
+    if other is not None and fingerprint is not None:
+        raise _other_fingerprint(other, fingerprint)
+    known_names = ", ".join(sorted(shipped_models())) or "none"
     raise ModelNotFoundError(
-        f"no model {model!r}: shipped are {known}; for your own, call "
+        f"no model {name!r}: shipped are {known_names}; for your own, call "
         "coinpp_xr.load_model('file.safetensors') first or set COINPP_XR_MODEL_URL"
     )
+
+
+def _places(name: str) -> list[Path]:
+    """Files that may hold the model of a name, without a download."""
+    paths = (shipped_models().get(name), cache_folder() / f"{name}.safetensors")
+    return [path for path in paths if path is not None and path.is_file()]
+
+
+def _read(path: Path, name: str) -> Model | str:
+    """The model of a shipped or cached file, or why it is none."""
+    status = path.stat()
+    state = status.st_mtime_ns, status.st_size
+    before, fingerprint = _loaded.files.get(path, (None, ""))
+    if before == state and fingerprint in _loaded.others:
+        return _loaded.others[fingerprint]
+    try:
+        model = Model.from_file(path)
+    except ValueError as error:
+        return str(error)
+    if model.name != name:
+        return f"{path} holds a model that is named {model.name!r}"
+    _loaded.keep_for_now(model)
+    _loaded.files[path] = state, model.fingerprint
+    return model
+
+
+def _other_fingerprint(found: Model, fingerprint: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"model {found.name!r} is here with fingerprint {found.fingerprint}, but the data "
+        f"was written with {fingerprint}; load that version with "
+        "coinpp_xr.load_model('file.safetensors')"
+    )
+
+
+def _array_bytes(model: Model) -> int:
+    return sum(tensor.nbytes for tensor in model.tensors.values())

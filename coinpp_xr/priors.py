@@ -63,7 +63,9 @@ class Prior:
 
         empty = new_state()
         size = sum(3 * mixture.chances.size + 2 * mixture.weights.size for mixture in empty)
-        unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=_FILTERS)
+        # Matches reach back no further than all that there is; the preset would take 64 MB.
+        filters = [{"id": lzma.FILTER_LZMA2, "dict_size": size + 1}]
+        unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters)
         try:
             plain = unpacker.decompress(self.packed.tobytes(), max_length=size + 1)
         except lzma.LZMAError as error:

@@ -8,6 +8,8 @@
     Where models that are not shipped are downloaded from (a folder URL).
 ``cache``
     Folder for downloaded models; None means the platform's cache folder.
+``download_seconds``
+    How long a download of a model may take in all.
 ``max_decode_bytes``
     Largest array that a payload of unknown origin may ask for.
 ``decoded_cache_bytes``
@@ -30,6 +32,7 @@ config = Config(
             "threads": None,
             "model_url": None,
             "cache": None,
+            "download_seconds": 120,
             "max_decode_bytes": 2**31,
             "decoded_cache_bytes": 2**27,
         },

@@ -292,7 +292,7 @@ def _plan_continued(
         _place(name, dim, sizes[dim], depths[dim], array.sizes[dim], append_dim, region)
         for dim in dims
     ]
-    choice = Choice(None if codec.model == NO_MODEL else load_model(codec.model, codec.fingerprint))
+    choice = Choice(codec.own_model())
     return _Plan(_arranged(array, dims, stored.chunks), codec, tuple(places), {}, choice)
 
 

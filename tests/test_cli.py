@@ -70,7 +70,7 @@ def coinpp(capsys: pytest.CaptureFixture[str]) -> Coinpp:
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An empty working folder and an empty cache; nothing loaded yet."""
-    monkeypatch.setattr(models, "_loaded", {})
+    monkeypatch.setattr(models, "_loaded", models.Loaded())
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -719,7 +719,6 @@ def test_install_replaces_another_model_only_when_forced(
     assert "--force" in failure(coinpp("models", "install", other))
     assert load_model("mine").offset == tiny_model.offset
 
-    models._loaded.clear()
     assert coinpp("models", "install", other, "--force").code == 0
     assert load_model("mine").offset == 1.0
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from coinpp_xr import ModelNotFoundError, config, load_model, model_files, models
+from coinpp_xr import ModelNotFoundError, config, load_model, model_files, model_schema, models
 from coinpp_xr.model_files import fetch_model, registry, shipped_models
 from coinpp_xr.models import Model
 
@@ -28,7 +28,7 @@ from coinpp_xr.models import Model
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Nothing loaded yet, an empty cache, no address to download from."""
-    monkeypatch.setattr(models, "_loaded", {})
+    monkeypatch.setattr(models, "_loaded", models.Loaded())
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with config.set(cache=str(tmp_path / "cache"), model_url=None):
         yield
@@ -152,7 +152,21 @@ def test_nbytes_is_the_size_of_the_file(tiny_model: Model, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["", "two words", "a/b", "a\\b", "a\nb", "a\x1bb", "mine.safetensors", None, 3]
+    "name",
+    [
+        "",
+        "two words",
+        "a/b",
+        "a\\b",
+        "a\nb",
+        "a\x1bb",
+        "mine.safetensors",
+        None,
+        3,
+        "..",
+        "ä",
+        "a" * 65,
+    ],
 )
 def test_a_name_is_one_word_that_can_be_a_file_name(tiny_model: Model, name: Any) -> None:
     assert "one word" in refusal(lambda: replace(tiny_model, name=name), ValueError)
@@ -242,8 +256,8 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
         {"coinpp_xr": "[]", "card": "{}"},
         {"coinpp_xr": "not JSON", "card": "{}"},
         {"coinpp_xr": json.dumps({"format": "coinpp-xr model 99", "depth": 2}), "card": "{}"},
-        {"coinpp_xr": json.dumps({"format": models.FORMAT, "depth": 10**9}), "card": "{}"},
-        {"coinpp_xr": json.dumps({"format": models.FORMAT, "depth": "2"}), "card": "{}"},
+        {"coinpp_xr": json.dumps({"format": model_schema.FORMAT, "depth": 10**9}), "card": "{}"},
+        {"coinpp_xr": json.dumps({"format": model_schema.FORMAT, "depth": "2"}), "card": "{}"},
     ],
 )
 def test_other_safetensors_files_are_refused(tmp_path: Path, metadata: Any) -> None:
@@ -318,12 +332,48 @@ def test_shipped_models_come_before_cached_ones(package: Path, variant: Any) -> 
     assert load_model("tiny").offset == 1.0
 
 
-def test_cached_models_come_before_downloads(package: Path, server: Path, variant: Any) -> None:
+def test_a_cached_model_that_is_not_the_registered_one_is_passed_over(
+    package: Path, server: Path, variant: Any
+) -> None:
     variant(2.0).save(cached("tiny"))
     variant(3.0).save(server / "tiny.safetensors")
     register(package, "tiny", variant(3.0).to_bytes())
 
-    assert load_model("tiny").offset == 2.0
+    # Data that was written with it finds it.
+    assert load_model("tiny", variant(2.0).fingerprint).offset == 2.0
+    with config.set(model_url=None):
+        assert "sha256" in refusal(lambda: load_model("tiny"), ModelNotFoundError)
+    assert load_model("tiny").offset == 3.0
+    assert cached("tiny").read_bytes() == variant(3.0).to_bytes()
+
+
+def test_cached_models_come_before_downloads(package: Path, server: Path, variant: Any) -> None:
+    variant(3.0).save(cached("tiny"))
+    register(package, "tiny", variant(3.0).to_bytes())
+
+    assert load_model("tiny").offset == 3.0
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model"])
+def test_a_broken_file_in_the_cache_is_fetched_again(
+    package: Path, server: Path, variant: Any, content: bytes
+) -> None:
+    cached("tiny").parent.mkdir()
+    cached("tiny").write_bytes(content)
+    variant(3.0).save(server / "tiny.safetensors")
+    register(package, "tiny", variant(3.0).to_bytes())
+
+    with config.set(model_url=None):
+        message = refusal(lambda: load_model("tiny"), ModelNotFoundError)
+        assert str(cached("tiny")) in message
+        assert "delete" in message
+    assert load_model("tiny").offset == 3.0
+
+
+def test_a_cached_file_is_the_model_that_it_is_named_after(package: Path, variant: Any) -> None:
+    replace(variant(1.0), name="other").save(cached("tiny"))
+
+    assert "named 'other'" in refusal(lambda: load_model("tiny"), ModelNotFoundError)
 
 
 def test_what_is_nowhere_else_is_downloaded(package: Path, server: Path, variant: Any) -> None:

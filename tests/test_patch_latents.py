@@ -77,7 +77,9 @@ CODECS = {1: AudioPatchCodec, 2: ImagePatchCodec, 3: VolumePatchCodec}
 @pytest.fixture(autouse=True)
 def models_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """These, whatever other tests have loaded or forgotten."""
-    monkeypatch.setattr(models, "_loaded", {m.fingerprint: m for m in MODELS.values()})
+    monkeypatch.setattr(models, "_loaded", models.Loaded())
+    for model in MODELS.values():
+        models.load_model(model)
 
 
 def known(spatial: int, batch: tuple[int, ...], space: tuple[int, ...], seed: int = 0) -> Any:
@@ -352,7 +354,7 @@ def test_a_model_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert "absent" in message
     codec = ImagePatchCodec(bits=8, model=MODELS[2])
     payload = codec.encode(known(2, (), (24, 24)).astype(np.float32))
-    monkeypatch.setattr(models, "_loaded", {})
+    monkeypatch.setattr(models, "_loaded", models.Loaded())
     message = refusal(lambda: codec.decode(payload), ModelNotFoundError)
     assert MODELS[2].name in message
 

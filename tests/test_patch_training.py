@@ -494,7 +494,7 @@ def coinpp(
         out, err = capsys.readouterr()
         return Result(int(ended.value.code or 0), out, err)
 
-    monkeypatch.setattr(models, "_loaded", {})
+    monkeypatch.setattr(models, "_loaded", models.Loaded())
     monkeypatch.chdir(tmp_path)
     with config.set(cache=str(tmp_path / "cache"), model_url=None):
         yield run

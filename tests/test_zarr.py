@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from coinpp_xr import COINppArrayCodec, COINppCodec, CompressionWarning
+from coinpp_xr import COINppArrayCodec, COINppCodec, CompressionWarning, models
 
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
 
@@ -331,7 +331,7 @@ def test_a_missing_model_gives_one_line(tmp_path, era5, zarr_format, monkeypatch
     text = path.read_text()
     codec = COINppCodec(bits=8)
     path.write_text(text.replace(codec.fingerprint, "00" * 8).replace(codec.model, "gone"))
-    monkeypatch.setattr("coinpp_xr.models._loaded", {})
+    monkeypatch.setattr("coinpp_xr.models._loaded", models.Loaded())
     with pytest.raises(LookupError, match="no model 'gone'") as caught:
         xr.open_zarr(store, consolidated=False).t2m.load()
     assert "\n" not in str(caught.value)

@@ -26,9 +26,7 @@ from coinpp_xr.archiving.parts import Options, Part, part_of, tiling_of
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import Wanted
 from coinpp_xr.archiving.sources import Source
-from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.model_choice import Choice
-from coinpp_xr.models import load_model
 from coinpp_xr.planning import Design, check_codec, design
 from coinpp_xr.provenance import described
 from coinpp_xr.selection import Layout
@@ -287,7 +285,5 @@ def _continued(
                 f"{name!r} has {own} steps along {dim}, in the archive {tiling.shape[axis]}"
             )
     codec = codec_of(stored)
-    model = None
-    if codec.model != NO_MODEL:
-        model = load_model(codec.model, codec.fingerprint)
-    return part_of(array, tiling, offset, options, Choice(model, codec.embed_model is not None))
+    choice = Choice(codec.own_model(), codec.embed_model is not None)
+    return part_of(array, tiling, offset, options, choice)

@@ -42,7 +42,7 @@ from coinpp_xr.archiving.work import (
     write_block,
 )
 from coinpp_xr.data.sources import one_line
-from coinpp_xr.models import Model, load_model
+from coinpp_xr.models import Model, register_model
 from coinpp_xr.parallel import keep_freed_memory, stopped, thread_count
 from coinpp_xr.settings import config
 
@@ -81,7 +81,7 @@ class Preparation(WorkerPlugin):  # type: ignore[misc]
             keep_freed_memory()
         _leave_interrupts_to_the_client()
         for model in self._models:
-            load_model(model)
+            register_model(model)
         settings: dict[str, Any] = {"threads": 1}
         if self._gpu and not worker.state.total_resources.get("GPU"):
             settings["device"] = "cpu"

@@ -18,7 +18,6 @@ from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.labels import display_unit, place_label
 from coinpp_xr.metrics import spread
-from coinpp_xr.models import load_model
 from coinpp_xr.provenance import PREFIX
 from coinpp_xr.report import Report
 from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
@@ -298,7 +297,7 @@ def _model_of(codec: Any, needed: bool) -> tuple[str, int]:
     if codec.model == NO_MODEL or not needed:
         return NO_MODEL, 0
     try:
-        return codec.model, load_model(codec.model, codec.fingerprint).nbytes
+        return codec.model, codec.own_model().nbytes
     except ModelNotFoundError:
         return codec.model, 0
 

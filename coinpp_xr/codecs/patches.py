@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Never
 
 import numpy as np
@@ -10,8 +11,9 @@ from numcodecs.compat import ensure_bytes
 
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import NO_MODEL, NumcodecsCodec, Rate, parse_error
+from coinpp_xr.codecs.named_model import NamesModel, check_named, chosen_model
 from coinpp_xr.errors import refuse_unknown
-from coinpp_xr.models import Model, load_model
+from coinpp_xr.models import Model
 from coinpp_xr.patch_chunk import BAND_CELLS, PatchRate, encode_patches
 from coinpp_xr.patch_latents import patching_of
 from coinpp_xr.patches import CHANNELS, DEFAULT_SIZES, Layout, Patching, check_patch_size
@@ -32,10 +34,10 @@ _PARAMETERS = """Parameters
     bits : int, optional
         Bits per latent of the model's network, 1 to 16: the COIN++ paper's rate control. Nothing
         else is stored, so the error is whatever the network makes of the data.
-    model : str or Model
+    model : str, path or Model
         What the coder has learned from other data before it starts, and the network of ``bits``:
-        the name of a shipped ({model}), cached or loaded model. "none" for coding without any.
-        A configuration keeps name and fingerprint.
+        the name of a shipped ({model}), cached or loaded model, or the path of its file. "none"
+        for coding without any. A configuration keeps name and fingerprint, and never a path.
     patch_size : int or tuple of int
         Cells of a patch along each axis, at most 8,192 in all; patches are split further where
         that is worth it. What is left over at the edges makes partial patches. With ``bits``
@@ -55,12 +57,12 @@ _PARAMETERS = """Parameters
     ModelNotFoundError, ValueError"""
 
 
-class _PatchSettings(NumcodecsCodec):
+class _PatchSettings(NamesModel, NumcodecsCodec):
     """The settings of a codec for patches."""
 
     spatial: ClassVar[int]
     _default_channels: ClassVar[str] = "auto"
-    _default_model: ClassVar[str]
+    _default_model: str
     # Of floats; and where they start, in that range.
     _default_range: ClassVar[float] = 1.0
     _lowest: ClassVar[float] = 0.0
@@ -74,7 +76,7 @@ class _PatchSettings(NumcodecsCodec):
         max_error: float | None = None,
         max_error_relative: float | None = None,
         bits: int | None = None,
-        model: str | Model | None = None,
+        model: str | Path | Model | None = None,
         patch_size: int | tuple[int, ...] | None = None,
         channels: str | None = None,
         data_range: float | None = None,
@@ -107,7 +109,7 @@ class _PatchSettings(NumcodecsCodec):
             raise ValueError(f"band_cells must be a positive whole number, got {band_cells!r}")
         self.band_cells = None if band_cells == BAND_CELLS else band_cells
 
-    def _choose_model(self, model: str | Model | None, fingerprint: str | None) -> None:
+    def _choose_model(self, model: str | Path | Model | None, fingerprint: str | None) -> None:
         self.model: str | None = None
         self.fingerprint = fingerprint
         if isinstance(model, str) and model == NO_MODEL:
@@ -117,14 +119,12 @@ class _PatchSettings(NumcodecsCodec):
             return
         if fingerprint is None or isinstance(model, Model):
             # A typo in the name should show here, not in the middle of a write.
-            found = load_model(self._default_model if model is None else model, fingerprint)
+            found = chosen_model(self._default_model if model is None else model)
             patching_of(found, self.spatial)
-            model, self.fingerprint = found.name, found.fingerprint
-        self.model = None if model == self._default_model else model
-
-    def _find_model(self, fingerprint: str) -> Model:
-        name = self.model if self.model not in (None, NO_MODEL) else self._default_model
-        return load_model(str(name), fingerprint)
+            model, self.fingerprint, self._is_own = found.name, found.fingerprint, True
+        else:
+            check_named({"model": model, "fingerprint": fingerprint})
+        self.model = None if model == self._default_model else str(model or "") or None
 
     @property
     def rate(self) -> Rate:
@@ -149,7 +149,7 @@ class _PatchSettings(NumcodecsCodec):
         ------
         CorruptPayloadError, ValueError
         """
-        return decode_chunk(ensure_bytes(data), self._find_model, region=region)
+        return decode_chunk(ensure_bytes(data), self.find_model, region=region)
 
     def _layout(self, shape: tuple[int, ...]) -> Layout:
         channels = self.channels or self._default_channels
@@ -183,19 +183,17 @@ class _PatchSettings(NumcodecsCodec):
             rmse = self._peak(values.dtype) / 10 ** (rate.target_psnr / 20)
         if rate.bits is not None and real:
             normalisation = self._normalisation(values)
-        model = None
-        if self.fingerprint is not None:
-            model = self._find_model(self.fingerprint)
         return encode_patches(
             values, self._layout(values.shape), self._patching,
-            PatchRate(rmse, rate.target_bpp, rate.bound, rate.bits, normalisation), model,
+            PatchRate(rmse, rate.target_bpp, rate.bound, rate.bits, normalisation),
+            self.own_model(),
             band_cells=self.band_cells or BAND_CELLS,
         )  # fmt: skip
 
     def _decode_payload(
         self, data: bytes, expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     ) -> npt.NDArray[Any]:
-        return decode_chunk(data, self._find_model, expected=expected)
+        return decode_chunk(data, self.find_model, expected=expected)
 
     def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
         if len(shape) < self.spatial:

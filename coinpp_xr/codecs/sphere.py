@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Never
 
 import numpy as np
@@ -13,13 +14,13 @@ from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import (
     NO_MODEL,
     ArrayCodec,
-    Configured,
     NumcodecsCodec,
     Rate,
     parse_error,
 )
+from coinpp_xr.codecs.named_model import NamesModel, check_named, chosen_model
 from coinpp_xr.codecs.partial import PartialDecoding
-from coinpp_xr.compact import pack_text, unpack_text
+from coinpp_xr.compact import embedded_model, pack_text
 from coinpp_xr.coordinates import SphereGrid, axis_values, compact_axis
 from coinpp_xr.devices import EFFORTS
 from coinpp_xr.errors import refuse_unknown
@@ -27,14 +28,14 @@ from coinpp_xr.model_units import in_unit_of_data, parse_unit_map
 from coinpp_xr.models import Model, load_model
 
 
-class _SphereSettings(Configured):
+class _SphereSettings(NamesModel):
     """The settings of a codec for globes.
 
     Parameters
     ----------
-    model : str or Model
-        Name of a shipped, cached or loaded model, or "none": coding without any, which ``bits``
-        cannot. A configuration keeps name and fingerprint.
+    model : str, path or Model
+        Name of a shipped, cached or loaded model, the path of its file, or "none": coding without
+        any, which ``bits`` cannot. A configuration keeps name and fingerprint, and never a path.
     bits : int, optional
         Bits per latent, 1 to 16: the paper's rate control. Nothing else is stored, so the error
         is whatever the model makes of the data.
@@ -80,9 +81,11 @@ class _SphereSettings(Configured):
     ModelNotFoundError, ValueError
     """
 
+    model: str
+
     def __init__(
         self,
-        model: str | Model = "t2m-46x90",
+        model: str | Path | Model = "t2m-46x90",
         *,
         bits: int | None = None,
         max_error: float | None = None,
@@ -128,9 +131,6 @@ class _SphereSettings(Configured):
         if ends is not None and (len(ends) != 2 or not ends[0] <= ends[1]):
             raise ValueError(f"valid_range must be the lowest and the highest value, got {ends}")
         self.embed_model: str | None = None
-        if isinstance(embed_model, str):
-            model = load_model(unpack_text(embed_model))
-            self.embed_model = embed_model
         if isinstance(model, str) and model == NO_MODEL:
             if self.bits is not None:
                 raise ValueError("bits needs a model; without one give max_error or target_rmse")
@@ -138,11 +138,20 @@ class _SphereSettings(Configured):
                 raise ValueError("there is no model to embed")
             fingerprint = None
         elif fingerprint is None or isinstance(model, Model):
+            if isinstance(embed_model, str):
+                raise ValueError("a model embedded as text needs its name and fingerprint")
             # A typo in the name should show here, not in the middle of a write.
-            found = load_model(model, fingerprint)
-            model, fingerprint = found.name, found.fingerprint
-            if embed_model and self.embed_model is None:
+            found = chosen_model(model)
+            model, fingerprint, self._is_own = found.name, found.fingerprint, True
+            if embed_model:
                 self.embed_model = pack_text(found)
+        else:
+            check_named({"model": model, "fingerprint": fingerprint})
+            if isinstance(embed_model, str):
+                embedded_model(embed_model, fingerprint)
+                self.embed_model = embed_model
+            elif embed_model:
+                self.embed_model = pack_text(load_model(model, fingerprint))
         self.model = str(model)
         self.fingerprint = fingerprint
         self._grid = None
@@ -180,12 +189,10 @@ class _SphereSettings(Configured):
                 f"time_axis={self.time_axis} is not one of the {values.ndim - 2} axes before "
                 "latitude and longitude"
             )
-        model = None
-        if self.model != NO_MODEL:
-            model = self._load(self.fingerprint)
+        model = None if self.fingerprint is None else self._load(self.fingerprint)
         return encode_chunk(
-            values, model, bits=self.bits, target_rmse=self.target_rmse, bound=self._rate.bound,
-            grid=self._grid,
+            values, model, bits=self.bits, target_rmse=self.target_rmse,
+            bound=self._rate.bound, grid=self._grid,
             effort=self.effort or "default", time_axis=self.time_axis or 0,
             max_mean_error=self.max_mean_error, keep=self.keep or (),
             valid_range=(self.valid_range[0], self.valid_range[1]) if self.valid_range else None,
@@ -196,9 +203,9 @@ class _SphereSettings(Configured):
     ) -> npt.NDArray[Any]:
         return decode_chunk(data, self._load, grid=self._grid, expected=expected)
 
-    def _load(self, fingerprint: str | None) -> Model:
-        """The model, as one of the data's unit."""
-        model = load_model(self.model, fingerprint)
+    def _load(self, fingerprint: str) -> Model:
+        """A model, as one of the data's unit."""
+        model = self.find_model(fingerprint)
         return in_unit_of_data(model, *self.to_model_unit) if self.to_model_unit else model
 
     def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
