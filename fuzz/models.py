@@ -39,8 +39,7 @@ Parts = tuple[dict[str, Any], dict[str, Any]]
 
 # What refusing a model may take, and what an accepted one may take beside ten times its arrays.
 MOST_BYTES, MOST_SECONDS = 64 << 20, 2.0
-_FILE = b"FILE"
-_EMBEDDED = b"EMBD"
+FILE, PACKED = b"FILE", b"PACK"
 _NUMBERS = (
     0, 1, -1, 2, 3, 63, 64, 65, 255, 4096, 2**16, 2**31, 2**32, 2**63, 10**400, 0.0, 0.5, 1e-320,
     1e6, 1e300, math.inf, -math.inf, math.nan, True, None, "2", [], {}, [3], "x" * 5000,
@@ -54,18 +53,18 @@ _LENGTHS = (*_SIZES, -1, 2**31, 2**32, 2**40, 2**63, 2**64, 10**30, 1.0, True, N
 
 def mutate(rng: Rng) -> bytes:
     """A hostile model: four bytes that say in which form, and the model."""
-    definition, tensors = _parts(int(rng.integers(2)))
+    definition, tensors = parts_of(_models()[int(rng.integers(2))])
     for _ in range(int(rng.geometric(0.5))):
         _one_of(rng, _CHANGES)(rng, definition, tensors)
     as_file = rng.random() < 0.5
     try:
-        data = (_as_file if as_file else _as_text)(rng, definition, tensors)
+        data = (_some_file if as_file else _some_packed)(rng, definition, tensors)
     except (ValueError, TypeError, OverflowError, AttributeError, KeyError):
         # What cannot be written that way is a lesser danger.
         data = _seed(int(rng.integers(2)), as_file)
     if rng.random() < 0.2:
         data = _bytes_changed(rng, data)
-    return (_FILE if as_file else _EMBEDDED) + data
+    return (FILE if as_file else PACKED) + data
 
 
 def judge(data: bytes) -> str:
@@ -107,7 +106,7 @@ def judge(data: bytes) -> str:
 
 
 def _read(data: bytes) -> Model:
-    if data[:4] == _EMBEDDED:
+    if data[:4] == PACKED:
         return unpack_model(data[4:])
     handle, path = tempfile.mkstemp(suffix=".safetensors")
     try:
@@ -142,39 +141,113 @@ def _seed(number: int, as_file: bool) -> bytes:
     return model.to_bytes() if as_file else pack_model(model)
 
 
-def _parts(number: int) -> Parts:
-    model = _models()[number]
+def parts_of(model: Model) -> Parts:
+    """Definition (with name, unit and card) and arrays of a model, to be changed."""
     definition = json.loads(json.dumps(model.definition)) | {
         "name": model.name, "units": model.units, "card": dict(model.card),
-        "fingerprint": model.fingerprint,
     }  # fmt: skip
     return definition, dict(model.tensors)
 
 
-def _fingerprint(definition: dict[str, Any], tensors: dict[str, Any]) -> str:
+def fingerprint_of(definition: dict[str, Any], tensors: dict[str, Any]) -> str:
     """What the package works out for these parts, so that this check is passed."""
-    known = {k: definition[k] for k in _models()[0].definition | {"box": 0} if k in definition}
+    known = {k: definition[k] for k in _models()[1].definition if k in definition}
     with patch.multiple(Model, definition=known, tensors=tensors):
-        return Model.fingerprint.func(_models()[0])  # type: ignore[no-any-return,attr-defined]
+        return str(Model.fingerprint.func(_models()[0]))  # type: ignore[attr-defined]
 
 
-def _as_file(rng: Rng, definition: dict[str, Any], tensors: dict[str, Any]) -> bytes:
-    description = {**definition, "fingerprint": _fingerprint(definition, tensors)}
+def file_of(
+    definition: dict[str, Any], tensors: dict[str, Any], functions: Any = None, **description: Any
+) -> bytes:
+    """A model file of these parts, whether or not they make a model.
+
+    Parameters
+    ----------
+    definition, tensors : dict
+    functions : optional
+        What the file says of its tail instead of the truth.
+    **description
+        Other entries of the description, such as ``fingerprint``.
+    """
+    described = {**definition, "fingerprint": fingerprint_of(definition, tensors), **description}
     stored = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     if (symbols := stored.get("tail.symbols")) is not None:
-        functions = symbols.shape[-1] if symbols.ndim else 1
-        description["tail_functions"] = functions if rng.random() < 0.8 else _one_of(rng, _LENGTHS)
+        described["tail_functions"] = functions or (symbols.shape[-1] if symbols.ndim else 1)
         stored["tail.symbols"] = np.frombuffer(pack_bytes(symbols), np.uint8)
-    data = safetensors_bytes(stored, {"coinpp_xr": json.dumps(description, sort_keys=True)})
-    return _index_changed(rng, data) if rng.random() < 0.3 else data
+    return bytes(safetensors_bytes(stored, {"coinpp_xr": json.dumps(described, sort_keys=True)}))
 
 
-def _index_changed(rng: Rng, data: bytes) -> bytes:
-    """Another type, shape or place of an array, or another description, in the index."""
+def with_index(data: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    """A model file with another index of its arrays: what ``change`` makes of it, in place."""
     length = int.from_bytes(data[:8], "little")
     index = json.loads(data[8 : 8 + length])
+    change(index)
+    return with_index_text(data, json.dumps(index).encode())
+
+
+def with_index_text(data: bytes, text: bytes) -> bytes:
+    """A model file with another text in place of the index of its arrays."""
+    return len(text).to_bytes(8, "little") + text + data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def packed_of(
+    definition: dict[str, Any],
+    tensors: dict[str, Any],
+    declared: dict[str, Any] | None = None,
+    planes: Callable[[bytes], bytes] = bytes,
+    text: bytes | None = None,
+    size: int | None = None,
+    **head: Any,
+) -> bytes:
+    """A packed model of these parts, whether or not they make a model.
+
+    Parameters
+    ----------
+    definition, tensors : dict
+    declared : dict, optional
+        Types and shapes that are said to be those of some arrays.
+    planes : callable
+        Makes other bytes of those of the arrays.
+    text : bytes, optional
+        Instead of the head.
+    size : int, optional
+        Said to be that of the compressed part.
+    **head
+        Other entries of the head, such as ``tail``.
+    """
+    stored = dict(sorted(tensors.items()))
+    symbols = stored.pop("tail.symbols", None)
+    stream, tail = b"", None
+    if symbols is not None:
+        tail = list(symbols.shape)
+        stream = coefficients.encode(symbols.astype(np.int32)[None, :, None, :])
+    plain = b"".join(
+        np.ascontiguousarray(t).reshape(-1).view(np.uint8).reshape(t.size, -1).T.tobytes()
+        for t in stored.values() if t.size
+    )  # fmt: skip
+    said = {key: value for key, value in definition.items() if key not in ("card", "fingerprint")}
+    said["tensors"] = {n: [t.dtype.str, *t.shape] for n, t in stored.items()} | (declared or {})
+    if text is None:
+        text = json.dumps({**said, "tail": tail, **head}).encode()
+    packed = lzma.compress(text + b"\n" + planes(plain), format=lzma.FORMAT_RAW, filters=_FILTERS)
+    return (len(packed) if size is None else size).to_bytes(4, "little") + packed + stream
+
+
+def _some_file(rng: Rng, definition: dict[str, Any], tensors: dict[str, Any]) -> bytes:
+    functions = _one_of(rng, _LENGTHS) if rng.random() < 0.2 else None
+    data = file_of(definition, tensors, functions)
+    if rng.random() < 0.7:
+        return data
+    if rng.random() < 0.2:
+        text = (b"[" if rng.random() < 0.5 else b'{"a":') * int(rng.integers(1, 50_000))
+        return with_index_text(data, text)
+    return with_index(data, lambda index: _index_changed(rng, index))
+
+
+def _index_changed(rng: Rng, index: dict[str, Any]) -> None:
+    """Another type, shape or place of an array, or another description."""
     name = _one_of(rng, [key for key in index if key != "__metadata__"])
-    match int(rng.integers(6)):
+    match int(rng.integers(5)):
         case 0:
             index[name]["dtype"] = _one_of(rng, ("F32", "BF16", "F8_E4M3", "BOOL", "U64", "", 3))
         case 1:
@@ -182,49 +255,35 @@ def _index_changed(rng: Rng, data: bytes) -> bytes:
         case 2:
             index[name]["data_offsets"] = [_one_of(rng, _LENGTHS), _one_of(rng, _LENGTHS)]
         case 3:
-            index["__metadata__"] = _one_of(
-                rng, ({}, [], {"coinpp_xr": 3}, {"coinpp_xr": "[" * 9999})
-            )
-        case 4:
-            index[name] = _one_of(rng, _NUMBERS)
+            texts = ({"coinpp_xr": 3}, {"coinpp_xr": "[" * 9999})
+            index["__metadata__"] = _one_of(rng, ({}, [], *texts))
         case _:
-            text = (b"[" if rng.random() < 0.5 else b'{"a":') * int(rng.integers(1, 50_000))
-            return len(text).to_bytes(8, "little") + text + data[8 + length :]
-    text = json.dumps(index).encode()
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+            index[name] = _one_of(rng, _NUMBERS)
 
 
-def _as_text(rng: Rng, definition: dict[str, Any], tensors: dict[str, Any]) -> bytes:
-    stored = dict(sorted(tensors.items()))
-    symbols = stored.pop("tail.symbols", None)
-    stream, tail = b"", None
-    if symbols is not None:
-        tail = list(symbols.shape)
-        stream = coefficients.encode(symbols.astype(np.int32)[None, :, None, :])
-    planes = b"".join(
-        np.ascontiguousarray(t).reshape(-1).view(np.uint8).reshape(t.size, -1).T.tobytes()
-        for t in stored.values() if t.size
-    )  # fmt: skip
-    head = {key: value for key, value in definition.items() if key not in ("card", "fingerprint")}
-    declared: dict[str, Any] = {n: [t.dtype.str, *t.shape] for n, t in stored.items()}
-    if rng.random() < 0.3 and declared:
-        name = _one_of(rng, list(declared))
-        changes = {
-            0: [_one_of(rng, _DTYPES), *declared[name][1:]],
-            1: [declared[name][0], *(_one_of(rng, _LENGTHS) for _ in declared[name][1:])],
-            2: _one_of(rng, _NUMBERS),
-        }
-        declared[name] = changes[int(rng.integers(3))]
+def _some_packed(rng: Rng, definition: dict[str, Any], tensors: dict[str, Any]) -> bytes:
+    options: dict[str, Any] = {}
+    if rng.random() < 0.3:
+        name = _one_of(rng, list(tensors))
+        dtype, shape = tensors[name].dtype.str, tensors[name].shape
+        changes = (
+            [_one_of(rng, _DTYPES), *shape],
+            [dtype, *(_one_of(rng, _LENGTHS) for _ in shape)],
+            _one_of(rng, _NUMBERS),
+        )
+        options["declared"] = {name: _one_of(rng, changes)}
     if rng.random() < 0.2:
-        tail = _one_of(rng, (None, [_one_of(rng, _LENGTHS), _one_of(rng, _LENGTHS)], [], 3, "x"))
+        lengths = [_one_of(rng, _LENGTHS), _one_of(rng, _LENGTHS)]
+        options["tail"] = _one_of(rng, (None, lengths, lengths, [], 3, "x"))
     if rng.random() < 0.1:
-        planes = planes[: len(planes) // 2] if rng.random() < 0.5 else planes + bytes(50 << 20)
-    text = json.dumps({**head, "tensors": declared, "tail": tail}).encode()
+        options["planes"] = _one_of(
+            rng, (lambda p: p[: len(p) // 2], lambda p: p + bytes(50 << 20))
+        )
     if rng.random() < 0.05:
-        text = b"[" * int(rng.integers(1, 300_000))
-    packed = lzma.compress(text + b"\n" + planes, format=lzma.FORMAT_RAW, filters=_FILTERS)
-    size = len(packed) if rng.random() < 0.95 else _one_of(rng, (0, 1, 2**31, 2**32 - 1))
-    return size.to_bytes(4, "little") + packed + stream
+        options["text"] = b"[" * int(rng.integers(1, 300_000))
+    if rng.random() < 0.05:
+        options["size"] = _one_of(rng, (0, 1, 2**31, 2**32 - 1))
+    return packed_of(definition, tensors, **options)
 
 
 # ---- what is changed ----------------------------------------------------------------------------
