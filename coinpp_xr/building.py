@@ -21,6 +21,7 @@ from coinpp_xr.devices import compute_device, fit, predict
 from coinpp_xr.entropy import fit_histogram
 from coinpp_xr.eofs import HarmonicBasis
 from coinpp_xr.errors import refuse_unknown
+from coinpp_xr.model_schema import check_network
 from coinpp_xr.models import Model, load_model, parse_name
 from coinpp_xr.network import BaseNetwork, QuantizedTail
 from coinpp_xr.parallel import is_busy, single_threaded_blas
@@ -134,6 +135,7 @@ def train(
     config = PRESETS[preset] if preset else TrainingConfig(latent_dim=latent_dim)
     config = replace(config, **(settings or {}))
     check_for_models(config.modulation, config.latent_map)
+    check_network(config.width, config.depth, config.latent_dim)
     sources = source if isinstance(source, list | tuple) else [source]
     fields = [load_fields(s, variable) for s in sources]
     data, normalisation = to_training_data(fields, validation_items=validation_items)

@@ -28,6 +28,8 @@ _LONGEST_TEXT = -(-LARGEST * 5 // 4)
 # The tail's coder takes microseconds per number; as many bytes of the shipped model's tail hold
 # fewer than this.
 MOST_TAIL_NUMBERS = 1 << 19
+# Weights hardly shrink; histograms and the like do.
+MOST_ARRAY_BYTES = 12 * LARGEST
 _INSTEAD = "train a smaller one, or keep the model file beside the store"
 _NOT_DEFINITION = ("name", "units", "tensors", "tail")
 # Digests of texts that were unpacked once, with their fingerprints.
@@ -87,7 +89,7 @@ def unpack_model(data: bytes) -> Model:
             if prod(tail) > MOST_TAIL_NUMBERS:
                 raise ValueError(f"its tail has more than {MOST_TAIL_NUMBERS:,} numbers")
             declared["tail.symbols"] = "<i2", tail
-        check_arrays(head, declared)
+        check_arrays(head, declared, MOST_ARRAY_BYTES)
         tensors = {array: plain.array(*declared[array]) for array in head["tensors"]}
         plain.finish()
         if tail is not None:
@@ -163,6 +165,12 @@ def pack_text(model: Model) -> str:
         raise ValueError(
             f"the tail of model {model.name!r} has {model.tail.symbols.size:,} numbers, at most "
             f"{MOST_TAIL_NUMBERS:,} can be embedded: {_INSTEAD}"
+        )
+    nbytes = sum(tensor.nbytes for tensor in model.tensors.values())
+    if nbytes > MOST_ARRAY_BYTES:
+        raise ValueError(
+            f"the arrays of model {model.name!r} take {nbytes:,} bytes, at most "
+            f"{MOST_ARRAY_BYTES:,} can be embedded: {_INSTEAD}"
         )
     packed = pack_model(model)
     if len(packed) > LARGEST:

@@ -33,7 +33,7 @@ _MOST_DEBLOCKING_WEIGHTS = 1 << 16
 # Smallest and largest of every extent, about eight times what shipped models and presets have.
 _EXTENTS = {
     "depth": (1, 64),
-    "width": (1, 2048),
+    "width": (1, 1024),
     "dim_in": (1, 3),
     "dim_out": (1, 32),
     "siren_latents": (0, 4096),
@@ -49,7 +49,7 @@ _EXTENTS = {
     "kernel": (1, 27),
     "channels": (1, 128),
 }
-_MOST_FUNCTIONS_ON_SPHERE = 1 << 14  # degree 127
+_MOST_FUNCTIONS_ON_SPHERE = 90**2  # degree 89
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,28 @@ def check_units(units: Any) -> str:
     return units
 
 
-def check_arrays(definition: Mapping[str, Any], declared: Declared) -> None:
+def check_network(width: int, depth: int, latents: int) -> None:
+    """Refuse a network of which no model could be made, before it is trained.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, size in (("width", width), ("depth", depth), ("latents", latents)):
+        low, high = _EXTENTS[name]
+        if not low <= size <= high:
+            raise ValueError(f"models have from {low} to {high:,} for {name}, not {size:,}")
+    nbytes = 4 * width * width * (depth - 1)
+    if nbytes > MOST_ARRAY_BYTES:
+        raise ValueError(
+            f"a network of {depth} layers of width {width} takes {nbytes:,} bytes, a model at most "
+            f"{MOST_ARRAY_BYTES:,}; make it smaller"
+        )
+
+
+def check_arrays(
+    definition: Mapping[str, Any], declared: Declared, most: int = MOST_ARRAY_BYTES
+) -> None:
     """Check types and shapes of a model's arrays against each other and against the limits.
 
     Parameters
@@ -169,6 +190,8 @@ def check_arrays(definition: Mapping[str, Any], declared: Declared) -> None:
         That passed :func:`check_definition`.
     declared : mapping of str to (str, tuple of int)
         Type and shape of every array.
+    most : int
+        Bytes that all arrays may take.
 
     Raises
     ------
@@ -191,8 +214,8 @@ def check_arrays(definition: Mapping[str, Any], declared: Declared) -> None:
             if _size_of(extent, length, sizes) != length:
                 raise ValueError(f"its array {name!r} has shape {shape}, which does not fit others")
     total = sum(prod(shape) * np.dtype(dtype).itemsize for dtype, shape in declared.values())
-    if total > MOST_ARRAY_BYTES:
-        raise ValueError(f"its arrays take {total:,} bytes, at most {MOST_ARRAY_BYTES:,} are read")
+    if total > most:
+        raise ValueError(f"its arrays take {total:,} bytes, at most {most:,} are read")
     _check_relations(definition, sizes)
     kernels = [s for name, (_, s) in declared.items() if name.startswith("deblocking.kernel.")]
     if sum(map(prod, kernels)) > _MOST_DEBLOCKING_WEIGHTS:

@@ -17,6 +17,7 @@ from coinpp_xr.building import MOST_SIREN_LATENTS, build_model
 from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.data.items import Items, split_by_source
 from coinpp_xr.devices import compute_device
+from coinpp_xr.model_schema import check_network
 from coinpp_xr.models import Model, load_model, parse_name
 from coinpp_xr.patch_candidates import check_latent_dim
 from coinpp_xr.patch_learning import learn_prior
@@ -168,6 +169,7 @@ def train_patches(
     parse_name(name)  # now, not after the training
     config, box = _choose(items.spatial, latent_dim, patch_size, preset, settings)
     check_for_models(config.modulation, config.latent_map)
+    check_network(config.width, config.depth, config.latent_dim)
     if validation is None:
         items, validation = split_by_source(items, max(1, len(items.values) // 10))
     data = to_patches(items, validation, box, seed=config.seed)

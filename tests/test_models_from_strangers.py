@@ -38,6 +38,7 @@ from coinpp_xr.codecs import named_model
 from coinpp_xr.compact import pack_text, unpack_text
 from coinpp_xr.model import Model
 from coinpp_xr.model_files import fetch_model
+from coinpp_xr.model_schema import check_network
 from coinpp_xr.stores import codec_of
 
 sys.path.append(str(Path(__file__).parent.parent / "fuzz"))
@@ -272,6 +273,19 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 40)  # takes no space
     assert "at most" in refusal(lambda: load_model(path))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "named"),
+    [
+        ((4096, 4, 16), "width"),
+        ((64, 99, 16), "depth"),
+        ((64, 4, 9999), "latents"),
+        ((1024, 9, 16), "bytes"),
+    ],
+)
+def test_a_network_that_is_too_large_is_not_trained(sizes: tuple[int, ...], named: str) -> None:
+    assert named in refusal(lambda: check_network(*sizes))
 
 
 def test_a_text_too_long_is_not_decoded() -> None:

@@ -169,11 +169,9 @@ def install(
 
 def _card_rows(card: dict[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
     for key, value in sorted(card.items(), key=lambda entry: isinstance(entry[1], dict)):
-        label = indent + "".join(c if c.isprintable() else " " for c in key).replace("_", " ")
+        label = indent + key.replace("_", " ")
         if isinstance(value, dict):
             yield label, ""
             yield from _card_rows(value, indent + "  ")
         else:
-            text = f"{value:,}" if type(value) is int else str(value)
-            # Cards may come from anybody, and terminals obey control characters.
-            yield label, "".join(c if c.isprintable() else " " for c in text)
+            yield label, f"{value:,}" if type(value) is int else str(value)
