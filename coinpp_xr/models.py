@@ -40,9 +40,8 @@ class Loaded:
     ----------
     own : dict of str to Model
         What came from the user as an object or as a file, and can be found nowhere else.
-    names : dict of str to str
-        Fingerprints of those that the user has loaded, by name. What data brought along never
-        answers to a name.
+    names : dict of str to Model
+        Those that the user has loaded, by name. What data brought along never answers to a name.
     others : OrderedDict of str to Model
         Embedded, shipped and cached ones; those used last, up to a number of bytes.
     files : dict of Path to tuple
@@ -51,17 +50,14 @@ class Loaded:
 
     def __init__(self) -> None:
         self.own: dict[str, Model] = {}
-        self.names: dict[str, str] = {}
+        self.names: dict[str, Model] = {}
         self.others: OrderedDict[str, Model] = OrderedDict()
         self.files: dict[Path, tuple[tuple[int, int], str]] = {}
 
-    def find(self, fingerprint: str | None) -> Model | None:
-        if fingerprint in self.own:
-            return self.own[str(fingerprint)]
+    def find(self, fingerprint: str) -> Model | None:
         if fingerprint in self.others:
-            self.others.move_to_end(str(fingerprint))
-            return self.others[str(fingerprint)]
-        return None
+            self.others.move_to_end(fingerprint)
+        return self.own.get(fingerprint) or self.others.get(fingerprint)
 
     def keep_for_now(self, model: Model) -> Model:
         """Keep a model that can be found again, and forget those that were not used for long."""
@@ -120,7 +116,7 @@ def load_model(model: str | Path | Model, fingerprint: str | None = None) -> Mod
         if fingerprint not in (None, found.fingerprint):
             raise _other_fingerprint(found, fingerprint)
         register_model(found)
-        _loaded.names[found.name] = found.fingerprint
+        _loaded.names[found.name] = found
         return found
 
 
@@ -180,7 +176,7 @@ def is_at_hand_elsewhere(model: Model) -> bool:
 
 def _look_up(name: str, fingerprint: str | None) -> Model:
     """The model of a name, or the one with a fingerprint."""
-    known = _loaded.find(fingerprint or _loaded.names.get(name))
+    known = _loaded.find(fingerprint) if fingerprint else _loaded.names.get(name)
     if known is not None:
         return known
     parse_name(name)

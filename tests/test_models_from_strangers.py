@@ -110,7 +110,7 @@ def filled(value: float, at: int = 0) -> Callable[[np.ndarray], np.ndarray]:
 def bomb() -> np.ndarray:
     """A prior of half a kilobyte that holds megabytes."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
-    packed = lzma.compress(bytes(30 << 20), format=lzma.FORMAT_RAW, filters=filters)
+    packed = lzma.compress(bytes(4 << 20), format=lzma.FORMAT_RAW, filters=filters)
     return np.frombuffer(packed, np.uint8)
 
 
@@ -216,7 +216,7 @@ TEXTS: dict[str, Callable[[], bytes]] = {
     "nothing": lambda: b"",
     "a size beyond its end": lambda: packed_of(*globe(), size=2**31),
     "a head of brackets": lambda: packed_of(*globe(), text=b"[" * 100_000),
-    "no head": lambda: packed_of(*globe(), text=bytes(30 << 20)),
+    "no head": lambda: packed_of(*globe(), text=bytes(4 << 20)),
     "arrays of V0": lambda: packed_of(*globe(), declared={"weight.0": ["V0", 8, 3]}),
     "arrays of objects": lambda: packed_of(*globe(), declared={"weight.0": ["O", 8, 3]}),
     "an array of exabytes": lambda: packed_of(
@@ -230,7 +230,7 @@ TEXTS: dict[str, Callable[[], bytes]] = {
         *with_arrays(globe(), tail__symbols=lambda s: s.astype(np.int32) + 2**16)
     ),
     "fewer bytes than declared": lambda: packed_of(*globe(), planes=lambda p: p[:-1]),
-    "zeros behind": lambda: packed_of(*globe(), planes=lambda p: p + bytes(30 << 20)),
+    "zeros behind": lambda: packed_of(*globe(), planes=lambda p: p + bytes(4 << 20)),
     "a unit with control characters": lambda: packed_of(*globe(units="\x1b[2J")),
     "no unit": lambda: packed_of(*globe(units=None)),
 }
