@@ -26,7 +26,7 @@ def pack_bytes(values: npt.NDArray[Any], level: int = 9) -> bytes:
     return bytes(zstd_compress(np.ascontiguousarray(planes), level))
 
 
-def unpack_bytes(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def unpack_bytes(data: bytes | memoryview, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """``count`` values of ``dtype`` from :func:`pack_bytes`; never allocates more than those."""
     if count == 0 or dtype.itemsize == 0:
         return np.empty(count, dtype=dtype)
@@ -42,7 +42,7 @@ def unpack_bytes(data: bytes, count: int, dtype: np.dtype[Any]) -> npt.NDArray[A
     return np.ascontiguousarray(planes.T).reshape(-1).view(dtype)
 
 
-def _zstd_content_size(frame: bytes) -> int | None:
+def _zstd_content_size(frame: bytes | memoryview) -> int | None:
     """What a frame says it holds (RFC 8878, 3.1.1.1); numcodecs would not mind if that is less."""
     if len(frame) < 5:
         return None

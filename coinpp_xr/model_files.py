@@ -23,7 +23,7 @@ from coinpp_xr.model_schema import MOST_TEXT, check_arrays, check_definition, pa
 from coinpp_xr.settings import config
 
 # Of a file: all arrays that a model may have, its description, and some room.
-MOST_FILE_BYTES = 32 << 20
+MOST_FILE_BYTES = 20 << 20
 _DTYPES = {"F32": "<f4", "F64": "<f8", "U32": "<u4", "I16": "<i2", "I8": "|i1", "U8": "|u1"}
 # Without an answer for so long, a server is given up at once.
 _SILENT_SECONDS = 30.0
@@ -87,8 +87,8 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         tensors = {name: file.get_tensor(name) for name in stored}
     if "tail.symbols" in tensors:
         shape = declared["tail.symbols"][1]
-        packed = tensors["tail.symbols"].tobytes()
-        symbols = unpack_bytes(packed, prod(shape), np.dtype(np.int16))
+        packed = tensors.pop("tail.symbols")
+        symbols = unpack_bytes(packed.data, prod(shape), np.dtype(np.int16))
         tensors["tail.symbols"] = symbols.reshape(shape)
     return description, tensors
 

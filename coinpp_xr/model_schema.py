@@ -19,8 +19,8 @@ import numpy.typing as npt
 from coinpp_xr.entropy import CELLS
 
 FORMAT = "coinpp-xr model 0"
-# Several times what the largest shipped model takes. Reading takes up to twice the arrays.
-MOST_ARRAY_BYTES = 24 << 20
+# Five times what the largest shipped model takes. Reading takes up to four times the arrays.
+MOST_ARRAY_BYTES = 15 << 20
 # Definition and card of a model, and the index of its arrays.
 MOST_TEXT = 1 << 18
 _DEEPEST_JSON = 16
