@@ -19,6 +19,7 @@ from coinpp_xr.model_schema import (
     check_definition,
     check_units,
     parse_json,
+    reason_of,
 )
 from coinpp_xr.models import Model, parse_name, register_embedded
 
@@ -100,8 +101,7 @@ def unpack_model(data: bytes) -> Model:
         definition = {name: value for name, value in head.items() if name not in _NOT_DEFINITION}
         return Model.from_parts(name, definition, tensors, {"units": units})
     except (lzma.LZMAError, LookupError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the embedded model is damaged: {reason}") from error
+        raise ValueError(f"the embedded model is damaged: {reason_of(error)}") from error
 
 
 class _Plain:

@@ -25,7 +25,7 @@ from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.exact import pack_bytes
 from coinpp_xr.files import write_atomically
 from coinpp_xr.model_files import read_file, shipped_models
-from coinpp_xr.model_schema import FORMAT, check_model, check_units
+from coinpp_xr.model_schema import FORMAT, check_model, check_units, reason_of
 from coinpp_xr.network import BaseNetwork, QuantizedTail
 from coinpp_xr.notebook_html import block, head, numbers, table
 from coinpp_xr.priors import Prior
@@ -307,9 +307,8 @@ class Model:
             if description["fingerprint"] != model.fingerprint:
                 raise ValueError("its content does not have the fingerprint it was saved with")
         except (SafetensorError, LookupError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{path} is not a coinpp-xr model file or is damaged: {reason}"
+                f"{path} is not a coinpp-xr model file or is damaged: {reason_of(error)}"
             ) from error
         return model
 

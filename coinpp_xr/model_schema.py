@@ -127,6 +127,13 @@ def parse_json(text: bytes | str, most: int = MOST_TEXT) -> dict[str, Any]:
     return found
 
 
+def reason_of(error: Exception) -> str:
+    """Why something is no model, in one line for people."""
+    if isinstance(error, LookupError | TypeError | AttributeError):
+        return "what it says of itself is incomplete or of wrong types"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def check_definition(definition: Mapping[str, Any]) -> None:
     """Check the numbers of a model.
 

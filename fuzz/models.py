@@ -276,9 +276,7 @@ def _some_packed(rng: Rng, definition: dict[str, Any], tensors: dict[str, Any]) 
         lengths = [_one_of(rng, _LENGTHS), _one_of(rng, _LENGTHS)]
         options["tail"] = _one_of(rng, (None, lengths, lengths, [], 3, "x"))
     if rng.random() < 0.1:
-        options["planes"] = _one_of(
-            rng, (lambda p: p[: len(p) // 2], lambda p: p + bytes(8 << 20))
-        )
+        options["planes"] = _one_of(rng, (lambda p: p[: len(p) // 2], lambda p: p + bytes(8 << 20)))
     if rng.random() < 0.05:
         options["text"] = b"[" * int(rng.integers(1, 300_000))
     if rng.random() < 0.05:

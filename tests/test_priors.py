@@ -175,4 +175,4 @@ def test_a_model_file_with_another_prior_is_refused(prior: Prior, tmp_path: Any)
     damaged = bytearray(content)
     damaged[start + 1000] ^= 1
     path.write_bytes(damaged)
-    assert "fingerprint" in refusal(lambda: Model.from_file(path))
+    assert "prior is damaged" in refusal(lambda: Model.from_file(path))

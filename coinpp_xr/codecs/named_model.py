@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from coinpp_xr.codecs.base import NO_MODEL, Configured
 from coinpp_xr.compact import embedded_model
@@ -38,6 +38,8 @@ class NamesModel(Configured):
     _default_model: str = NO_MODEL
     # Whether the caller of a constructor chose the model, and no configuration.
     _is_own = False
+    # Whether it can embed its model.
+    _embeds: ClassVar[bool] = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -56,7 +58,7 @@ class NamesModel(Configured):
             If the model has the name of a shipped one, and is another.
         """
         if self._is_own and self.embed_model is None:
-            _check_for_readers(self.own_model())
+            _check_for_readers(self.own_model(), ", or write with embed_model=True" * self._embeds)
         return super().to_dict()
 
     def own_model(self) -> Model | None:
@@ -113,22 +115,21 @@ def chosen_model(model: str | Path | Model) -> Model:
     return load_model(model)
 
 
-def _check_for_readers(model: Model | None) -> None:
-    """Whether a reader in another process finds the model that is written with."""
+def _check_for_readers(model: Model | None, otherwise: str) -> None:
+    """See to it that a reader in another process finds the model that is written with."""
     if model is None or is_at_hand_elsewhere(model):
         return
     if model.name in shipped_models():
         raise ValueError(
             f"the model with fingerprint {model.fingerprint} has the name of another one that "
             f"comes with the package, {model.name!r}: readers would not find it; give it another "
-            "name (dataclasses.replace(model, name=...)) or write with embed_model=True"
+            f"name (dataclasses.replace(model, name=...)){otherwise}"
         )
     if model.fingerprint not in _told:
         _told.add(model.fingerprint)
         warnings.warn(
             f"readers of what is written need model {model.name!r}, which is in this process only: "
-            "keep its file (model.save) and run 'coinpp models install FILE', or write with "
-            "embed_model=True",
+            f"keep its file (model.save) and run 'coinpp models install FILE'{otherwise}",
             CompressionWarning,
             stacklevel=2,
         )

@@ -82,6 +82,7 @@ class _SphereSettings(NamesModel):
     """
 
     model: str
+    _embeds = True
 
     def __init__(
         self,
