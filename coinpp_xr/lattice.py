@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.elementary import exponential
 from coinpp_xr.fields import ROUNDING, PlaneFields, extremes
 
 Bool = npt.NDArray[np.bool_]
@@ -151,7 +152,7 @@ class Lattice:
         with np.errstate(over="ignore"):
             if not self.relative:
                 return np.asarray(fractions * (self.step / parts) + self.origin)
-            return np.asarray(self.origin * np.exp(fractions * (self.step / parts)))
+            return np.asarray(self.origin * exponential(fractions * (self.step / parts)))
 
     def integers(self, values: Float64) -> Float64:
         """The nearest points, as whole numbers; beyond all limits where there is none."""
@@ -165,7 +166,7 @@ class Lattice:
         with np.errstate(over="ignore"):
             if not self.relative:
                 return np.asarray(integers * self.step + self.origin)
-            size = self.origin * np.exp((np.abs(integers) - 1) * self.step)
+            size = self.origin * exponential((np.abs(integers) - 1) * self.step)
             return np.asarray(np.sign(integers) * size)
 
 
