@@ -102,8 +102,8 @@ def encode_chunk(
     bytes
         A payload for :func:`coinpp_xr.chunk_reading.decode_chunk`.
     """
-    # Whatever overflows or is no number on the way is looked at, not warned of. Several BLAS threads
-    # would round differently from one.
+    # Whatever overflows or is no number on the way is looked at, not warned of. Several BLAS
+    # threads would round differently from one.
     with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
         goal = Goal(bound, target_rmse, max_mean_error)
         exact = tuple(keep), valid_range

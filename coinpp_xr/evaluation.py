@@ -123,4 +123,5 @@ def tail_in_box(tail: LinearTail, points: Float32, latents: Float32) -> Float64:
     """Output of a tail of cosines, shape (batch, points, channels), in double precision."""
     mean, modes = tail.linearise(points)
     rows = modes.reshape(mean.shape[1] * mean.shape[2], tail.latent_dim)
-    return same_product(latents, rows.T).reshape(-1, *mean.shape[1:]) + mean
+    found = same_product(latents, rows.T).reshape(-1, *mean.shape[1:])
+    return np.asarray(found + mean)

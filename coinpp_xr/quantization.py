@@ -94,10 +94,10 @@ def step_of(exponent: int) -> float:
     return power_of_two(exponent, STEPS_PER_OCTAVE)
 
 
-def precision_of(symbols: npt.NDArray[np.integer[Any]]) -> type[np.float32] | type[np.float64]:
+def precision_of(symbols: npt.NDArray[np.integer[Any]]) -> np.dtype[np.floating[Any]]:
     """Single where it is far finer than a step, for numbers of steps; else double."""
     most = max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
-    return np.float32 if most < _FINE else np.float64
+    return np.dtype(np.float32 if most < _FINE else np.float64)
 
 
 def exponent_of(step: float) -> int:
