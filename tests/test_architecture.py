@@ -21,8 +21,8 @@ LAYERS = {
     "points": "coordinates harmonics cosines",
     "network": "latent_maps siren network evaluation fitting devices",
     "bits": "quantization mixing orthonormal binary entropy coefficients exact bitstream transform "
-    "reference causal stepping patches patch_header splitting blocks bands priors deblocking fields lattice "
-    "coding finishing shared_values",
+    "reference causal stepping patches patch_header splitting blocks bands priors deblocking "
+    "fields lattice coding finishing shared_values",
     "models": "model_files models model_units compact",
     "schemes": "coarseness recognition schemes patterns residual choice patch_latents "
     "patch_reading patch_subject",
