@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.elementary import cosine, sine
-from coinpp_xr.products import Operand, right, same_product
+from coinpp_xr.products import Operand, right, same_product, unit_of
 
 Float64 = npt.NDArray[np.float64]
 
@@ -77,15 +77,28 @@ def synthesise(
     float64 array, shape (items, n_lat, n_lon)
     """
     degree = isqrt(coefficients.shape[1]) - 1
-    by_order = _legendre_columns(latitude.tobytes(), degree)
-    waves = np.zeros((2 * degree + 1, len(coefficients), len(latitude)), np.float32)
-    for m, functions in enumerate(by_order):
-        l = np.arange(m, degree + 1)  # noqa: E741
-        waves[2 * m] = same_product(coefficients[:, l * l + l + m], functions)
-        if m > 0:
-            waves[2 * m - 1] = same_product(coefficients[:, l * l + l - m], functions)
-    shapes = _waves(longitude.tobytes(), degree)
-    return same_product(np.moveaxis(waves, 0, -1), shapes)
+    columns, starts = _by_order(degree)
+    # Rows of an operand for every order, all of them at once.
+    numbers = coefficients[:, columns].astype(np.float64)
+    unit = unit_of(np.maximum.reduceat(np.abs(numbers), starts, axis=1))
+    lengths = np.diff(starts, append=len(columns))
+    numbers = np.rint(numbers * np.repeat(1 / unit, lengths, axis=1))
+    functions = _legendre_columns(latitude.tobytes(), degree)
+    waves = np.empty((2 * degree + 1, len(coefficients), len(latitude)), np.float32)
+    for k, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        own, rows = functions[(k + 1) // 2], numbers[:, start : start + length]
+        waves[k] = same_product(Operand(rows, None, unit[:, k, None]), own)
+    # Transposed, not moved: one product of two matrices.
+    found = same_product(waves.reshape(len(waves), -1).T, _waves(longitude.tobytes(), degree))
+    return found.reshape(*waves.shape[1:], len(longitude))
+
+
+@lru_cache(maxsize=8)
+def _by_order(degree: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Columns of :func:`harmonics`, those of m = 0, -1, 1, -2, … together; where each starts."""
+    orders = [0, *(sign * m for m in range(1, degree + 1) for sign in (-1, 1))]
+    columns = [np.array([n * n + n + m for n in range(abs(m), degree + 1)]) for m in orders]
+    return np.concatenate(columns), np.cumsum([0, *map(len, columns[:-1])])
 
 
 @lru_cache(maxsize=8)

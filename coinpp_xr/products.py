@@ -55,10 +55,7 @@ def _operand(values: Floating, axis: int) -> Operand:
     largest = np.maximum(
         numbers.max(axis, keepdims=True, initial=0), -numbers.min(axis, keepdims=True, initial=0)
     )
-    fraction, exponent = np.frexp(largest)
-    # The least power of two that nothing exceeds.
-    exponent = np.maximum(exponent - (fraction == 0.5), _LEAST_EXPONENT)
-    unit = np.ldexp(1.0, exponent - BITS)
+    unit = unit_of(largest)
     numbers *= 1 / unit
     high = np.rint(numbers)
     if values.dtype != np.float64:
@@ -66,6 +63,13 @@ def _operand(values: Floating, axis: int) -> Operand:
     numbers -= high
     numbers *= 1 << BITS
     return Operand(high, np.rint(numbers, out=numbers), unit)
+
+
+def unit_of(largest: Float64) -> Float64:
+    """Of the numbers of a row or column: the least power of two that none exceeds, over 2²¹."""
+    fraction, exponent = np.frexp(largest)
+    exponent = np.maximum(exponent - (fraction == 0.5), _LEAST_EXPONENT)
+    return np.asarray(np.ldexp(1.0, exponent - BITS))
 
 
 def same_product(a: Floating | Operand, b: Floating | Operand) -> Float64:
