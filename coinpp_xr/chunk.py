@@ -24,6 +24,7 @@ from coinpp_xr.guarantees import Given, Goal
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
+from coinpp_xr.parallel import single_threaded_blas
 from coinpp_xr.recognition import (
     MUCH_UNEXPLAINED,
     best_layout,
@@ -101,8 +102,9 @@ def encode_chunk(
     bytes
         A payload for :func:`coinpp_xr.chunk_reading.decode_chunk`.
     """
-    # Whatever overflows or is no number on the way is looked at, not warned of.
-    with np.errstate(over="ignore", invalid="ignore"):
+    # Whatever overflows or is no number on the way is looked at, not warned of. Several BLAS
+    # threads would round differently from one.
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
         goal = Goal(bound, target_rmse, max_mean_error)
         exact = tuple(keep), valid_range
         return _encode_chunk(values, model, bits, goal, exact, grid, effort, time_axis)

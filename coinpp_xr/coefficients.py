@@ -16,6 +16,7 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.elementary import exponential, power_of_two
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.mixing import COUNT, ONE, Mixer
 
@@ -291,8 +292,8 @@ def _start(contexts: int) -> Int:
 
 def _starts_by_prior() -> tuple[Int, Int]:
     """A Laplace distribution of the expected size, with a rounding threshold of 0.6 steps."""
-    octaves = (np.arange(PRIOR_CLASSES) - PRIOR_CLASSES // 2) / 4
-    p = np.exp(-0.6 * np.sqrt(2) * 2.0**-octaves)
+    sizes = [power_of_two(PRIOR_CLASSES // 2 - k, 4) for k in range(PRIOR_CLASSES)]
+    p = exponential(-0.6 * np.sqrt(2) * np.array(sizes))
     yes = np.rint(np.clip(p, 1e-4, 1 - 1e-4) * 8 * COUNT * 64)
     counts = np.stack([8 * COUNT * 64 - yes, yes], 1).astype(np.int64) // 64 + 1
     return counts, np.repeat(counts, _SIZES, axis=0) // 4 + 1

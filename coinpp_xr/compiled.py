@@ -16,7 +16,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compiled functions of one file contain those of the other.
 _SOURCES = (
-    "binary.py", "blocks.py", "causal.py", "deblocking.py", "patches.py", "splitting.py",
+    "binary.py", "blocks.py", "causal.py", "deblocking.py", "elementary.py", "evaluation.py",
+    "orthonormal.py", "patches.py", "splitting.py",
     "coding/masks.py", "coding/pyramid/contexts.py", "coding/pyramid/decisions.py",
     "coding/pyramid/fitting.py", "coding/pyramid/levels.py", "coding/pyramid/limits.py",
     "coding/pyramid/prediction.py",

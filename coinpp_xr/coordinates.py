@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.elementary import cosine, sine
+
 Float64 = npt.NDArray[np.float64]
 
 # What degrees are multiples of one part of: quarters, tenths, thirds, minutes of arc, ...
@@ -98,8 +100,9 @@ class SphereGrid:
     def points_at(self, cells: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Unit vectors of some cells, numbered along the rows of the grid, shape (cells, 3)."""
         row, column = np.divmod(cells, len(self.longitude))
-        lat, lon = np.deg2rad(self.latitude)[row], np.deg2rad(self.longitude)[column]
-        xyz = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1)
+        lat, lon = np.deg2rad(self.latitude), np.deg2rad(self.longitude)
+        across, up, east, north = cosine(lat)[row], sine(lat)[row], cosine(lon), sine(lon)
+        xyz = np.stack([across * east[column], across * north[column], up], -1)
         return xyz.astype(np.float32)
 
     @cached_property
@@ -175,8 +178,8 @@ class BoxGrid:
 def area_weights(latitude: npt.ArrayLike, n_lon: int) -> Float64:
     """Weights proportional to cos(latitude) that sum to one, shape (n_lat, n_lon)."""
     # A grid that holds nothing but a pole would otherwise weigh nothing.
-    cosine = np.maximum(np.cos(np.deg2rad(np.asarray(latitude, dtype=np.float64))), 1e-9)
-    weights = np.repeat(cosine[:, None], n_lon, axis=1)
+    height = np.maximum(cosine(np.deg2rad(np.asarray(latitude, dtype=np.float64))), 1e-9)
+    weights = np.repeat(height[:, None], n_lon, axis=1)
     return np.asarray(weights / weights.sum())
 
 

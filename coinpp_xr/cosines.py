@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import BoxGrid
+from coinpp_xr.elementary import cosine
+from coinpp_xr.products import same_product
 
 Float32 = npt.NDArray[np.float32]
 
@@ -18,6 +20,8 @@ _MOST_COMBINED = 8
 
 def synthesise(coefficients: Float32, points: Float32, box: BoxGrid) -> Float32:
     """Sums of products of cosines along the axes, with mean square one over the box's cells.
+
+    The same on every machine.
 
     Parameters
     ----------
@@ -33,11 +37,12 @@ def synthesise(coefficients: Float32, points: Float32, box: BoxGrid) -> Float32:
     """
     axes = [np.unique(points[:, axis], return_inverse=True) for axis in range(len(box.shape))]
     if prod(len(places) for places, _ in axes) > _MOST_COMBINED * len(points):
-        return coefficients @ _at_points(points, box)
+        return same_product(coefficients, _at_points(points, box)).astype(np.float32)
     values = coefficients.reshape(len(coefficients), *box.shape)
     for n, (places, _) in zip(box.shape, axes, strict=True):
         # The axis comes last; after all of them they are in their order again.
-        values = np.tensordot(values, _along(places, n, box).astype(np.float32), axes=(1, 0))
+        functions = _along(places, n, box).astype(np.float32)
+        values = same_product(np.moveaxis(values, 1, -1), functions).astype(np.float32)
     where: list[Any] = [index for _, index in axes]
     found: Float32 = values[(slice(None), *where)]
     return found
@@ -67,4 +72,4 @@ def _along(places: Float32, n: int, box: BoxGrid) -> npt.NDArray[np.float64]:
     cell = (places.astype(np.float64) - box.low) / (box.high - box.low) * (n - 1)
     frequency = np.arange(n)[:, None]
     size = np.where(frequency == 0, 1.0, np.sqrt(2.0))
-    return np.asarray(size * np.cos(np.pi / n * frequency * (cell + 0.5)))
+    return np.asarray(size * cosine(np.pi / n * frequency * (cell + 0.5)))

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.evaluation import Evaluation, tail_in_box
 from coinpp_xr.fitting import Network, Origin, gauss_newton, sgd_step
 from coinpp_xr.harmonics import synthesise
 from coinpp_xr.network import BaseNetwork
-from coinpp_xr.parallel import map_in_threads, thread_count
+from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.products import right, same_product
 from coinpp_xr.settings import config
 from coinpp_xr.siren import Array, ModulatedSiren
 
@@ -24,6 +26,8 @@ EFFORTS = ("fast", "default", "best", "paper")
 
 # Activations of one block should stay in the processor's cache: about 4,000 points at a time.
 _POINTS_PER_BLOCK = 4608
+# Where all items share one matrix.
+_ITEMS_PER_BLOCK = 64
 
 
 def fit(
@@ -95,29 +99,39 @@ def _origin(network: Network, points: bytes, weights: bytes, curved: bool) -> Or
 
 
 def predict(network: Network, points: Float32, latents: Float32) -> Float32:
-    """Output of the base network for a batch of latents.
+    """Output of the base network for a batch of latents, as decoders see it.
+
+    The same on every machine and device, but for a tail on the sphere: of that
+    :func:`predict_on_grid` is.
 
     Returns
     -------
     float32 array, shape (batch, points, dim_out)
     """
-    if (device := compute_device()) != "cpu":
-
-        def block(net: Network, xyz: Array, z: Array) -> Array:
-            return net(xyz, z)
-
-        return _on_gpu(block, network, device, points, (latents,), len(latents))
-
-    output = np.empty((len(latents), len(points), network.dim_out), dtype=np.float32)
+    siren = network.siren if isinstance(network, BaseNetwork) else network
+    tail = network.tail if isinstance(network, BaseNetwork) else None
+    own, device = siren.latent_dim, compute_device()
+    evaluate = _evaluation(siren, device)
+    output = np.empty((len(latents), len(points), siren.dim_out), dtype=np.float32)
 
     def fill(where: tuple[slice, slice]) -> None:
         items, rows = where
-        output[items, rows] = network(points[rows], latents[items])
+        if own:
+            output[items, rows] = evaluate(points[rows], latents[items, :own])
+        else:
+            output[items, rows] = _field_of(siren, points[rows].tobytes())
+        if tail is not None:
+            evaluate_tail = tail if tail.box is None else partial(tail_in_box, tail)
+            output[items, rows] = output[items, rows] + evaluate_tail(
+                points[rows], latents[items, own:]
+            )
 
-    per_block = max(1, _POINTS_PER_BLOCK // max(1, len(points)))
-    if isinstance(network, BaseNetwork) and network.linear:
-        # One matrix product: the more items share it, the better.
-        per_block = max(per_block, -(-len(latents) // thread_count()))
+    if own and device != "cpu":
+        everywhere = slice(0, len(points))
+        _in_slices(lambda items: fill((items, everywhere)), len(latents))
+        return output
+    # With one matrix product: the more items share it, the better.
+    per_block = max(1, _POINTS_PER_BLOCK // max(1, len(points))) if own else _ITEMS_PER_BLOCK
     map_in_threads(
         fill,
         [
@@ -135,29 +149,32 @@ def predict_on_grid(network: BaseNetwork, grid: SphereGrid, latents: Float32) ->
     The tail's harmonics are products of functions of latitude and of longitude, which makes
     large grids cheap.
     """
-    if network.tail is None or compute_device() != "cpu":
-        return predict(network, grid.points, latents)[..., 0]
     tail, own = network.tail, network.siren.latent_dim
-    if own:
-        fields = predict(network.siren, grid.points, latents[:, :own])[..., 0]
-    else:
-        fields = np.repeat(_field_of(network.siren, grid), len(latents), axis=0)
-    per_block = -(-len(latents) // thread_count()) or 1
+    if tail is None:
+        return predict(network, grid.points, latents)[..., 0]
+    fields = predict(network.siren, grid.points, latents[:, :own])[..., 0]
+    modes = right(tail.modes)
 
     def add_tail(start: int) -> None:
-        items = slice(start, start + per_block)
-        coefficients = tail.mean + latents[items, own:] @ tail.modes
-        added = synthesise(coefficients, grid.latitude, grid.longitude)
-        fields[items] += added.reshape(len(added), -1)
+        items = slice(start, start + _ITEMS_PER_BLOCK)
+        coefficients = tail.mean + same_product(latents[items, own:], modes)
+        added = synthesise(coefficients.astype(np.float32), grid.latitude, grid.longitude)
+        fields[items] = fields[items] + added.reshape(len(added), -1)
 
-    map_in_threads(add_tail, range(0, len(latents), per_block))
+    map_in_threads(add_tail, range(0, len(latents), _ITEMS_PER_BLOCK))
     return fields
 
 
-@lru_cache(maxsize=4)
-def _field_of(siren: ModulatedSiren, grid: SphereGrid) -> Float32:
-    """The one field of a SIREN without latents, shape (1, cells)."""
-    return predict(siren, grid.points, np.zeros((1, 0), np.float32))[..., 0]
+@lru_cache(maxsize=8)
+def _evaluation(siren: ModulatedSiren, device: str) -> Evaluation:
+    return Evaluation(siren, device)
+
+
+@lru_cache(maxsize=64)
+def _field_of(siren: ModulatedSiren, points: bytes) -> Float32:
+    """The one field of a SIREN without latents, shape (1, points, dim_out)."""
+    coordinates = np.frombuffer(points, np.float32).reshape(-1, siren.dim_in)
+    return _evaluation(siren, "cpu")(coordinates, np.zeros((1, 0), np.float32))
 
 
 def compute_device() -> str:
@@ -210,7 +227,8 @@ def _over_items(
 
     per_block = max(1, _POINTS_PER_BLOCK // len(points))
     if shared and isinstance(network, BaseNetwork) and network.linear:
-        per_block = max(per_block, -(-len(targets) // thread_count()))
+        # However many threads there are: a product rounds otherwise when it is split otherwise.
+        per_block = max(per_block, _ITEMS_PER_BLOCK)
 
     def run(start: int) -> Array:
         items = slice(start, start + per_block)
@@ -227,24 +245,35 @@ def _on_gpu(
     arrays: tuple[Float32, ...],
     n_items: int,
 ) -> Float32:
-    """Run ``block`` over slices of the batch on a GPU, with smaller slices when memory runs out."""
+    """Run ``block`` over slices of the batch on a GPU."""
     import torch
 
     to_device = partial(_like_on, device=device)
     net, xyz = network.map(to_device), to_device(points)
-    results, start, size = [], 0, n_items
+
+    def run(items: slice) -> Float32:
+        found: Float32 = block(net, xyz, *[to_device(a[items]) for a in arrays]).cpu().numpy()
+        return found
+
     with torch.no_grad():
-        while start < n_items:
-            try:
-                part = [to_device(a[start : start + size]) for a in arrays]
-                results.append(block(net, xyz, *part).cpu().numpy())
-                start += size
-            except torch.cuda.OutOfMemoryError:
-                if size == 1:
-                    raise
-                torch.cuda.empty_cache()
-                size = (size + 1) // 2
-    return np.concatenate(results)
+        return np.concatenate(_in_slices(run, n_items))
+
+
+def _in_slices(function: Callable[[slice], Any], n_items: int) -> list[Any]:
+    """Results for slices of a batch, smaller ones when the memory of a GPU runs out."""
+    import torch
+
+    results, start, size = [], 0, n_items
+    while start < n_items:
+        try:
+            results.append(function(slice(start, start + size)))
+            start += size
+        except torch.cuda.OutOfMemoryError:
+            if size == 1:
+                raise
+            torch.cuda.empty_cache()
+            size = (size + 1) // 2
+    return results
 
 
 def _like_on(array: Any, device: str) -> Any:

@@ -14,7 +14,7 @@ from coinpp_xr.coordinates import Plane, SphereGrid
 Bool = npt.NDArray[np.bool_]
 Floating = npt.NDArray[np.floating[Any]]
 
-# Other machines round differently: squared errors stay below the target by this share.
+# Whoever adds squared errors up in another order finds them below the target, too: by this share.
 ROUNDING = 1e-6
 # Cells that stay in a core's cache.
 CELLS_AT_ONCE = 1 << 15

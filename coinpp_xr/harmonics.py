@@ -9,6 +9,9 @@ from math import isqrt, sqrt
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.elementary import cosine, sine
+from coinpp_xr.products import Operand, right, same_product, unit_of
+
 Float64 = npt.NDArray[np.float64]
 
 # Grids are used over and over; what is larger than this is evaluated anew, block by block.
@@ -47,18 +50,20 @@ def _evaluate(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.fl
     longitude = np.arctan2(y, x)
     values = np.empty(((degree + 1) ** 2, len(points)), np.float32)
     for m, column in enumerate(legendre(np.clip(z, -1, 1), degree)):
-        cosine, sine = np.cos(m * longitude), np.sin(m * longitude)
+        east, north = np.cos(m * longitude), np.sin(m * longitude)
         for l, polynomial in enumerate(column, start=m):  # noqa: E741
-            values[l * l + l + m] = polynomial * cosine
+            values[l * l + l + m] = polynomial * east
             if m > 0:
-                values[l * l + l - m] = polynomial * sine
+                values[l * l + l - m] = polynomial * north
     return np.ascontiguousarray(values.T)
 
 
 def synthesise(
     coefficients: npt.NDArray[np.float32], latitude: Float64, longitude: Float64
-) -> npt.NDArray[np.float32]:
-    """Sums of harmonics on a grid: along latitude first, then along longitude.
+) -> Float64:
+    """Sums of harmonics on a grid, the same on every machine.
+
+    Along latitude first, then along longitude.
 
     Parameters
     ----------
@@ -69,49 +74,69 @@ def synthesise(
 
     Returns
     -------
-    float32 array, shape (items, n_lat, n_lon)
+    float64 array, shape (items, n_lat, n_lon)
     """
     degree = isqrt(coefficients.shape[1]) - 1
-    by_order = _legendre_columns(latitude.tobytes(), degree)
-    waves = np.zeros((2 * degree + 1, len(coefficients), len(latitude)), np.float32)
-    for m, functions in enumerate(by_order):
-        l = np.arange(m, degree + 1)  # noqa: E741
-        waves[2 * m] = coefficients[:, l * l + l + m] @ functions
-        if m > 0:
-            waves[2 * m - 1] = coefficients[:, l * l + l - m] @ functions
-    phase = np.arange(degree + 1)[:, None] * np.deg2rad(longitude)
-    shapes = np.empty((2 * degree + 1, len(longitude)), np.float32)
-    shapes[0::2], shapes[1::2] = np.cos(phase), np.sin(phase[1:])
-    return np.tensordot(waves, shapes, axes=(0, 0))
+    columns, starts = _by_order(degree)
+    # Rows of an operand for every order, all of them at once.
+    numbers = coefficients[:, columns].astype(np.float64)
+    unit = unit_of(np.maximum.reduceat(np.abs(numbers), starts, axis=1))
+    lengths = np.diff(starts, append=len(columns))
+    numbers = np.rint(numbers * np.repeat(1 / unit, lengths, axis=1))
+    functions = _legendre_columns(latitude.tobytes(), degree)
+    waves = np.empty((2 * degree + 1, len(coefficients), len(latitude)), np.float32)
+    for k, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        own, rows = functions[(k + 1) // 2], numbers[:, start : start + length]
+        waves[k] = same_product(Operand(rows, None, unit[:, k, None]), own)
+    # Transposed, not moved: one product of two matrices.
+    found = same_product(waves.reshape(len(waves), -1).T, _waves(longitude.tobytes(), degree))
+    return found.reshape(*waves.shape[1:], len(longitude))
 
 
 @lru_cache(maxsize=8)
-def _legendre_columns(latitude: bytes, degree: int) -> list[npt.NDArray[np.float32]]:
-    sine = np.sin(np.deg2rad(np.frombuffer(latitude)))
-    return [np.array(column, np.float32) for column in legendre(sine, degree)]
+def _by_order(degree: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Columns of :func:`harmonics`, those of m = 0, -1, 1, -2, … together; where each starts."""
+    orders = [0, *(sign * m for m in range(1, degree + 1) for sign in (-1, 1))]
+    columns = [np.array([n * n + n + m for n in range(abs(m), degree + 1)]) for m in orders]
+    return np.concatenate(columns), np.cumsum([0, *map(len, columns[:-1])])
 
 
-def legendre(sine: Float64, degree: int) -> Iterator[list[Float64]]:
-    """Normalised associated Legendre functions of sin(latitude).
+@lru_cache(maxsize=8)
+def _waves(longitude: bytes, degree: int) -> Operand:
+    """1, sin φ, cos φ, sin 2φ, …, shape (2 · degree + 1, n_lon)."""
+    phase = np.arange(degree + 1)[:, None] * np.deg2rad(np.frombuffer(longitude))
+    shapes = np.empty((2 * degree + 1, phase.shape[1]), np.float32)
+    shapes[0::2], shapes[1::2] = cosine(phase), sine(phase[1:])
+    return right(shapes)
+
+
+@lru_cache(maxsize=8)
+def _legendre_columns(latitude: bytes, degree: int) -> list[Operand]:
+    height = sine(np.deg2rad(np.frombuffer(latitude)))
+    return [right(np.array(column, np.float32)) for column in legendre(height, degree)]
+
+
+def legendre(height: Float64, degree: int) -> Iterator[list[Float64]]:
+    """Normalised associated Legendre functions of the height, sin(latitude).
 
     The mean over the sphere of the square of ``P_l^m cos(mφ)`` is one. Stable upward recursion
     in l (Holmes and Featherstone 2002).
 
     Yields
     ------
-    list over l = m .. degree of float64 arrays, shape (len(sine),)
+    list over l = m .. degree of float64 arrays, shape (len(height),)
         For m = 0 .. degree.
     """
-    cosine = np.sqrt(np.maximum(1 - sine * sine, 0))
-    diagonal = np.ones_like(sine)
+    across = np.sqrt(np.maximum(1 - height * height, 0))
+    diagonal = np.ones_like(height)
     for m in range(degree + 1):
         if m > 0:
-            diagonal = diagonal * cosine * sqrt((2 * m + 1) / (2 * m) * (2 if m == 1 else 1))
+            diagonal = diagonal * across * sqrt((2 * m + 1) / (2 * m) * (2 if m == 1 else 1))
         column = [diagonal]
         if degree > m:
-            column.append(sine * sqrt(2 * m + 3) * diagonal)
+            column.append(height * sqrt(2 * m + 3) * diagonal)
         for l in range(m + 2, degree + 1):  # noqa: E741
             forward = sqrt((4 * l * l - 1) / (l * l - m * m))
             back = sqrt((2 * l + 1) * (l - 1 + m) * (l - 1 - m) / ((2 * l - 3) * (l * l - m * m)))
-            column.append(forward * sine * column[-1] - back * column[-2])
+            column.append(forward * height * column[-1] - back * column[-2])
         yield column

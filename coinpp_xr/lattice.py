@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.elementary import exponential
 from coinpp_xr.fields import ROUNDING, PlaneFields, extremes
 
 Bool = npt.NDArray[np.bool_]
@@ -90,7 +91,6 @@ class Lattice:
         values: Float64,
         valid: Bool,
         spacing: float,
-        shake: float,
     ) -> Lattice:
         """The coarsest for a bound on these values.
 
@@ -103,8 +103,6 @@ class Lattice:
         spacing : float
             Of the numbers that results are rounded to, where they are largest; relative to the
             value where the bound is.
-        shake : float
-            What the base may differ by between machines.
         """
         if bound.relative:
             magnitudes = np.abs(values)
@@ -113,7 +111,7 @@ class Lattice:
             return cls(2 * log1p(error) * (1 - _EXACTNESS), min(least, 1e300), True)
         lowest, highest = extremes(values, valid)
         if spacing == 0 or spacing / 2 < _COARSE * bound.error:
-            step = 2 * (bound.error - spacing / 2 - shake) * (1 - 2 * _EXACTNESS)
+            step = 2 * (bound.error - spacing / 2) * (1 - 2 * _EXACTNESS)
         else:
             # Multiples of what the type can tell apart are not rounded at all.
             step = (2 * float(np.floor(bound.error / spacing)) + 1) * spacing
@@ -151,7 +149,10 @@ class Lattice:
         with np.errstate(over="ignore"):
             if not self.relative:
                 return np.asarray(fractions * (self.step / parts) + self.origin)
-            return np.asarray(self.origin * np.exp(fractions * (self.step / parts)))
+            return np.asarray(
+                self.origin
+                * exponential(np.multiply(fractions, self.step / parts, dtype=np.float64))
+            )
 
     def integers(self, values: Float64) -> Float64:
         """The nearest points, as whole numbers; beyond all limits where there is none."""
@@ -165,7 +166,7 @@ class Lattice:
         with np.errstate(over="ignore"):
             if not self.relative:
                 return np.asarray(integers * self.step + self.origin)
-            size = self.origin * np.exp((np.abs(integers) - 1) * self.step)
+            size = self.origin * exponential((np.abs(integers) - 1) * self.step)
             return np.asarray(np.sign(integers) * size)
 
 
@@ -196,7 +197,7 @@ def bound_for_rmse(
     error, best = sqrt(3) * target_rmse, None
     for _ in range(_ATTEMPTS):
         bound = Bound(error)
-        lattice = lattice_of(bound, fields, fields.values, 0).through(fields.exact)
+        lattice = lattice_of(bound, fields, fields.values).through(fields.exact)
         if not 0 < lattice.step < inf:
             break
         wanted = lattice.integers(fields.values)
@@ -223,16 +224,15 @@ def _spacing(fields: PlaneFields, bound: Bound, counted: Bool) -> float:
     return float(largest) - float(np.nextafter(largest, number(0)))
 
 
-def lattice_of(bound: Bound, fields: PlaneFields, rest: Float64, shake: float) -> Lattice:
+def lattice_of(bound: Bound, fields: PlaneFields, rest: Float64) -> Lattice:
     """The coarsest for all values, or, where a few far ones would spoil it, for all but those."""
     valid = fields.valid
-    whole = Lattice.of(bound, rest, valid, _spacing(fields, bound, valid), shake)
-    usual = 2 * (bound.error - shake)
-    if bound.relative or (whole.origin == 0 and whole.step > (1 - _COARSE) * usual):
+    whole = Lattice.of(bound, rest, valid, _spacing(fields, bound, valid))
+    if bound.relative or (whole.origin == 0 and whole.step > 2 * (1 - _COARSE) * bound.error):
         return whole
     low, high = np.quantile(rest[valid], [_FEW, 1 - _FEW])
     reach = _REACH * (high - low)
     near = valid & (rest >= low - reach) & (rest <= high + reach)
     if near.sum() == valid.sum() or not near.any():
         return whole
-    return Lattice.of(bound, rest, near, _spacing(fields, bound, near), shake)
+    return Lattice.of(bound, rest, near, _spacing(fields, bound, near))

@@ -16,6 +16,7 @@ from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.fields import PlaneFields, Sequences
 from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
+from coinpp_xr.parallel import single_threaded_blas
 from coinpp_xr.patch_header import LARGEST, Band
 from coinpp_xr.patch_latents import patching_of
 from coinpp_xr.patch_reading import decode_bands, mask_shape, planes_of
@@ -114,7 +115,8 @@ def encode_patches(
     else:
         patching = patching.fitted(layout.sizes(values.shape)[2])
     options = (values, layout, patching, band_cells)
-    with np.errstate(over="ignore", invalid="ignore"):
+    # Several BLAS threads would round differently from one.
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
         subject = Subject.of(*options, model, exact_zeros=rate.bound is not None)
         payload = None
         if subject is not None and rate.bits is not None and model is not None:

@@ -137,8 +137,12 @@ class Header:
         """Decoded channels, (channels, z, y, x), as the array had them; not rounded yet."""
         working: Any = np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64
         if len(self.offsets) > 1:
-            mixing = self.mixing.T.astype(working)
-            values = np.tensordot(mixing, coefficients.astype(working, copy=False), axes=1)
+            known = coefficients.astype(working, copy=False)
+            values = np.zeros_like(known)
+            # One after the other, which is the same on every machine.
+            for row, channel in zip(self.mixing.astype(working), known, strict=True):
+                for value, share in zip(values, row, strict=True):
+                    value += share * channel
         else:
             values = coefficients.astype(working)  # a copy: what was given stays as it is
         values += self.offsets.astype(working)[:, None, None, None]
@@ -204,8 +208,8 @@ def _orthonormal(rows: Float64) -> Float64:
     for i, row in enumerate(rows):
         rest = row.copy()
         for known in result[:i]:
-            rest -= known * float((known * row).sum())
-        norm = float(np.sqrt((rest * rest).sum()))
+            rest -= known * float((known * row).cumsum()[-1])
+        norm = float(np.sqrt((rest * rest).cumsum()[-1]))
         if norm < 1e-3:
             raise CorruptPayloadError("the patches' matrix of channels is damaged")
         result[i] = rest / norm

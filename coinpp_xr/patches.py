@@ -7,6 +7,7 @@ blocks are transformed by orthonormal cosines along every axis.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
@@ -15,10 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.transform import cosine_transform
+from coinpp_xr.products import same_product
+from coinpp_xr.quantization import precision_of
+from coinpp_xr.transform import cosine_transform, cosines_from_right
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
+Floating = npt.NDArray[np.floating[Any]]
 Int32 = npt.NDArray[np.int32]
 
 Int = npt.NDArray[np.int64]
@@ -181,31 +185,48 @@ class Patching:
 
     def analyse(self, values: Float32, level: int) -> Float32:
         """Coefficients of the blocks of one level, for values of shape (channels, z, y, x)."""
-        return _transform(values, self.block_sizes[level])
+        return _analyse(values, self.block_sizes[level])
 
-    def values(self, symbols: Int32, levels: Int32, step: float) -> Float32:
+    def values(self, symbols: Int32, levels: Int32, step: float) -> Floating:
         """What symbols of blocks of some levels stand for, shape (channels, z, y, x)."""
-        coefficients = symbols.astype(np.float32)
-        coefficients *= np.float32(step)
+        coefficients = symbols.astype(precision_of(symbols))
+        coefficients *= coefficients.dtype.type(step)
         used = [level for level in range(self.levels) if (levels == level).any()]
-        values = _transform(coefficients, self.block_sizes[used[0]], inverse=True)
+        values = _synthesise(coefficients, self.block_sizes[used[0]])
         for level in used[1:]:
-            other = _transform(coefficients, self.block_sizes[level], inverse=True)
+            other = _synthesise(coefficients, self.block_sizes[level])
             where = spread_out(levels == level, self.block_sizes[-1])[None]
             np.copyto(values, other, where=where)
         return values
 
 
-def _transform(values: Float32, size: tuple[int, ...], *, inverse: bool = False) -> Float32:
+def _analyse(values: Float32, size: tuple[int, ...]) -> Float32:
+    def transform(rows: Float32) -> Float32:
+        return rows @ cosine_transform(rows.shape[1]).astype(np.float32).T
+
+    return _along_axes(transform, values, size)
+
+
+def _synthesise(coefficients: Floating, size: tuple[int, ...]) -> Floating:
+    """Values of blocks, the same on every machine."""
+    dtype = coefficients.dtype
+
+    def transform(rows: Floating) -> Floating:
+        cosines = cosines_from_right(rows.shape[1], single=dtype == np.float32)
+        return same_product(rows, cosines).astype(dtype, copy=False)
+
+    return _along_axes(transform, coefficients, size)
+
+
+def _along_axes(
+    transform: Callable[[Floating], Floating], values: Floating, size: tuple[int, ...]
+) -> Floating:
+    """Transform rows, which are blocks along one axis after the other."""
     for axis, n in enumerate(size, start=1):
-        if n == 1:
-            continue
-        matrix = cosine_transform(n).astype(np.float32)
-        matrix = matrix if inverse else matrix.T
-        # The axis in blocks, last: rows of a matrix product.
-        rows = np.moveaxis(values, axis, -1)
-        product = rows.reshape(-1, n) @ matrix
-        values = np.moveaxis(product.reshape(rows.shape), -1, axis)
+        if n > 1:
+            rows = np.moveaxis(values, axis, -1)
+            product = transform(rows.reshape(-1, n))
+            values = np.moveaxis(product.reshape(rows.shape), -1, axis)
     return np.ascontiguousarray(values)
 
 
@@ -226,18 +247,21 @@ def _geometry(patching: Patching) -> Geometry:
     positions = np.zeros((len(sizes), most), np.int64)
     for level, size in enumerate(sizes):
         offsets = np.indices(size).reshape(_SPACE, -1).T
-        distance = np.sqrt((offsets**2).sum(axis=1))
+        squared = (offsets**2).sum(axis=1)
         # Along diagonals: whatever is lower along one axis comes before.
-        order = np.lexsort((offsets[:, 2], distance, offsets.sum(axis=1)))
-        n = len(order)
+        order = np.lexsort((offsets[:, 2], squared, offsets.sum(axis=1)))
+        n, longest = len(order), int(size.max())
         scans[level, :n] = offsets[order]
-        absolute = distance[order] * (_FREQUENCIES / size.max())
-        octaves = np.floor(2 * np.log2(np.maximum(absolute, 1))).astype(np.int64)
-        radii[level, :n] = np.minimum(np.where(distance[order] == 0, 0, 1 + octaves), RADII - 1)
-        rank = np.arange(n)
+        # Half octaves of the distance, relative to the longest side; eighths of them of the rank.
+        # In integers: bits depend on them.
+        for place, square in enumerate(squared[order].tolist()):
+            half_octaves = (square * _FREQUENCIES**2 // longest**2).bit_length()
+            radii[level, place] = min(max(half_octaves, 1), RADII - 1) if square else 0
         exact = POSITIONS * 2 // 3
-        beyond = exact + np.floor(8 * np.log2(np.maximum(rank / exact, 1))).astype(np.int64)
-        positions[level, :n] = np.minimum(np.where(rank < exact, rank, beyond), POSITIONS - 1)
+        for rank in range(n):
+            eighths = (max(rank, exact) ** 8 // exact**8).bit_length() - 1
+            beyond = min(exact + eighths, POSITIONS - 1)
+            positions[level, rank] = rank if rank < exact else beyond
     cells = sizes.prod(axis=1)
     ratios = np.rint(np.sqrt(cells[None, :] / cells[:, None]) * 65536).astype(np.int64)
     return Geometry(sizes, scans, radii, positions, ratios, patching.axes)

@@ -1,15 +1,15 @@
 """The error bound: what a base misses, on a lattice fine enough for every value.
 
 Fields are what the base says plus a whole number of steps, and no step is wider than twice the
-bound. The whole numbers are coded without loss (:mod:`coinpp_xr.causal`), in integers only, so
-that they are the same everywhere; the base may differ by its rounding on another machine, which
-the steps leave room for. Cells that rounding would take beyond the bound are kept exactly.
+bound. The whole numbers are coded without loss (:mod:`coinpp_xr.causal`), in integers only; they
+and the base are the same everywhere. Cells that rounding would take beyond the bound are kept
+exactly.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,6 @@ Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Floating = npt.NDArray[np.floating[Any]]
-
-# Bases come from single precision, which machines round differently: by this share of the
-# largest value. Where that is a large part of the bound, there is no use in a base.
-_SHAKE = 2e-6
-_MOST_SHAKE = 0.05
 
 # A chunk of more is not one of globes.
 MOST_ITEMS = 1 << 20
@@ -91,23 +86,19 @@ def encode(
     Returns
     -------
     Residual or None
-        None where a base is too uncertain for such a bound, or no longer the same because of
-        cells that must be kept; where there is no reference for this grid or bound.
+        None where there is a base and the bound is relative, or the base is no longer the same
+        because of cells that must be kept; where there is no reference for this grid or bound.
     """
     valid = fields.valid
     rest = fields.values if base is None else fields.values - base
-    shake = 0.0
-    if base is not None:
-        shake = _SHAKE * float(np.abs(base).max(initial=0))
-        if bound.relative or shake > _MOST_SHAKE * bound.error:
-            return None
-    lattice = lattice_of(bound, fields, rest, shake)
+    if base is not None and bound.relative:
+        return None
+    lattice = lattice_of(bound, fields, rest)
     if base is None:
         lattice = lattice.through(fields.exact)
     items, cells = fields.values.shape
     if not 0 < lattice.step < inf or items > MOST_ITEMS or cells > _MOST_CELLS:
         return None
-    allowed = replace(bound, error=bound.error - shake)
     coded = np.empty_like(valid)
 
     def integers_of(item: int) -> Float64:
@@ -119,7 +110,7 @@ def encode(
         decoded = lattice.values(np.nan_to_num(integers).astype(np.int64))
         decoded = decoded if base is None else decoded + base[item]
         rounded = round_to(decoded, fields.dtype).astype(np.float64)
-        within = allowed.holds(rounded, fields.values[item])
+        within = bound.holds(rounded, fields.values[item])
         coded[item] = ~np.isnan(integers) & within
     if base is not None and not (coded.any(axis=1) == fields.present).all():
         return None

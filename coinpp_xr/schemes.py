@@ -28,16 +28,17 @@ from coinpp_xr.quantization import (
     STEPS_PER_OCTAVE,
     estimated_bits,
     exponent_of,
+    precision_of,
     quantize_for_rate,
     step_of,
     surrounding_sizes,
 )
 from coinpp_xr.transform import (
     SIZES_PER_OCTAVE,
-    cosine_transform,
     frequency_bands,
     is_transformable_in_time,
     sphere_transform,
+    transform_in_time,
 )
 
 # The transform along time is one matrix: its memory grows with the square of a chunk's length.
@@ -69,15 +70,9 @@ class Quantized:
     def coefficients(self) -> Floating:
         """Coefficients with the transform along time undone, (sequences, times, orders, waves)."""
         # Single precision where it is far finer than the step.
-        fine = int(np.abs(self.symbols).max(initial=0)) < 2**14
-        scaled = self.symbols * (np.float32 if fine else np.float64)(self.step)
-        return _along_time(scaled, inverse=True) if self.along_time else scaled
-
-
-def _along_time(coefficients: Floating, *, inverse: bool = False) -> Floating:
-    matrix = cosine_transform(coefficients.shape[1]).astype(coefficients.dtype)
-    flat = coefficients.reshape(*coefficients.shape[:2], -1)
-    return ((matrix.T if inverse else matrix) @ flat).reshape(coefficients.shape)
+        scaled = self.symbols.astype(precision_of(self.symbols))
+        scaled *= scaled.dtype.type(self.step)
+        return transform_in_time(scaled, inverse=True) if self.along_time else scaled
 
 
 class Search:
@@ -94,7 +89,7 @@ class Search:
 
     def __init__(self, coefficients: Floating, along_time: bool) -> None:
         self._along_time = along_time
-        self._coefficients = _along_time(coefficients) if along_time else coefficients
+        self._coefficients = transform_in_time(coefficients) if along_time else coefficients
         self._sizes = surrounding_sizes(self._coefficients)
         self._fields = coefficients.shape[0] * coefficients.shape[1]
         self._errors: dict[int, float] = {}

@@ -2,22 +2,27 @@
 
 Along time: an orthonormal cosine transform, and what size to expect of a latent at each temporal
 frequency. Over the sphere: an orthonormal transform for any latitude-longitude grid that needs no
-training. Its basis are the principal components of a random field that looks alike in all
-directions everywhere (Obukhov 1947), for which they are known from the grid alone.
+training: spherical harmonics, made orthonormal on the grid.
+
+All of it has the same bits on every machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.elementary import cosine, sine
 from coinpp_xr.harmonics import legendre
+from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.products import Operand, left, right, same_product
 
 Float64 = npt.NDArray[np.float64]
 Floating = npt.NDArray[np.floating[Any]]
@@ -29,11 +34,26 @@ Floating = npt.NDArray[np.floating[Any]]
 def cosine_transform(length: int) -> Float64:
     """The orthonormal DCT-II as a matrix, shape (frequencies, times)."""
     frequency, time = np.arange(length)[:, None], np.arange(length)
-    matrix = np.cos(np.pi * (time + 0.5) * frequency / length) * np.sqrt(2 / length)
+    matrix = cosine(np.pi * ((2 * time + 1) * frequency % (4 * length)) / (2 * length))
+    matrix *= np.sqrt(2 / length)
     matrix[0] /= np.sqrt(2)
     matrix.flags.writeable = False
     transform: Float64 = matrix
     return transform
+
+
+@lru_cache(maxsize=32)
+def cosines_from_right(length: int, *, single: bool) -> Operand:
+    """The same for products of rows of frequencies with it, which are rows of times."""
+    return right(cosine_transform(length).astype(np.float32 if single else np.float64))
+
+
+def transform_in_time(sequences: Floating, *, inverse: bool = False) -> Floating:
+    """The transform of sequences, shape (sequences, times, …), along their second axis."""
+    matrix = cosine_transform(sequences.shape[1]).astype(sequences.dtype)
+    flat = sequences.reshape(*sequences.shape[:2], -1)
+    product = same_product(left(matrix.T if inverse else matrix), flat)
+    return product.astype(sequences.dtype).reshape(sequences.shape)
 
 
 # Temporal frequencies are sorted into half octaves of 1 / 512 of a cycle in two steps.
@@ -97,18 +117,14 @@ def fit_spectrum(sequences: Sequence[npt.ArrayLike], window: int = 256) -> npt.N
 # Towards the poles cells get smaller and weigh less, but never less than this: the error bound of
 # a whole field should not hide large errors in its first row.
 _LEAST_WEIGHT = 0.05
-# Variance per harmonic of the isotropic field falls as (degree + 1)^-3; between 2 and 4 this
-# hardly matters, the basis depends on it weakly.
-_SLOPE = 3.0
-# A trace of noise, different from row to row, keeps the principal components apart from each
-# other where the field has no power at all (high wavenumbers at the poles).
-_NOISE = 1e-7
-# Finding the components takes the cube of the number of rows for each wavenumber, and keeping them
-# the square.
+# Making functions orthonormal takes the cube of the number of rows for each wavenumber, and keeping
+# them the square.
 _MOST_ROWS = 256
 _MOST_ENTRIES, _MOST_COLUMNS_PER_ROW = 1 << 24, 16
 # Of the two matrices of cosines or waves: real grids need 2.5 times their cells.
 _MOST_SQUARES, _SQUARES_PER_CELL = 1 << 22, 4
+# Cells of the fields that one thread transforms at a time.
+_AT_A_TIME = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +133,7 @@ class SphereTransform:
 
     The sum of squares of the coefficients is the area-weighted mean square of the field (with
     weights of at least 5 % of the largest). On global grids: Fourier waves along longitude and,
-    for every wavenumber, principal components of an isotropic random field along latitude. On
+    for every wavenumber, Legendre functions along latitude, made orthonormal by rising degree. On
     regional or very fine grids: cosines along both.
     """
 
@@ -130,35 +146,58 @@ class SphereTransform:
 
     def forward(self, fields: Floating) -> Floating:
         """Coefficients, shape (…, orders, waves), of fields of shape (…, n_lat, n_lon)."""
-        rows = self._row_weights.astype(fields.dtype)[:, None]
-        waves = (fields * rows) @ self._along_longitude.T.astype(fields.dtype)
-        return self._over_latitudes(waves)
+        weights, across = self._row_weights[:, None], right(self._along_longitude.T)
+
+        def waves_of(part: Floating) -> Floating:
+            return same_product((part * weights).astype(part.dtype), across)
+
+        return self._over_latitudes(self._by_parts(waves_of, fields))
 
     def inverse(self, coefficients: Floating) -> Floating:
         """Fields of :meth:`forward`'s coefficients."""
-        dtype = coefficients.dtype
-        waves = self._over_latitudes(coefficients, inverse=True)
-        fields: Floating = waves @ self._along_longitude.astype(dtype)
-        fields /= self._row_weights.astype(dtype)[:, None]
-        return fields
+        weights, across = self._row_weights[:, None], right(self._along_longitude)
+
+        def fields_of(part: Floating) -> Floating:
+            return np.asarray(same_product(part, across) / weights)
+
+        return self._by_parts(fields_of, self._over_latitudes(coefficients, inverse=True))
+
+    def _by_parts(self, function: Callable[[Floating], Floating], fields: Floating) -> Floating:
+        """A few fields at a time, in as many threads as there are."""
+        flat = fields.reshape(-1, *self.shape)
+        found = np.empty_like(flat)
+        rows = max(1, _AT_A_TIME // (self.shape[0] * self.shape[1]))
+
+        def fill(start: int) -> None:
+            found[start : start + rows] = function(flat[start : start + rows])
+
+        map_in_threads(fill, range(0, len(flat), rows))
+        return found.reshape(fields.shape)
 
     def _over_latitudes(self, columns: Floating, *, inverse: bool = False) -> Floating:
         """Multiply what belongs to each wave, the last axis, by its matrix, or all by one."""
-        if self._along_latitude.ndim == 2:
-            matrix = self._along_latitude.astype(columns.dtype)
-            return np.asarray((matrix.T if inverse else matrix) @ columns)
-        product = np.empty_like(columns)
-        # One by one: at 1 degree, all of them in another precision are more than the fields.
-        for wave in range(columns.shape[-1]):
-            matrix = self._along_latitude[(wave + 1) // 2].astype(columns.dtype)
-            product[..., wave] = columns[..., wave] @ (matrix if inverse else matrix.T)
-        return product
+        matrices, dtype = self._along_latitude, columns.dtype
+        if matrices.ndim == 2:
+            operand = left((matrices.T if inverse else matrices).astype(dtype))
+            return self._by_parts(lambda part: same_product(operand, part), columns)
+        by_wave = np.moveaxis(columns, -1, 0)
+        product = np.empty(by_wave.shape, dtype)
+
+        def fill(number: int) -> None:
+            # Cosine and sine of a wavenumber share its matrix.
+            waves = slice(max(2 * number - 1, 0), 2 * number + 1)
+            matrix = matrices[number].astype(dtype)
+            product[waves] = same_product(by_wave[waves], matrix if inverse else matrix.T)
+
+        map_in_threads(fill, range(len(matrices)))
+        return np.ascontiguousarray(np.moveaxis(product, 0, -1))
 
     @cached_property
     def _row_weights(self) -> Float64:
-        cosine = np.cos(np.deg2rad(self.latitude))
-        weights = np.maximum(cosine, _LEAST_WEIGHT * max(float(cosine.max()), 1e-9))
-        root: Float64 = np.sqrt(weights / (weights.sum() * len(self.longitude)))
+        height = cosine(np.deg2rad(self.latitude))
+        weights = np.maximum(height, _LEAST_WEIGHT * max(float(height.max()), 1e-9))
+        # One after the other: sum() has an order of its own.
+        root: Float64 = np.sqrt(weights / (weights.cumsum()[-1] * len(self.longitude)))
         return root
 
     @cached_property
@@ -175,7 +214,7 @@ class SphereTransform:
         rows = [np.full(n, np.sqrt(1 / n))]
         for wavenumber in range(1, (n + 1) // 2):
             phase = 2 * np.pi * (wavenumber * cell % n) / n
-            rows += [np.sqrt(2 / n) * np.cos(phase), np.sqrt(2 / n) * np.sin(phase)]
+            rows += [np.sqrt(2 / n) * cosine(phase), np.sqrt(2 / n) * sine(phase)]
         if n % 2 == 0:
             rows.append(np.where(cell % 2, -1.0, 1.0) / np.sqrt(n))
         return np.array(rows)
@@ -188,24 +227,13 @@ class SphereTransform:
         flat = n_lon > _MOST_COLUMNS_PER_ROW * n_lat  # no globe
         if not self._periodic or flat or n_lat > _MOST_ROWS or n_lat**2 * n_lon > _MOST_ENTRIES:
             return cosine_transform(n_lat)
-        degree = n_lat + n_lon // 2
-        power = (np.arange(degree + 1) + 1.0) ** -_SLOPE
-        noise = np.diag(_NOISE * (1 + 0.5 * np.arange(n_lat) / n_lat))
-        bases = np.zeros((n_lon // 2 + 1, n_lat, n_lat))
-        for m, orders in enumerate(legendre(np.sin(np.deg2rad(self.latitude)), degree)):
-            if m >= n_lon:
-                break
-            functions = np.stack(orders, axis=1) * self._row_weights[:, None]
-            # What the grid cannot tell from a wavenumber belongs to it, too.
-            bases[min(m, n_lon - m)] += (functions * power[m:]) @ functions.T
-        for basis in bases:
-            # Where all rows are poles, no wave has any power.
-            covariance = basis / (float(np.trace(basis)) or 1.0) + noise
-            _, vectors = np.linalg.eigh(covariance)
-            vectors = vectors[:, ::-1].T
-            # The sign of an eigenvector is the library's whim: fix it by an uneven yardstick.
-            yardstick = np.cos(1.0 + 0.7 * np.arange(n_lat) ** 1.3)
-            basis[:] = vectors * np.where(vectors @ yardstick < 0, -1.0, 1.0)[:, None]
+        from coinpp_xr.orthonormal import orthonormal  # compiles, or loads what was compiled
+
+        most = n_lon // 2
+        bases = np.empty((most + 1, n_lat, n_lat))
+        by_order = legendre(sine(np.deg2rad(self.latitude)), n_lat + most)
+        for m, functions in enumerate(islice(by_order, most + 1)):
+            bases[m] = orthonormal(np.stack(functions[:n_lat]) * self._row_weights)
         return bases
 
 

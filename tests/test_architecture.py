@@ -16,12 +16,13 @@ PACKAGE = ROOT / "coinpp_xr"
 
 # From the ground up. A package stands for all modules in it, "coinpp_xr" for its public names.
 LAYERS = {
-    "ground": "errors files settings version compiled parallel progress notebook_html text_tables",
+    "ground": "errors files settings version compiled parallel progress notebook_html "
+    "text_tables elementary products",
     "points": "coordinates harmonics cosines",
-    "network": "latent_maps siren network fitting devices",
-    "bits": "quantization mixing binary entropy coefficients exact bitstream transform reference "
-    "causal stepping patches patch_header splitting blocks bands priors deblocking fields lattice "
-    "coding finishing shared_values",
+    "network": "latent_maps siren network evaluation fitting devices",
+    "bits": "quantization mixing orthonormal binary entropy coefficients exact bitstream transform "
+    "reference causal stepping patches patch_header splitting blocks bands priors deblocking "
+    "fields lattice coding finishing shared_values",
     "models": "model_schema model_files model models model_units compact",
     "schemes": "coarseness recognition schemes patterns residual choice patch_latents "
     "patch_reading patch_subject",

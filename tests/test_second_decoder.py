@@ -9,8 +9,6 @@ import pytest
 from test_docs import ROOT, run_blocks
 from test_golden import GOLDEN, OWN, PAYLOADS
 
-from coinpp_xr.bitstream import Kind, Payload
-
 # Its loops are Python's; these take ten seconds.
 SLOW = {"patches-image-lossless-u1"}
 # Told in outline while its format is still in the making.
@@ -46,11 +44,4 @@ def test_the_page_decodes_golden_payloads(page, models, path) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         got = page["decode"](path.read_bytes(), models, own)
     assert got.dtype == expected.dtype
-    kind = Payload.unpack(path.read_bytes()).kind
-    whole = kind in (Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL)
-    if whole and "relative" not in path.stem:  # exp() differs between machines
-        assert got.tobytes() == expected.tobytes()
-    tolerance = 0.13 if got.dtype.itemsize == 2 else 1e-3
-    np.testing.assert_allclose(got.astype(float), expected.astype(float), atol=tolerance, rtol=0)
-    exact = ~np.isfinite(expected.astype(float))
-    assert got[exact].tobytes() == expected[exact].tobytes()
+    assert got.tobytes() == expected.tobytes()

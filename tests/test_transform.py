@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.orthonormal import orthonormal
 from coinpp_xr.transform import (
     SIZES_PER_OCTAVE,
     cosine_transform,
@@ -65,11 +66,14 @@ def test_smooth_fields_need_few_coefficients() -> None:
     assert squares[60:].sum() < 1e-6 * squares.sum()
 
 
-def test_the_basis_does_not_hang_on_rounding() -> None:
-    """Moving the covariances by rounding errors leaves the basis where it is, signs included."""
-    moved = SphereGrid(USUAL.latitude + 1e-11, USUAL.longitude)
-    difference = sphere_transform(moved)._along_latitude - sphere_transform(USUAL)._along_latitude
-    assert np.abs(difference).max() < 1e-4
+def test_vectors_become_orthonormal_in_their_order_and_are_completed() -> None:
+    given = np.random.default_rng(5).standard_normal((9, 9))
+    given[4], given[6] = 2 * given[1] - given[3], 0  # depend on others
+    found = orthonormal(given)
+    np.testing.assert_allclose(found @ found.T, np.eye(9), atol=1e-14)
+    inside = given @ found.T
+    for k in range(9):
+        np.testing.assert_allclose(inside[k, k + 1 :], 0, atol=1e-13)
 
 
 @pytest.mark.parametrize("length", [2, 3, 12, 256, 5000])

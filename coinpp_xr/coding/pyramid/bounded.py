@@ -61,7 +61,7 @@ def encode(fields: PlaneFields, bound: Bound, sequences: Sequences, effort: str)
     lowest, highest = extremes(values, valid)
     if bound.relative and lowest <= 0 <= highest:
         return None
-    lattice = lattice_of(bound, fields, values, 0)
+    lattice = lattice_of(bound, fields, values)
     if not 0 < lattice.step < inf or not has_room(lattice, bound):
         return None
     lattice = lattice.through(fields.exact)
