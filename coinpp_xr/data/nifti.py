@@ -7,13 +7,18 @@ import gzip
 import io
 import math
 import struct
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.data.sources import optional
+from coinpp_xr.data.sources import check_claim, optional
 
+# Bytes of voxels that one byte of gzip can stand for: its longest match is 258 bytes in two bits.
+_DEFLATE_RATIO = 1032.0
+# Header and extensions, which are carried along.
+_MOST_BEFORE = 1 << 22
+_AT_ONCE = 1 << 20
 _SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}
 
 
@@ -38,23 +43,30 @@ def read_nifti(data: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     ValueError
         If it is no such file, is cut short, or holds anything but numbers on 3 or 4 axes.
     """
-    raw = _unzipped(data)
-    header = _header(raw[:540])
-    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    zipped = data[:2] == b"\x1f\x8b"
+    file: IO[bytes] = io.BytesIO(data)
+    if zipped:
+        file = gzip.GzipFile(fileobj=file)
+    # No more is unpacked than what the header asks for.
+    header = _header(file.read(540))
+    shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
     if dtype.fields:
         raise ValueError("holds colours (RGB) in place of numbers, which is not supported")
     if len(shape) not in (3, 4):
         raise ValueError(f"has shape {shape}; volumes have 3 or 4 axes")
     if min(shape) < 1:
         raise ValueError(f"has shape {shape}: no voxels")
-    start = int(header["vox_offset"])
+    start, nbytes = int(header["vox_offset"]), math.prod(shape) * dtype.itemsize
     if start < header.sizeof_hdr:
         raise ValueError(f"says that its voxels start at byte {start}, inside the header")
-    count = math.prod(shape)
-    missing = start + count * dtype.itemsize - len(raw)
-    if missing > 0:
-        raise ValueError(f"is cut short: {missing} bytes are missing")
-    stored = np.frombuffer(raw, dtype, count, start).reshape(shape, order="F")
+    if start > _MOST_BEFORE:
+        raise ValueError(f"has {start:,} bytes before its voxels, more than {_MOST_BEFORE:,}")
+    check_claim(nbytes, len(data), _DEFLATE_RATIO if zipped else math.inf)
+    if not zipped and start + nbytes > len(data):
+        raise ValueError(f"is cut short: {start + nbytes - len(data)} bytes are missing")
+    file.seek(0)
+    raw = _read(file, start + nbytes)
+    stored = np.frombuffer(raw, dtype, offset=start).reshape(shape, order="F")
     slope, inter = header.get_slope_inter()
     metadata = {
         "version": 1 if header.sizeof_hdr == 348 else 2,
@@ -121,11 +133,17 @@ def _header(block: bytes) -> Any:
     raise ValueError("is not NIfTI, or its header is cut short")
 
 
-def _unzipped(data: bytes) -> bytes:
-    if data[:2] != b"\x1f\x8b":
-        return data
+def _read(file: IO[bytes], nbytes: int) -> npt.NDArray[np.uint8]:
+    """So many bytes, where there may be some more."""
+    found, done = np.empty(nbytes, np.uint8), 0
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            return file.read()
+        while done < nbytes:
+            piece = file.read(min(nbytes - done, _AT_ONCE))
+            if not piece:
+                raise ValueError(f"is cut short: {nbytes - done} bytes are missing")
+            found[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+            done += len(piece)
+        file.read(1)  # at its end, a gzip stream checks what came out of it
     except EOFError:
         raise ValueError("is cut short: the gzip stream has no end") from None
+    return found
