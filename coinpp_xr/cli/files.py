@@ -230,11 +230,9 @@ def inspect(
         return
     if chunk is not None:
         raise typer.BadParameter("only stores have chunks")
-    from coinpp_xr.bitstream import Payload
-
     compressed, size = _open(file)
     try:
-        payload = Payload.unpack(compressed.payload)
+        payload = compressed.parsed()
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     shape = payload.shape
@@ -284,10 +282,11 @@ def _check_target(target: Path, force: bool) -> None:
 def _open(file: str) -> tuple[CompressedFile, int]:
     """With the size of the file."""
     from coinpp_xr.compressed_file import CompressedFile
-    from coinpp_xr.data.sources import existing
+    from coinpp_xr.data.sources import existing, read_whole
 
-    data = existing(file).read_bytes()
+    path = existing(file)
     try:
+        data = read_whole(path)
         return CompressedFile.unpack(data), len(data)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error

@@ -7,7 +7,7 @@ import gzip
 import io
 import math
 import struct
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +44,8 @@ def read_nifti(data: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         If it is no such file, is cut short, or holds anything but numbers on 3 or 4 axes.
     """
     zipped = data[:2] == b"\x1f\x8b"
-    file: IO[bytes] = io.BytesIO(data)
-    if zipped:
-        file = gzip.GzipFile(fileobj=file)
+    plain = io.BytesIO(data)
+    file = gzip.GzipFile(fileobj=plain) if zipped else plain
     # No more is unpacked than what the header asks for.
     header = _header(file.read(540))
     shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
@@ -70,7 +69,7 @@ def read_nifti(data: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     slope, inter = header.get_slope_inter()
     metadata = {
         "version": 1 if header.sizeof_hdr == 348 else 2,
-        "header": base64.b64encode(raw[:start]).decode(),
+        "header": base64.b64encode(raw[:start].data).decode(),
         "affine": header.get_best_affine().tolist(),
         "zooms": [float(zoom) for zoom in header.get_zooms()],
         "units": list(header.get_xyzt_units()),
@@ -118,6 +117,19 @@ def write_nifti(values: npt.NDArray[Any], metadata: dict[str, Any]) -> bytes:
     return bytes(header.binaryblock) + rest + stored.tobytes(order="F")
 
 
+def shape_in(header: str) -> tuple[int, ...] | None:
+    """What the metadata's ``header`` says of its voxels' shape; None if nothing can be told."""
+    block = base64.b64decode(header[: 4 * 180])
+    for order in "<>":
+        size = struct.unpack(f"{order}i", block[:4])[0] if len(block) >= 4 else 0
+        if size in _SIZES and len(block) >= size:
+            count, *dims = struct.unpack_from(
+                *((f"{order}8h", block, 40) if size == 348 else (f"{order}8q", block, 16))
+            )
+            return tuple(dims[:count]) if 1 <= count <= 7 and min(dims[:count]) > 0 else None
+    return None
+
+
 def _header(block: bytes) -> Any:
     """The header at the start of a file, as it is: nibabel's checks would repair it."""
     nibabel = optional("nibabel", "reading or writing NIfTI")
@@ -133,7 +145,7 @@ def _header(block: bytes) -> Any:
     raise ValueError("is not NIfTI, or its header is cut short")
 
 
-def _read(file: IO[bytes], nbytes: int) -> npt.NDArray[np.uint8]:
+def _read(file: io.BytesIO | gzip.GzipFile, nbytes: int) -> npt.NDArray[np.uint8]:
     """So many bytes, where there may be some more."""
     found, done = np.empty(nbytes, np.uint8), 0
     try:

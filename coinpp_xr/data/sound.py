@@ -146,7 +146,7 @@ def _check_flac(data: bytes, values: npt.NDArray[Any], subtype: str) -> list[str
             width = 3 if subtype == "PCM_24" else values.itemsize
             octets = values.astype(values.dtype.newbyteorder("<"), copy=False).reshape(-1, 1)
             octets = np.ascontiguousarray(octets.view(np.uint8)[:, :width])
-            if hashlib.md5(octets, usedforsecurity=False).digest() != block[18:34]:
+            if hashlib.md5(octets.data, usedforsecurity=False).digest() != block[18:34]:
                 raise ValueError("holds other samples than were written (MD5 differs): damaged")
         # Every file names its writer in a block of tags, which may hold nothing else.
         if kind != 4 or block[4 + int.from_bytes(block[:4], "little") :][:4].strip(b"\0"):
