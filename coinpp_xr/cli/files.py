@@ -13,7 +13,7 @@ import typer
 
 from coinpp_xr.cli.sources import read_one_media
 from coinpp_xr.cli.stores import decompress_store, inspect_store, is_store
-from coinpp_xr.cli.text import print_columns, tell
+from coinpp_xr.cli.text import print_columns, say, tell
 from coinpp_xr.errors import UnsuitableBoundError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def compress(
         if media.kind == "array" and treat_as is None:
             tell(f"{source}: shape {media.values.shape} is taken for {modality}; --as says else")
         default = "" if rate else f"; --target-psnr {used['target_psnr']:g} by default"
-        typer.echo(
+        say(
             f"{source} ({Path(source).stat().st_size:,} bytes) -> {target} ({len(data):,} bytes): "
             f"{outcome}, {seconds:.1f} s{default}"
         )
@@ -201,7 +201,7 @@ def decompress(
         raise ValueError(f"{file}: {error}") from error
     for note in write_media(media, target):
         tell(f"{target}: {note}")
-    typer.echo(f"{file} -> {target} ({target.stat().st_size:,} bytes)")
+    say(f"{file} -> {target} ({target.stat().st_size:,} bytes)")
 
 
 def inspect(
