@@ -5,8 +5,9 @@ The last two also take Zarr stores, which :mod:`coinpp_xr.cli.stores` knows abou
 
 from __future__ import annotations
 
+import re
 import time
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,12 +16,15 @@ from coinpp_xr.cli.sources import read_one_media
 from coinpp_xr.cli.stores import decompress_store, inspect_store, is_store
 from coinpp_xr.cli.text import print_columns, say, tell
 from coinpp_xr.errors import UnsuitableBoundError
+from coinpp_xr.text_tables import printable
 
 if TYPE_CHECKING:
     from coinpp_xr.compressed_file import CompressedFile
     from coinpp_xr.data.media import Media
 
 _MOST_SHOWN = 60
+# Windows takes these for devices, whatever their suffix.
+_DEVICES = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]", re.IGNORECASE)
 
 
 def compress(
@@ -273,7 +277,7 @@ def _check_target(target: Path, force: bool) -> None:
     """Before any work that would be in vain."""
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder")
-    if target.exists() and not force:
+    if (target.exists() or target.is_symlink()) and not force:
         raise FileExistsError(f"{target} exists; add --force to replace it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {target.parent}; make it first")
@@ -295,7 +299,15 @@ def _open(file: str) -> tuple[CompressedFile, int]:
 def _file_name(compressed: CompressedFile) -> str:
     """The original name, of which nothing is known but that somebody wrote it."""
     name = compressed.name
-    if Path(name).name != name or name in ("", "..") or not name.isprintable():
+    plain = PureWindowsPath(name)  # no folder or drive, wherever it came from
+    if (
+        plain.name != name
+        or name in ("", "..")
+        or printable(name) != name
+        or any(character in name for character in '<>:"|?*')
+        or name.endswith((".", " "))
+        or _DEVICES.fullmatch(plain.name.partition(".")[0].rstrip(" "))
+    ):
         raise ValueError(f"the original name {name!a} cannot be used here; say -o")
     if compressed.metadata.get("format") == "JPEG":
         tell(f"{name}: JPEG would change the pixels; a PNG is written")

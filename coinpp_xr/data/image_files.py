@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.data.sources import check_claim, optional
+from coinpp_xr.data.sources import DEFLATE_RATIO, check_claim, optional
 
 _INCH = 0.0254  # metres
 # Small parts of a PNG that say how its numbers are meant; they are carried along as they are.
@@ -33,15 +33,15 @@ _TAG_TYPES = {
     1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q",
 }  # fmt: skip
 _MOST_TAG_VALUES = 16
-# Bytes of pixels that one byte of a file can stand for. Deflate's longest match is 258 bytes in two
-# bits; LZW's longest string grows to a few thousand bytes of twelve bits; a block of 64 pixels of a
-# JPEG takes a bit or more. Other codings of TIFF have no such limit.
-_DEFLATE_RATIO, _LZW_RATIO, _JPEG_RATIO = 1032.0, 2600.0, 2048.0
-_TIFF_RATIOS = {1: 1.0, 5: _LZW_RATIO, 8: _DEFLATE_RATIO, 32946: _DEFLATE_RATIO, 32773: 64.0}
+# Bytes of pixels that one byte of a file can stand for. LZW's longest string grows to a few
+# thousand bytes of twelve bits; a block of 64 pixels of a JPEG takes a bit or more. Other codings
+# of TIFF have no such limit.
+_LZW_RATIO, _JPEG_RATIO = 2600.0, 2048.0
+_TIFF_RATIOS = {1: 1.0, 5: _LZW_RATIO, 8: DEFLATE_RATIO, 32946: DEFLATE_RATIO, 32773: 64.0}
 # Chunks of a PNG that its pixels follow from; no others reach the decoder, which would inflate
 # texts and profiles.
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_MOST_CHUNKS = 1 << 18
+_MOST_CHUNKS = 1 << 16
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 # Of those that are kept as they are; the longest has 32 bytes.
 _MOST_KEPT = 64
@@ -292,7 +292,7 @@ def _check_png(data: bytes, held: int, transparent: bool) -> None:
         raise ValueError("does not begin with a header of PNG: damaged")
     channels = _PNG_CHANNELS[colours]
     bits = depth if colours == 3 else depth * channels
-    check_claim(rows * (columns * bits // 8 + 1), held, _DEFLATE_RATIO)
+    check_claim(rows * (columns * bits // 8 + 1), held, DEFLATE_RATIO)
     # As it is decoded, which may be more: palettes become colours, bits become bytes.
     check_claim(rows * columns * (channels + transparent) * max(1, depth // 8), held, inf)
 
@@ -344,7 +344,9 @@ def _tiff_pages(data: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
     seen: set[int] = set()
     left = len(data) // entry  # entries of all pages together: honest ones do not overlap
     (start,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-    while start and start not in seen:
+    while start:
+        if start in seen:
+            raise ValueError("has pages that follow each other without end: damaged")
         seen.add(start)
         (count,) = struct.unpack_from(order + number, data, start)
         start += struct.calcsize(f"={number}")

@@ -188,8 +188,6 @@ def _locate(source: str | Path) -> tuple[Path, _Format]:
     path = existing(source)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give one file")
-    if not path.is_file():
-        raise ValueError(f"{path} is no plain file")
     with path.open("rb") as file:
         start = file.read(4096)
     known = _by_first_bytes(start) or _by_suffix(path)

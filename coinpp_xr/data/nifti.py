@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.data.sources import check_claim, optional
+from coinpp_xr.data.sources import DEFLATE_RATIO, check_claim, optional
 
-# Bytes of voxels that one byte of gzip can stand for: its longest match is 258 bytes in two bits.
-_DEFLATE_RATIO = 1032.0
 # Header and extensions, which are carried along.
 _MOST_BEFORE = 1 << 22
 _AT_ONCE = 1 << 20
@@ -60,7 +58,7 @@ def read_nifti(data: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         raise ValueError(f"says that its voxels start at byte {start}, inside the header")
     if start > _MOST_BEFORE:
         raise ValueError(f"has {start:,} bytes before its voxels, more than {_MOST_BEFORE:,}")
-    check_claim(nbytes, len(data), _DEFLATE_RATIO if zipped else math.inf)
+    check_claim(nbytes, len(data), DEFLATE_RATIO if zipped else math.inf)
     if not zipped and start + nbytes > len(data):
         raise ValueError(f"is cut short: {start + nbytes - len(data)} bytes are missing")
     file.seek(0)

@@ -18,6 +18,8 @@ from coinpp_xr.settings import config
 
 # Smaller arrays are made without asking how a file of few bytes can hold them.
 _SMALL = 1 << 16
+# Bytes that one byte of deflate can stand for: its longest match is 258 bytes in two bits.
+DEFLATE_RATIO = 1032.0
 _ZARR_ROOTS = ("zarr.json", ".zgroup", ".zmetadata")
 
 
@@ -29,7 +31,7 @@ def existing(source: str | Path) -> Path:
     FileNotFoundError
         With the nearest name in the same folder.
     ValueError
-        If the file is empty.
+        If the file is empty, or a device or pipe.
     """
     path = Path(source)
     if not path.exists():
@@ -37,6 +39,8 @@ def existing(source: str | Path) -> Path:
         near = difflib.get_close_matches(path.name, siblings, n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise FileNotFoundError(f"no such file or folder: {path}{hint}")
+    if not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is neither a file nor a folder")
     if path.is_file() and path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes)")
     return path
@@ -48,13 +52,12 @@ def read_whole(path: Path) -> bytes:
     Raises
     ------
     ValueError
-        If it is larger than config ``max_decode_bytes``, or a device or pipe without an end.
+        If it is larger than config ``max_decode_bytes``.
     """
-    if not path.is_file():
-        raise ValueError("is no plain file")
+    size = path.stat().st_size
+    _check_limit(size, "has")
     with path.open("rb") as file:
-        _check_limit(path.stat().st_size, "has")
-        return file.read(int(config.get("max_decode_bytes")) + 1)
+        return file.read(size)
 
 
 def check_claim(claimed: int, held: int, ratio: float) -> None:
