@@ -32,6 +32,7 @@ from coinpp_xr.file_header import _USUAL
 from coinpp_xr.notebook_html import table
 from coinpp_xr.settings import config
 from coinpp_xr.text_tables import Column, plain_text, printable, text_tables
+from coinpp_xr.training import TrainingConfig
 
 imagecodecs = pytest.importorskip("imagecodecs")
 soundfile = pytest.importorskip("soundfile")
@@ -460,6 +461,16 @@ def test_a_larger_limit_is_what_the_message_says(tmp_path: Path) -> None:
     with config.set(max_decode_bytes=250):
         assert "COINPP_XR_MAX_DECODE_BYTES" in refusal(lambda: read_media(path))
     assert read_media(path).values.shape == PIXELS.shape
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": "64"}, {"width": 10**400}, {"omega0": np.nan}, {"omega0": 10**400}, {"depth": True},
+     {"seed": None}, {"schedule": 3}, {"steps": 1.5}],
+    ids=str,
+)  # fmt: skip
+def test_a_configuration_of_training_has_types_and_ranges(change: dict[str, Any]) -> None:
+    assert next(iter(change)) in refusal(lambda: TrainingConfig(**{"latent_dim": 8} | change))
 
 
 # ---- names --------------------------------------------------------------------------------------

@@ -115,6 +115,8 @@ def write_png(values: npt.NDArray[Any], metadata: dict[str, Any]) -> bytes:
             "PNG holds uint8 or uint16 of shape (rows, columns[, 1 to 4 channels]), not "
             f"{values.dtype} of shape {values.shape}; write .tif or .npy"
         )
+    if not values.size:
+        raise ValueError(f"PNG holds at least one pixel, not shape {values.shape}; write .npy")
     pixels = np.ascontiguousarray(values[..., 0] if values.ndim == 3 and channels == 1 else values)
     plain = bytes(optional("imagecodecs", "writing PNG").png_encode(pixels))
     extra = {
