@@ -26,7 +26,7 @@ from coinpp_xr.model_units import in_unit_of_data
 from coinpp_xr.models import Model
 from coinpp_xr.notebook_html import block, head, table
 from coinpp_xr.selection import Layout
-from coinpp_xr.text_tables import Column, plain_text, text_tables
+from coinpp_xr.text_tables import Column, plain_text, printable, text_tables
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -115,7 +115,7 @@ class ModelList:
         yield from text_tables(shown, options.max_width)
 
     def __repr__(self) -> str:
-        return f"<coinpp_xr models: {self.headline}>\n{plain_text(self)}"
+        return f"<coinpp_xr models: {printable(self.headline)}>\n{plain_text(self)}"
 
     def _repr_html_(self) -> str:
         return block(head("coinpp_xr models", self.headline), table(self._heads(), self._rows()))

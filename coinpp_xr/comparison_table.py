@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from html import escape
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -186,9 +185,10 @@ class Comparison:
     def html(self) -> str:
         """A page with the table and the plot, complete in itself."""
         image = base64.b64encode(_png(self.plot())).decode()
+        title = notebook_html.escape(self.title)
         return (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(self.title)}'
-            f"</title><style>{_CSS}</style><body>{self._repr_html_()}"
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+            f"<style>{_CSS}</style><body>{self._repr_html_()}"
             f'<img alt="sizes and speeds or errors" src="data:image/png;base64,{image}">'
             "</body></html>\n"
         )

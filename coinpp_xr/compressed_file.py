@@ -10,7 +10,6 @@ Layout::
 
 from __future__ import annotations
 
-import json
 import zlib
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from coinpp_xr.bitstream import Payload
 from coinpp_xr.coarseness import Spread, how_much
 from coinpp_xr.codecs.patches import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
 from coinpp_xr.data.media import Media
-from coinpp_xr.errors import CorruptPayloadError, ModelNotFoundError, UnsuitableBoundError
+from coinpp_xr.data.nifti import shape_in
+from coinpp_xr.errors import CorruptPayloadError, UnsuitableBoundError
+from coinpp_xr.file_header import check_header, pack_header, unpack_header
 from coinpp_xr.patch_header import LARGEST
 from coinpp_xr.patches import MOST_CHANNELS
 
@@ -36,27 +38,10 @@ _CODECS: dict[str, type[PatchCodec]] = {
     "image": ImagePatchCodec,
     "volume": VolumePatchCodec,
 }
+_BY_ID = {codec.codec_id: codec for codec in _CODECS.values()}
 MODALITIES = tuple(_CODECS)
 # PSNR in dB where no rate is given. Quiet sound is far below what its type can hold.
 DEFAULT_PSNR = {"audio": 60.0, "image": 40.0, "volume": 40.0}
-# Of the JSON. Metadata of more than this is data.
-_MOST_JSON = 1 << 26
-# What most files say: the JSON is deflated as if it followed this, which belongs to the format.
-_USUAL = (
-    b'{"n":".npy","k":"array","m":{"format":"NumPy"},"c":{"id":"coinpp-volume","data_range":1.0,"'
-    b'max_error_relative":0.01}}{"n":".nii.gz","k":"volume","m":{"format":"NIfTI","version":1,"'
-    b'header":"XAEAAAAAAAAAAAAAAAAAAAAAAAAA","affine":[[1.0,0.0,0.0,-90.0],[0.0,0.0,0.0,1.0]],"zooms'
-    b'":[1.0,1.0,1.0],"units":["mm","sec"],"scl_slope":1.0,"scl_inter":0.0},"c":{"id":"coinpp-volume'
-    b'","max_error":0.5}}{"n":".tif","k":"image","m":{"format":"TIFF","pages":1,"white_is_zero":true'
-    b',"dpi":[72.0,72.0]},"c":{"channels":"none","id":"coinpp-image","target_rmse":1.0}}{"n":".jpg",'
-    b'"k":"image","m":{"format":"JPEG","left_out":["EXIF","ICC profile","text"]},"c":{"channels":"'
-    b'last","data_range":65535.0,"id":"coinpp-image","target_psnr":40.0}}{"n":".png","k":"image","m"'
-    b':{"format":"PNG"},"c":{"channels":"last","data_range":255.0,"id":"coinpp-image","target_psnr":'
-    b'40.0}}{"n":".flac","k":"audio","m":{"format":"FLAC","sample_rate":44100,"subtype":"PCM_24","'
-    b'container":"FLAC"},"c":{"channels":"last","id":"coinpp-audio","target_bpp":0.5}}{"n":".wav","k'
-    b'":"audio","m":{"format":"WAV","sample_rate":16000,"subtype":"PCM_16","container":"WAV"},"c":{"'
-    b'data_range":65535.0,"id":"coinpp-audio","target_psnr":60.0}}'
-)
 _CRC_BYTES = 4
 # Controls in the unit of the file.
 _IN_UNITS = ("max_error", "target_rmse")
@@ -77,6 +62,11 @@ class CompressedFile:
         Configuration of the codec as it was asked for, errors in the unit of the stored values.
     payload : bytes
         What the codec made of the values.
+
+    Raises
+    ------
+    ValueError
+        If anything of it may not stand in such a file.
     """
 
     name: str
@@ -85,6 +75,9 @@ class CompressedFile:
     codec: dict[str, Any]
     payload: bytes
 
+    def __post_init__(self) -> None:
+        check_header(self.name, self.kind, self.metadata, self.codec)
+
     def media(self) -> Media:
         """Decode.
 
@@ -92,17 +85,29 @@ class CompressedFile:
         ------
         CorruptPayloadError, ModelNotFoundError
         """
-        by_id = {codec.codec_id: codec for codec in _CODECS.values()}
+        self.parsed()
         try:
-            codec = by_id[self.codec["id"]].from_config(self.codec)
-        except ModelNotFoundError:
-            raise
-        except (LookupError, TypeError, ValueError) as error:
+            codec = _BY_ID[self.codec["id"]].from_config(self.codec)
+        except (TypeError, ValueError) as error:
             raise CorruptPayloadError(f"file names no codec that there is ({error})") from error
         values = codec.decode(self.payload)
         if self.kind == "volume" and values.ndim == 4:
             values = np.moveaxis(values, 0, -1)
         return Media(self.kind, values, self.metadata)
+
+    def parsed(self) -> Payload:
+        """The payload's container, held against what else the file says.
+
+        Raises
+        ------
+        CorruptPayloadError
+        """
+        payload = Payload.unpack(self.payload)
+        if why := _why_not(self.kind, self.metadata, payload.shape):
+            raise CorruptPayloadError(
+                f"payload is of another file: its array has shape {payload.shape}, {why}"
+            )
+        return payload
 
     def pack(self) -> bytes:
         """The bytes of the file.
@@ -112,16 +117,7 @@ class CompressedFile:
         ValueError
             If the metadata is too large.
         """
-        described = json.dumps(
-            {"n": self.name, "k": self.kind, "m": self.metadata, "c": self.codec},
-            separators=(",", ":"),
-        ).encode("ascii")
-        if len(described) > _MOST_JSON:
-            raise ValueError(
-                f"{self.name}: metadata takes {len(described):,} bytes, at most {_MOST_JSON:,} fit"
-            )
-        deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS, zdict=_USUAL)
-        header = deflate.compress(described) + deflate.flush()
+        header = pack_header(self.name, self.kind, self.metadata, self.codec)
         body = b"".join([MAGIC, bytes([VERSION]), header, self.payload])
         return body + zlib.crc32(body).to_bytes(_CRC_BYTES, "little")
 
@@ -144,20 +140,10 @@ class CompressedFile:
             )
         if zlib.crc32(data[:-_CRC_BYTES]) != int.from_bytes(data[-_CRC_BYTES:], "little"):
             raise CorruptPayloadError("file is damaged: its checksum does not match its content")
-        inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS, zdict=_USUAL)
         try:
-            described = inflate.decompress(data[start:-_CRC_BYTES], _MOST_JSON + 1)
-            if not inflate.eof:
-                raise ValueError("it does not end")
-            header = json.loads(described)
-            name, kind = header["n"], header["k"]
-            metadata, codec = header["m"], header["c"]
-        except (zlib.error, ValueError, LookupError, TypeError, RecursionError) as error:
+            return cls(*unpack_header(data[start:-_CRC_BYTES]))
+        except (zlib.error, ValueError, RecursionError) as error:
             raise CorruptPayloadError(f"file is damaged: its header is none ({error})") from error
-        dicts = isinstance(metadata, dict) and isinstance(codec, dict)
-        if not (dicts and isinstance(name, str) and kind in (*MODALITIES, "array")):
-            raise CorruptPayloadError("file is damaged: its header contradicts itself")
-        return cls(name, kind, metadata, codec, inflate.unused_data)
 
 
 def modality_of(media: Media, wanted: str | None = None) -> str:
@@ -191,6 +177,22 @@ def modality_of(media: Media, wanted: str | None = None) -> str:
     if len(shape) == 3:
         return "volume"
     raise ValueError(f"has shape {shape}: say what it is, {', '.join(MODALITIES)}")
+
+
+def _why_not(kind: str, metadata: dict[str, Any], shape: tuple[int, ...]) -> str:
+    """What keeps a payload's array from being that of a file; empty if nothing does."""
+    pages = metadata.get("pages", 1)
+    axes = {"audio": (1, 2), "image": (2, 3), "volume": (3, 4)}.get(kind)
+    if axes is not None and len(shape) - (kind == "image" and pages > 1) not in axes:
+        return f"which is no {kind}"
+    if kind == "image" and pages > 1 and shape[0] != pages:
+        return f"not {pages} pages"
+    if kind == "volume" and "header" in metadata:
+        in_file = (*shape[1:], shape[0]) if len(shape) == 4 else shape
+        said = shape_in(metadata["header"])
+        if said is not None and said != in_file:
+            return f"not the {' x '.join(map(str, said))} voxels of its header"
+    return ""
 
 
 def unit_of(media: Media) -> float:

@@ -19,7 +19,7 @@ from coinpp_xr.notebook_html import block, details, head, numbers, picture
 from coinpp_xr.plots import plot_result
 from coinpp_xr.report import Report, times_smaller
 from coinpp_xr.selection import Layout
-from coinpp_xr.text_tables import WIDTH
+from coinpp_xr.text_tables import WIDTH, printable
 from coinpp_xr.variable_report import VariableReport, measured_errors
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class CompressionResult:
         )
 
     def __repr__(self) -> str:
-        first = f"<coinpp_xr.CompressionResult: {self.report.headline}>"
+        first = printable(f"<coinpp_xr.CompressionResult: {self.report.headline}>")
         return f"{fill(first, WIDTH)}\n{self.report}"
 
     def _repr_html_(self) -> str:

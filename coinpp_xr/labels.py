@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Longer numbers are read by their power of ten.
 _MOST_DIGITS = 1e9
+_LONGEST_UNIT = 80
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def display_unit(attrs: Mapping[Any, Any]) -> DisplayUnit:
 def temperature_scale(text: str) -> tuple[float, float] | None:
     """Scale and offset from a temperature unit to °C; None for any other unit."""
     # No name of these units holds a digit, and arithmetic in an attribute is not worth parsing.
-    if not text or any(c.isdigit() for c in text):
+    if not text or len(text) > _LONGEST_UNIT or any(c.isdigit() for c in text):
         return None
     from cf_xarray.units import units
 

@@ -10,11 +10,13 @@ import struct
 import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as _escape
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from coinpp_xr.text_tables import printable
 
 # Of a picture of a field: 30 kB at most, and as fine as a small picture can show.
 _MOST_COLUMNS, _MOST_ROWS = 240, 180
@@ -60,6 +62,11 @@ _CSS = """
   overflow-wrap: anywhere; }
 .coinpp-report summary { cursor: pointer; opacity: 0.75; padding: 2px; }
 """
+
+
+def escape(text: str) -> str:
+    """Text from anywhere as part of a page."""
+    return _escape(printable(text, keep="\n"))
 
 
 def block(*parts: str) -> str:

@@ -251,12 +251,11 @@ class Subject:
         Zarr fills chunks at the edges of an array with one value. It costs next to nothing and
         must not make up for errors elsewhere.
         """
-        corner, extents = self.arranged[-1, -1, -1, -1, -1], []
+        unlike, extents = self.arranged != self.arranged[-1, -1, -1, -1, -1], []
         for axis in (0, 2, 3, 4):
-            n = self.arranged.shape[axis]
-            while n > 1 and bool((self.arranged.take(n - 1, axis=axis) == corner).all()):
-                n -= 1
-            extents.append(n)
+            others = tuple(other for other in range(5) if other != axis)
+            found = np.flatnonzero(unlike.any(axis=others))
+            extents.append(int(found[-1]) + 1 if found.size else 1)
         return tuple(extents)
 
     def _inner(self, band: Band, item: int) -> tuple[slice, ...]:

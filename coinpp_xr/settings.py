@@ -11,7 +11,7 @@
 ``download_seconds``
     How long a download of a model may take in all.
 ``max_decode_bytes``
-    Largest array that a payload of unknown origin may ask for.
+    Largest array that a payload or a file of unknown origin may ask for.
 ``decoded_cache_bytes``
     How much of what was decoded lately is kept, for whoever reads a chunk step by step; 0 keeps
     nothing.

@@ -1,4 +1,7 @@
-"""Tables for terminals and files: numbers stay whole, whatever the width; names and units fold."""
+"""Tables for terminals and files: numbers stay whole, whatever the width; names and units fold.
+
+Names and texts come from files that strangers wrote: none of their control characters is shown.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 # Columns of text that terminals and pagers have without being asked.
 WIDTH = 80
@@ -17,6 +21,51 @@ WIDTH = 80
 # are in numbers and exponents.
 _SEPARATORS = re.compile(r"(?<=[\s_/])|(?<=[^\W\d][-.])(?=[^\W\d])")
 _NUMBER = re.compile(r"[±−+-]?\d")
+# What moves a terminal's cursor, hides text or changes its direction, and what cannot be encoded.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text without control characters: each is spelled out, as in ``\\x1b``.
+
+    Parameters
+    ----------
+    text : str
+        From anywhere.
+    keep : str
+        Control characters that stay, such as the ends of lines in a text of our own.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        character = found[0]
+        return character if character in keep else ascii(character)[1:-1]
+
+    return _UNPRINTABLE.sub(spelled, text)
+
+
+class Printable:
+    """What rich shows of a thing, without control characters that came with its texts.
+
+    Parameters
+    ----------
+    shown : object
+        Anything that rich can show. Plain strings in it may hold rich's own markup: texts from
+        files belong into :class:`rich.text.Text`.
+    """
+
+    def __init__(self, shown: Any) -> None:
+        self.shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.protocol import is_renderable
+        from rich.segment import Segment
+
+        shown = self.shown if is_renderable(self.shown) else str(self.shown)
+        for text, style, control in console.render(shown, options):
+            yield Segment(text if control else printable(text, keep="\n"), style, control)
 
 
 @dataclass(frozen=True)
@@ -37,6 +86,10 @@ class Column:
     cells: Sequence[str]
     side: str = "right"
     least: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "cells", tuple(map(printable, self.cells)))
 
     @property
     def width(self) -> int:
@@ -103,7 +156,7 @@ def _table(columns: Sequence[Column], widths: Sequence[int], gap: int) -> Render
     for column, width in zip(columns, widths, strict=True):
         title = "\n".join(column.title.split())
         justify: Any = column.side
-        table.add_column(title, justify=justify, no_wrap=True, min_width=width)
+        table.add_column(Text(title), justify=justify, no_wrap=True, min_width=width)
     for row in zip(*(column.cells for column in columns), strict=True):
         folded = (fold(cell, width) for cell, width in zip(row, widths, strict=True))
         table.add_row(*(Text("\n".join(lines)) for lines in folded))
@@ -141,5 +194,5 @@ def plain_text(shown: Any, width: int = WIDTH) -> str:
         force_jupyter=False,
     )
     with console.capture() as capture:
-        console.print(shown)
+        console.print(Printable(shown))
     return "\n".join(map(str.rstrip, capture.get().splitlines())).strip("\n")

@@ -35,7 +35,7 @@ LAYERS = {
     "datasets": "accessor array_accessor rate_requests recommended recommendation_table "
     "roundtrip compression_result blockwise "
     "catalogue comparison comparison_table model_choice planning verification provenance stores "
-    "writing compressed_file",
+    "writing compressed_file file_header",
     "archives": "archiving",
     "public names": "coinpp_xr",
     "the paper": "reproduction",

@@ -638,7 +638,7 @@ def test_show_prints_json(coinpp: Coinpp, mine: Path) -> None:
 def test_show_prints_no_control_characters(coinpp: Coinpp, tiny_model: Model) -> None:
     path = replace(tiny_model, card={"data": "a\x1b[31m\r\nb"}).save("m.safetensors")
 
-    assert "a[31mb" in coinpp("models", "show", path).out
+    assert r"a\x1b[31m\r\nb" in coinpp("models", "show", path).out
 
 
 @pytest.mark.parametrize("command", ["show", "fetch"])

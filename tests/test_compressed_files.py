@@ -223,13 +223,13 @@ def test_the_container_is_small(name: str, most: int, stored: Any) -> None:
 def test_files_of_format_1_are_read() -> None:
     found = CompressedFile.unpack(
         bytes.fromhex(
-            "434e50460183b8b304985429706b5e3e88a314536a60906a89b5f4829b989f929a83c81b581c0400"
-            "7061796c6f616481bf71a7"
+            "434e50460183b8b304985429702b72728c29353048b544a43d6ceec8cd4f49cd41e4102cce020070"
+            "61796c6f6164084e1e1c"
         )
     )
 
     assert found.name == "tone.wav"
-    assert found.metadata == {"format": "WAV", "sample_rate": 16000, "note": "é"}
+    assert found.metadata == {"format": "WAV", "sample_rate": 16000, "left_out": ["é"]}
     assert found.codec == {"id": "coinpp-audio", "model": "none", "target_psnr": 60.0}
     assert found.payload == b"payload"
 

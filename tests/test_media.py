@@ -417,7 +417,7 @@ def test_arrays_of_any_shape_come_back(tmp_path: Path, shape: tuple[int, ...]) -
 def test_an_array_of_objects_is_never_unpickled(tmp_path: Path) -> None:
     content = npy_bytes(np.array([None]), allow_pickle=True)
 
-    assert "allow_pickle" in refusal(lambda: read(tmp_path, "a.npy", content))
+    assert "objects" in refusal(lambda: read(tmp_path, "a.npy", content))
 
 
 # ---- which format -----------------------------------------------------------------------------

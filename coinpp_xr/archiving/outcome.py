@@ -18,6 +18,7 @@ from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.labels import display_unit, place_label
 from coinpp_xr.metrics import spread
+from coinpp_xr.notebook_html import items
 from coinpp_xr.provenance import PREFIX
 from coinpp_xr.report import Report
 from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
@@ -137,10 +138,7 @@ class ArchiveReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return f"{self.report._repr_html_()}<ul>{notes}</ul>"
+        return f"{self.report._repr_html_()}{items(self.notes)}"
 
 
 def report_on(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from coinpp_xr.archiving.manifest import column
 from coinpp_xr.archiving.work import Failure, Outcome
 from coinpp_xr.progress import in_notebook
+from coinpp_xr.text_tables import printable
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -30,9 +31,10 @@ def beginning(show: bool | None) -> Iterator[Callable[[str], None]]:
         yield lambda text: None
         return
     from rich.console import Console
+    from rich.text import Text
 
     with Console(stderr=True).status("") as status:
-        yield status.update
+        yield lambda text: status.update(Text(printable(text)))
 
 
 class Progress:
@@ -103,7 +105,7 @@ class Progress:
         if self._bar is None:
             return
         if isinstance(result, Failure):
-            self._bar.console.print(f"failed: {result}", markup=False, highlight=False)
+            self._bar.console.print(printable(f"failed: {result}"), markup=False, highlight=False)
         else:
             self._raw += result.raw_nbytes
             self._compressed += int(column(result.row, "nbytes"))

@@ -21,6 +21,7 @@ from coinpp_xr.cli import (
     reproduce,
     train,
 )
+from coinpp_xr.cli.text import safe_warnings, tell
 from coinpp_xr.errors import ModelNotFoundError, UnsuitableBoundError
 from coinpp_xr.version import __version__
 
@@ -30,6 +31,7 @@ _EXPECTED_ERRORS = (
     OSError,
     ModelNotFoundError,
     RuntimeError,
+    ArithmeticError,
     ImportError,
     MemoryError,
 )
@@ -64,14 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     completion.answer_shells()
     try:
-        app(arguments, prog_name="coinpp")
+        with safe_warnings():
+            app(arguments, prog_name="coinpp")
     except _EXPECTED_ERRORS as error:
         if isinstance(error, OSError) and error.filename and error.strerror:
             message = f"{error.filename}: {error.strerror}"
         else:
             text = error.on_command_line if isinstance(error, UnsuitableBoundError) else str(error)
             message = " ".join(text.split()) or type(error).__name__
-        typer.echo(f"coinpp: {message}", err=True)
+        tell(f"coinpp: {message}")
         sys.exit(1)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coinpp_xr.cli.text import tell
+from coinpp_xr.cli.text import print_report, say, tell
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -193,7 +193,7 @@ def archive(
                 tell("coinpp: stopped; the same command goes on with what is missing")
                 raise typer.Exit(130) from None
         failed = bool(outcome.failures)
-    _print(outcome)
+    print_report(outcome)
     if report is not None:
         from coinpp_xr.files import write_atomically
 
@@ -255,7 +255,7 @@ def verify(
             store, source or None, client=client, workers=workers, forget=forget,
             storage_options=_storage_options(storage_option),
         )  # fmt: skip
-    typer.echo(str(found))
+    say(str(found))
     if not found.is_sound:
         raise typer.Exit(INCOMPLETE)
 
@@ -352,9 +352,3 @@ def _storage_options(pairs: list[str] | None) -> dict[str, Any] | None:
         except ValueError:
             options[key] = value
     return options
-
-
-def _print(outcome: Any) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(outcome)

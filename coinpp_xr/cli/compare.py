@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from coinpp_xr.cli.sources import read_fields
+from coinpp_xr.cli.text import print_report, say
 
 
 def compare(
@@ -77,8 +78,6 @@ def compare(
     for path in save or []:
         if path.suffix not in (".json", ".html", ".png"):
             raise typer.BadParameter(f"{path}: give a name that ends in .json, .html or .png")
-    from rich.console import Console
-
     from coinpp_xr.comparison import INTERRUPTED
     from coinpp_xr.comparison import compare as compare_codecs
 
@@ -87,8 +86,8 @@ def compare(
         names=peers.split(",") if peers else None, model=model, chunk=chunk, curves=curves,
         whole=whole,
     )  # fmt: skip
-    Console(highlight=False).print(comparison)
+    print_report(comparison)
     for path in save or []:
-        typer.echo(f"wrote {comparison.save(path)}")
+        say(f"wrote {comparison.save(path)}")
     if any(row.note == INTERRUPTED for row in comparison.rows):
         raise typer.Exit(130)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coinpp_xr.cli.text import print_columns, tell
+from coinpp_xr.cli.text import print_columns, say, tell
 from coinpp_xr.version import __version__
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def doctor(
             }
             for section, lines in found.items()
         }
-        typer.echo(json.dumps({"sound": not problems, "problems": problems, **sections}, indent=2))
+        say(json.dumps({"sound": not problems, "problems": problems, **sections}, indent=2))
     else:
         rows = []
         for section, lines in found.items():
@@ -104,7 +104,7 @@ def doctor(
     if problems:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo("everything that is needed works")
+        say("everything that is needed works")
 
 
 def _look(section: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:

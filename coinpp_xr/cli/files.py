@@ -5,22 +5,26 @@ The last two also take Zarr stores, which :mod:`coinpp_xr.cli.stores` knows abou
 
 from __future__ import annotations
 
+import re
 import time
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coinpp_xr.cli.sources import read_one_media
 from coinpp_xr.cli.stores import decompress_store, inspect_store, is_store
-from coinpp_xr.cli.text import print_columns, tell
+from coinpp_xr.cli.text import print_columns, say, tell
 from coinpp_xr.errors import UnsuitableBoundError
+from coinpp_xr.text_tables import printable
 
 if TYPE_CHECKING:
     from coinpp_xr.compressed_file import CompressedFile
     from coinpp_xr.data.media import Media
 
 _MOST_SHOWN = 60
+# Windows takes these for devices, whatever their suffix.
+_DEVICES = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]", re.IGNORECASE)
 
 
 def compress(
@@ -138,7 +142,7 @@ def compress(
         if media.kind == "array" and treat_as is None:
             tell(f"{source}: shape {media.values.shape} is taken for {modality}; --as says else")
         default = "" if rate else f"; --target-psnr {used['target_psnr']:g} by default"
-        typer.echo(
+        say(
             f"{source} ({Path(source).stat().st_size:,} bytes) -> {target} ({len(data):,} bytes): "
             f"{outcome}, {seconds:.1f} s{default}"
         )
@@ -201,7 +205,7 @@ def decompress(
         raise ValueError(f"{file}: {error}") from error
     for note in write_media(media, target):
         tell(f"{target}: {note}")
-    typer.echo(f"{file} -> {target} ({target.stat().st_size:,} bytes)")
+    say(f"{file} -> {target} ({target.stat().st_size:,} bytes)")
 
 
 def inspect(
@@ -230,11 +234,9 @@ def inspect(
         return
     if chunk is not None:
         raise typer.BadParameter("only stores have chunks")
-    from coinpp_xr.bitstream import Payload
-
     compressed, size = _open(file)
     try:
-        payload = Payload.unpack(compressed.payload)
+        payload = compressed.parsed()
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     shape = payload.shape
@@ -275,7 +277,7 @@ def _check_target(target: Path, force: bool) -> None:
     """Before any work that would be in vain."""
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder")
-    if target.exists() and not force:
+    if (target.exists() or target.is_symlink()) and not force:
         raise FileExistsError(f"{target} exists; add --force to replace it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {target.parent}; make it first")
@@ -284,10 +286,11 @@ def _check_target(target: Path, force: bool) -> None:
 def _open(file: str) -> tuple[CompressedFile, int]:
     """With the size of the file."""
     from coinpp_xr.compressed_file import CompressedFile
-    from coinpp_xr.data.sources import existing
+    from coinpp_xr.data.sources import existing, read_whole
 
-    data = existing(file).read_bytes()
+    path = existing(file)
     try:
+        data = read_whole(path)
         return CompressedFile.unpack(data), len(data)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
@@ -296,7 +299,15 @@ def _open(file: str) -> tuple[CompressedFile, int]:
 def _file_name(compressed: CompressedFile) -> str:
     """The original name, of which nothing is known but that somebody wrote it."""
     name = compressed.name
-    if Path(name).name != name or name in ("", "..") or not name.isprintable():
+    plain = PureWindowsPath(name)  # no folder or drive, wherever it came from
+    if (
+        plain.name != name
+        or name in ("", "..")
+        or printable(name) != name
+        or any(character in name for character in '<>:"|?*')
+        or name.endswith((".", " "))
+        or _DEVICES.fullmatch(plain.name.partition(".")[0].rstrip(" "))
+    ):
         raise ValueError(f"the original name {name!a} cannot be used here; say -o")
     if compressed.metadata.get("format") == "JPEG":
         tell(f"{name}: JPEG would change the pixels; a PNG is written")

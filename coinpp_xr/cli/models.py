@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coinpp_xr.cli.text import network_line, print_columns
+from coinpp_xr.cli.text import network_line, print_columns, say
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -90,7 +90,7 @@ def show_model(
             "scale": found.scale,
             "card": found.card,
         }
-        typer.echo(json.dumps(description, indent=2))
+        say(json.dumps(description, indent=2))
         return
     normalisation = f"(value - {found.offset:g}) / {found.scale:g}"
     rows = [
@@ -122,9 +122,9 @@ def fetch(
     from coinpp_xr.model_files import fetch_model, shipped_models
 
     if name in shipped_models():
-        typer.echo(f"{name} comes with the package: {shipped_models()[name]}")
+        say(f"{name} comes with the package: {shipped_models()[name]}")
     else:
-        typer.echo(str(fetch_model(name)))
+        say(str(fetch_model(name)))
 
 
 @app.command()
@@ -164,7 +164,7 @@ def install(
             )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, file.read_bytes())
-    typer.echo(f"{model.name}, fingerprint {model.fingerprint}: {target}")
+    say(f"{model.name}, fingerprint {model.fingerprint}: {target}")
 
 
 def _card_rows(card: dict[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from coinpp_xr.cli.text import say, tell
+
 
 def reproduce(
     item: Annotated[
@@ -68,12 +70,12 @@ def reproduce(
         try:
             reproduce_item(
                 name, output, data=data, quick=quick, device=device, processes=processes,
-                again=again, max_minutes=left, tell=typer.echo,
+                again=again, max_minutes=left, tell=say,
             )  # fmt: skip
         except FileNotFoundError as error:  # other items may need other data
             if item != "all":
                 raise
-            typer.echo(f"{name}: {error}", err=True)
+            tell(f"{name}: {error}")
             failed.append(name)
     if failed:
         raise FileNotFoundError(f"not done for want of data: {', '.join(failed)}")

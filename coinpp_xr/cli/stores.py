@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from coinpp_xr.cli.text import print_columns
+from coinpp_xr.cli.text import print_columns, print_report, say
 
 if TYPE_CHECKING:
     import zarr
@@ -48,9 +46,7 @@ def inspect_store(source: str, chunk: str | None) -> None:
     for name in names:
         print_columns(_about(group, name))
     if report := report_on(group):
-        from rich.console import Console
-
-        Console(highlight=False).print(report)
+        print_report(report)
 
 
 def _about(group: zarr.Group, name: str) -> list[tuple[str, str]]:
@@ -89,4 +85,4 @@ def decompress_store(source: str, target: Path, force: bool, partial: bool) -> N
         target = target / f"{Path(source).stem}.nc"
     decompress(source, target, overwrite=force, partial=partial)
     files = [p for p in target.rglob("*") if p.is_file()] if target.is_dir() else [target]
-    typer.echo(f"{source} -> {target} ({sum(p.stat().st_size for p in files):,} bytes)")
+    say(f"{source} -> {target} ({sum(p.stat().st_size for p in files):,} bytes)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coinpp_xr.cli.text import duration, network_line, print_columns, tell
+from coinpp_xr.text_tables import printable
 
 if TYPE_CHECKING:
     from coinpp_xr.models import Model
@@ -66,7 +67,7 @@ def progress(units: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         def redraw(record: dict[str, Any]) -> None:
             line = learn(record)
             done, total = known.get("step"), known.get("steps")
-            bar.update(task, description=line, completed=done, total=total)
+            bar.update(task, description=printable(line), completed=done, total=total)
 
         yield redraw
 

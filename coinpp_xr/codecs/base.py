@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from sys import float_info
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -267,6 +268,8 @@ class Rate:
         number = parse_error(name, value, unit)
         if name == "max_error":
             return cls(bound=Bound(number))
+        if name == "target_psnr" and number > _MOST_DB:
+            raise ValueError(f"target_psnr must be at most {_MOST_DB:,} dB, got {value!r}")
         if name == "max_error_relative":
             if number >= 1:
                 raise ValueError(
@@ -277,6 +280,8 @@ class Rate:
         return cls(**{name: number})  # type: ignore[arg-type]
 
 
+# Beyond it the smallest error is none.
+_MOST_DB = 6000
 # Of controls that are not in the data's unit.
 _UNITS = {"target_psnr": "in dB", "target_bpp": "of bits per cell"}
 
@@ -284,10 +289,12 @@ _UNITS = {"target_psnr": "in dB", "target_bpp": "of bits per cell"}
 def parse_error(name: str, value: Any, unit: str = "in the data's unit") -> float:
     """Check an error, by default in the data's unit."""
     number = isinstance(value, int | float | np.integer | np.floating)
-    if not number or isinstance(value, bool) or not 0 < float(value) < float("inf"):
+    number = number and not isinstance(value, bool)
+    too_large = isinstance(value, int) and value > float_info.max  # float() would not take it
+    if not number or too_large or not 0 < float(value) < float("inf"):
         text = isinstance(value, str) and name == "max_error"
         other = ', or "recommended" where variables are known' if text else ""
-        raise ValueError(f"{name} must be a positive number {unit}{other}, got {value!r}")
+        raise ValueError(f"{name} must be a positive number {unit}{other}, got {value!r:.80}")
     return float(value)
 
 

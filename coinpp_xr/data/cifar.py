@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from coinpp_xr.data.sources import read_whole
 
 _SIDE, _CHANNELS = 32, 3
 
@@ -32,8 +36,9 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], list[str]]:
     pickle.UnpicklingError, EOFError
         If it is damaged.
     """
-    with path.open("rb") as file:
-        batch = _Unpickler(file, encoding="bytes").load()
+    pickled = read_whole(path)
+    _check_pickle(pickled)
+    batch = _Unpickler(io.BytesIO(pickled), encoding="bytes").load()
     if not isinstance(batch, dict):
         raise ValueError("is no CIFAR-10 batch: it holds no dictionary")
     # Keys are bytes in the files of CIFAR's authors and text in those of Python 3.
@@ -51,6 +56,21 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], list[str]]:
         rows.reshape(-1, _CHANNELS, _SIDE, _SIDE).transpose(0, 2, 3, 1),
         [name.decode() if isinstance(name, bytes) else str(name) for name in names],
     )
+
+
+def _check_pickle(pickled: bytes) -> None:
+    """Refuse what would take memory or time without end before any of it is run."""
+    repeats = 0
+    for steps, (step, value, at) in enumerate(pickletools.genops(pickled), 1):
+        if step.name not in _STEPS or steps > _MOST_STEPS:
+            raise ValueError(f"is no CIFAR-10 batch: its pickle has {step.name} at byte {at}")
+        # An unpickler makes room for as many remembered objects as the largest number says.
+        if step.name.endswith("PUT") and int(value or 0) > steps:
+            raise ValueError("is no CIFAR-10 batch: its pickle counts what is not there")
+        # Tuples of the same tuples again and again take forever to compare.
+        repeats += "GET" in step.name or "TUPLE" in step.name
+        if repeats > _MOST_REPEATS:
+            raise ValueError("is no CIFAR-10 batch: its pickle repeats itself")
 
 
 class _PickledArray:
@@ -100,6 +120,18 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _PickledType,
     ("_codecs", "encode"): _encode,
 }
+
+
+# What pickles of such batches are made of.
+_STEPS = frozenset(
+    """
+    PROTO FRAME STOP MARK MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET NONE NEWTRUE
+    NEWFALSE BININT BININT1 BININT2 LONG1 STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE
+    SHORT_BINUNICODE BINBYTES SHORT_BINBYTES EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1
+    TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD
+    """.split()  # noqa: SIM905
+)
+_MOST_STEPS, _MOST_REPEATS = 1 << 18, 48
 
 
 class _Unpickler(pickle.Unpickler):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.data.opening import locate, open_lazily
+from coinpp_xr.data.opening import check_volume, locate, open_lazily
 from coinpp_xr.data.sources import one_line
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ def load_fields(
     try:
         with ExitStack() as files:
             datasets = [files.enter_context(dataset) for dataset in open_lazily(path, engine)]
-            return _fields(_choose(datasets, variable))
+            array = _choose(datasets, variable)
+            check_volume(array.nbytes, path)
+            return _fields(array)
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}") from error
     except Exception as error:  # every reader has errors of its own

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.data import image_files, nifti, sound
-from coinpp_xr.data.sources import errors_name, existing
+from coinpp_xr.data.sources import errors_name, existing, npy_array, read_whole
 from coinpp_xr.files import write_atomically
 
 
@@ -50,8 +50,7 @@ class _Format:
 
 
 def _read_npy(data: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-    values = np.load(io.BytesIO(data), allow_pickle=False)
-    return np.ascontiguousarray(values).reshape(values.shape), {}
+    return npy_array(data), {}
 
 
 def _write_npy(values: npt.NDArray[Any], metadata: dict[str, Any]) -> bytes:
@@ -118,7 +117,7 @@ def read_media(path: str | Path) -> Media:
     """
     path, known = _locate(path)
     with errors_name(path):
-        values, metadata = known.read(path.read_bytes())
+        values, metadata = known.read(read_whole(path))
     return Media(known.kind, values, {"format": known.name} | metadata)
 
 
@@ -154,16 +153,16 @@ def write_media(media: Media, path: str | Path) -> list[str]:
         raise ValueError(
             f"{path}: {known.name} does not hold {media.kind} data; write {usual} or .npy"
         )
+    notes = [f"{what} left out" for what in media.metadata.get("left_out", [])]
     with errors_name(path, "written"):
         data = known.write(media.values, media.metadata)
     if path.name.lower().endswith(".gz"):
         data = gzip.compress(data, 6, mtime=0)
-    write_atomically(path, data)
-    notes = [f"{what} left out" for what in media.metadata.get("left_out", [])]
     lost = sorted(media.metadata.keys() - known.keeps - {"format", "left_out"})
     if lost:
         names = ", ".join(name.replace("_", " ") for name in lost)
         notes.append(f"{known.name} does not hold: {names}")
+    write_atomically(path, data)
     return notes
 
 

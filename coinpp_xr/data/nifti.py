@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.data.sources import optional
+from coinpp_xr.data.sources import DEFLATE_RATIO, check_claim, optional
 
+# Header and extensions, which are carried along.
+_MOST_BEFORE = 1 << 22
+_AT_ONCE = 1 << 20
 _SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}
 
 
@@ -38,27 +41,33 @@ def read_nifti(data: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     ValueError
         If it is no such file, is cut short, or holds anything but numbers on 3 or 4 axes.
     """
-    raw = _unzipped(data)
-    header = _header(raw[:540])
-    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    zipped = data[:2] == b"\x1f\x8b"
+    plain = io.BytesIO(data)
+    file = gzip.GzipFile(fileobj=plain) if zipped else plain
+    # No more is unpacked than what the header asks for.
+    header = _header(file.read(540))
+    shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
     if dtype.fields:
         raise ValueError("holds colours (RGB) in place of numbers, which is not supported")
     if len(shape) not in (3, 4):
         raise ValueError(f"has shape {shape}; volumes have 3 or 4 axes")
     if min(shape) < 1:
         raise ValueError(f"has shape {shape}: no voxels")
-    start = int(header["vox_offset"])
+    start, nbytes = int(header["vox_offset"]), math.prod(shape) * dtype.itemsize
     if start < header.sizeof_hdr:
         raise ValueError(f"says that its voxels start at byte {start}, inside the header")
-    count = math.prod(shape)
-    missing = start + count * dtype.itemsize - len(raw)
-    if missing > 0:
-        raise ValueError(f"is cut short: {missing} bytes are missing")
-    stored = np.frombuffer(raw, dtype, count, start).reshape(shape, order="F")
+    if start > _MOST_BEFORE:
+        raise ValueError(f"has {start:,} bytes before its voxels, more than {_MOST_BEFORE:,}")
+    check_claim(nbytes, len(data), DEFLATE_RATIO if zipped else math.inf)
+    if not zipped and start + nbytes > len(data):
+        raise ValueError(f"is cut short: {start + nbytes - len(data)} bytes are missing")
+    file.seek(0)
+    raw = _read(file, start + nbytes)
+    stored = np.frombuffer(raw, dtype, offset=start).reshape(shape, order="F")
     slope, inter = header.get_slope_inter()
     metadata = {
         "version": 1 if header.sizeof_hdr == 348 else 2,
-        "header": base64.b64encode(raw[:start]).decode(),
+        "header": base64.b64encode(raw[:start].data).decode(),
         "affine": header.get_best_affine().tolist(),
         "zooms": [float(zoom) for zoom in header.get_zooms()],
         "units": list(header.get_xyzt_units()),
@@ -106,6 +115,19 @@ def write_nifti(values: npt.NDArray[Any], metadata: dict[str, Any]) -> bytes:
     return bytes(header.binaryblock) + rest + stored.tobytes(order="F")
 
 
+def shape_in(header: str) -> tuple[int, ...] | None:
+    """What the metadata's ``header`` says of its voxels' shape; None if nothing can be told."""
+    block = base64.b64decode(header[: 4 * 180])
+    for order in "<>":
+        size = struct.unpack(f"{order}i", block[:4])[0] if len(block) >= 4 else 0
+        if size in _SIZES and len(block) >= size:
+            count, *dims = struct.unpack_from(
+                *((f"{order}8h", block, 40) if size == 348 else (f"{order}8q", block, 16))
+            )
+            return tuple(dims[:count]) if 1 <= count <= 7 and min(dims[:count]) > 0 else None
+    return None
+
+
 def _header(block: bytes) -> Any:
     """The header at the start of a file, as it is: nibabel's checks would repair it."""
     nibabel = optional("nibabel", "reading or writing NIfTI")
@@ -121,11 +143,17 @@ def _header(block: bytes) -> Any:
     raise ValueError("is not NIfTI, or its header is cut short")
 
 
-def _unzipped(data: bytes) -> bytes:
-    if data[:2] != b"\x1f\x8b":
-        return data
+def _read(file: io.BytesIO | gzip.GzipFile, nbytes: int) -> npt.NDArray[np.uint8]:
+    """So many bytes, where there may be some more."""
+    found, done = np.empty(nbytes, np.uint8), 0
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            return file.read()
+        while done < nbytes:
+            piece = file.read(min(nbytes - done, _AT_ONCE))
+            if not piece:
+                raise ValueError(f"is cut short: {nbytes - done} bytes are missing")
+            found[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+            done += len(piece)
+        file.read(1)  # at its end, a gzip stream checks what came out of it
     except EOFError:
         raise ValueError("is cut short: the gzip stream has no end") from None
+    return found

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import zipfile
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from coinpp_xr.data.netcdf3 import check_whole
-from coinpp_xr.data.sources import existing, is_zarr_folder
+from coinpp_xr.data.sources import (
+    DEFLATE_RATIO,
+    check_claim,
+    existing,
+    is_zarr_folder,
+    npy_array,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _GRIB_SUFFIXES = (".grib", ".grb", ".grib2", ".grb2")
+# What real fields are compressed by is less.
+_MOST_COMPRESSED = 100
 _FIRST_BYTES = {b"CDF": "netcdf4", b"\x89HDF": "netcdf4", b"GRIB": "cfgrib", b"PK": "zarr"}
 
 
@@ -68,6 +79,8 @@ def open_lazily(path: str | Path, engine: str, *, decode_times: bool = False) ->
     """
     import xarray as xr
 
+    if isinstance(path, Path) and engine in ("netcdf4", "cfgrib"):
+        _check_sizes(path, engine)
     how: dict[str, Any] = {"decode_times": decode_times, "cache": False}
     if engine == "npz":
         return [_open_npz(Path(path))]
@@ -86,12 +99,72 @@ def open_lazily(path: str | Path, engine: str, *, decode_times: bool = False) ->
 
         store = ZipStore(path, mode="r") if path.is_file() else LocalStore(path, read_only=True)
         return [xr.open_dataset(store, engine="zarr", consolidated=False, **how)]  # type: ignore[arg-type]
-    if isinstance(path, Path) and engine == "netcdf4":
-        with path.open("rb") as file:
-            is_classic = file.read(3) == b"CDF"
-        if is_classic:
-            check_whole(path)
     return [xr.open_dataset(path, engine=engine, **how)]
+
+
+def check_volume(nbytes: int, path: str | Path) -> None:
+    """Refuse arrays that files of few bytes claim, before they are read.
+
+    Fields are large, and chunks that nobody wrote take no bytes: what is beyond config
+    ``max_decode_bytes`` has to be compressed less than hundredfold.
+
+    Raises
+    ------
+    ValueError
+    """
+    place, held = Path(path), 0
+    if "://" not in str(path):
+        files = place.rglob("*") if place.is_dir() else [place]
+        held = sum(file.stat().st_size for file in files if file.is_file())
+    if nbytes > _MOST_COMPRESSED * held:
+        check_claim(nbytes, 0, inf)
+
+
+def _check_sizes(path: Path, engine: str) -> None:
+    """What is read when a file is opened: coordinates, and points of a grid."""
+    if engine == "cfgrib":
+        _check_grib(path)
+        return
+    with path.open("rb") as file:
+        is_classic = file.read(3) == b"CDF"
+    if is_classic:
+        check_whole(path)
+    import netCDF4
+
+    with netCDF4.Dataset(path) as dataset:
+        sizes = [
+            variable.size * np.dtype(variable.dtype).itemsize
+            for name, variable in dataset.variables.items()
+            if variable.dimensions == (name,) and isinstance(variable.dtype, np.dtype)
+        ]
+    check_volume(sum(map(int, sizes)), path)
+
+
+def _check_grib(path: Path) -> None:
+    """A message of a hundred bytes can claim billions of equal values."""
+    import eccodes  # type: ignore[import-untyped]
+
+    with path.open("rb") as file:
+        while (message := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
+            try:
+                points = [
+                    max(0, eccodes.codes_get_long(message, key))
+                    for key in ("numberOfDataPoints", "Ni", "Nj", "numberOfValues")
+                    if eccodes.codes_is_defined(message, key)
+                    and not eccodes.codes_is_missing(message, key)
+                ]
+            finally:
+                eccodes.codes_release(message)
+            check_claim(8 * max(points, default=0), 0, inf)
+
+
+def _member(parts: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    """An array of an ``.npz`` file; no more is unpacked than its directory says."""
+    info = parts.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed in a way that numpy does not use")
+    check_claim(info.file_size, info.compress_size, DEFLATE_RATIO)
+    return npy_array(parts.read(info))
 
 
 def _open_npz(path: Path) -> xr.Dataset:
@@ -101,14 +174,15 @@ def _open_npz(path: Path) -> xr.Dataset:
     items = []
     for file in sorted(path.glob("*.npz")) if path.is_dir() else [path]:
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                items.append([arrays[name] for name in names])
+            with zipfile.ZipFile(file) as parts:
+                items.append([_member(parts, f"{name}.npy") for name in names])
         except Exception as error:
             raise ValueError(
                 f"{file.name} does not hold the arrays {', '.join(names)}: {error}"
             ) from error
         if not all(map(np.array_equal, items[0][:2], items[-1][:2])):
             raise ValueError(f"{file.name} is on another grid than the files before it")
+        check_volume(sum(part.nbytes for item in items for part in item), path)
     values = np.stack([item[2] for item in items]).astype(np.float32, copy=False)
     return xr.Dataset(
         {"temperature": (("item", "latitude", "longitude"), values, {"units": "K"})},

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from coinpp_xr.data import cifar
 from coinpp_xr.data.media import Media, read_media
-from coinpp_xr.data.sources import errors_name, existing, optional
+from coinpp_xr.data.sources import DEFLATE_RATIO, check_claim, errors_name, existing, optional
 
 SPLITS = ("train", "val", "test")
 # How data sets name the folders of these splits, apart from their plain names.
@@ -120,6 +120,9 @@ def read_fastmri(source: Path, split: str) -> Iterator[Item]:
                     "holds no reconstruction_rss (the test split has none); load split='val'"
                 )
             stored = file["reconstruction_rss"]
+            if stored.is_virtual or stored.external or stored.file != file:
+                raise ValueError("takes reconstruction_rss from another file")
+            check_claim(stored.nbytes, path.stat().st_size, DEFLATE_RATIO)
             if stored.ndim != 3 or stored.dtype.kind != "f":
                 raise ValueError(f"reconstruction_rss has shape {stored.shape}, {stored.dtype}")
             if len(stored) != FASTMRI_SLICES:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.data.sources import optional
+from coinpp_xr.data.sources import check_claim, optional
 
 # The type of the samples, the type libsndfile reads them in, and by how many bits that is more.
 _SUBTYPES: dict[str, tuple[str, str, int]] = {
@@ -21,6 +21,9 @@ _SUBTYPES: dict[str, tuple[str, str, int]] = {
     "FLOAT": ("float32", "float32", 0),
     "DOUBLE": ("float64", "float64", 0),
 }
+# Bytes of samples that one byte of a file can stand for: a FLAC frame of a few dozen bytes holds
+# 65,535 equal samples of up to eight channels, and codings of WAV take two bits or more for each.
+_FLAC_RATIO, _WAV_RATIO = 65536.0, 64.0
 _OTHER_THAN_SOUND: dict[bytes | int, str] = {
     b"LIST": "tags", b"id3 ": "tags", b"bext": "broadcast information", b"cue ": "cue points",
     b"smpl": "loops", b"inst": "instrument", b"iXML": "production notes",
@@ -51,11 +54,16 @@ def read_sound(data: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         If samples are missing or not those that were written.
     """
     soundfile = optional("soundfile", "reading WAV or FLAC")
+    is_flac = data[:4] == b"fLaC"
+    if not is_flac and data[:4] not in (b"RIFF", b"RF64", b"RIFX"):
+        raise ValueError("is neither WAV nor FLAC")
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         subtype, container = file.subtype, file.format
         kept, read_as, shift = _SUBTYPES.get(subtype, ("int16", "int16", 0))
-        values = file.read(dtype=read_as)
         frames, rate = file.frames, file.samplerate
+        nbytes = max(frames, 0) * file.channels * np.dtype(read_as).itemsize
+        check_claim(nbytes, len(data), _FLAC_RATIO if is_flac else _WAV_RATIO)
+        values = file.read(dtype=read_as)
     if len(values) != frames or frames == 0:
         raise ValueError(f"holds {len(values)} of {frames} samples")
     if shift:
@@ -63,7 +71,7 @@ def read_sound(data: bytes) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     if subtype == "PCM_U8":
         values += 128
     values = values.astype(kept, copy=False)
-    left_out = _check_flac(data, values, subtype) if data[:4] == b"fLaC" else _check_wav(data)
+    left_out = _check_flac(data, values, subtype) if is_flac else _check_wav(data)
     if subtype not in _SUBTYPES:
         left_out.append(f"{subtype} coding (now 16-bit PCM)")
         subtype = "PCM_16"
@@ -136,8 +144,9 @@ def _check_flac(data: bytes, values: npt.NDArray[Any], subtype: str) -> list[str
         last = data[start] >= 128
         if kind == 0 and any(block[18:34]):
             width = 3 if subtype == "PCM_24" else values.itemsize
-            octets = values.astype(values.dtype.newbyteorder("<")).reshape(-1, 1).view(np.uint8)
-            if hashlib.md5(octets[:, :width].tobytes()).digest() != block[18:34]:
+            octets = values.astype(values.dtype.newbyteorder("<"), copy=False).reshape(-1, 1)
+            octets = np.ascontiguousarray(octets.view(np.uint8)[:, :width])
+            if hashlib.md5(octets.data, usedforsecurity=False).digest() != block[18:34]:
                 raise ValueError("holds other samples than were written (MD5 differs): damaged")
         # Every file names its writer in a block of tags, which may hold nothing else.
         if kind != 4 or block[4 + int.from_bytes(block[:4], "little") :][:4].strip(b"\0"):

@@ -119,7 +119,7 @@ def resumed_state(path: Path, config: TrainingConfig, data_crc: str, device: tor
         If it was written with another configuration or other data.
     """
     tensors, metadata = read_checkpoint(path)
-    if TrainingConfig(**json.loads(metadata["config"])) != config:
+    if _config_in(metadata, path) != config:
         raise ValueError(
             f"{path} was written with another configuration; "
             "use another checkpoint path or the same settings"
@@ -130,8 +130,11 @@ def resumed_state(path: Path, config: TrainingConfig, data_crc: str, device: tor
             "use another checkpoint path or the same data"
         )
     rng = np.random.default_rng()
-    rng.bit_generator.state = json.loads(metadata["rng"])
-    progress = json.loads(metadata["progress"])
+    try:
+        rng.bit_generator.state = json.loads(metadata["rng"])
+        progress = {name: json.loads(metadata["progress"])[name] for name in _PROGRESS}
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error!a:.80}") from error
     state = State.of(siren_from_checkpoint(path), rng, config.outer_lr, device, **progress)
     state.restore(tensors)
     return state
@@ -156,10 +159,17 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     return tensors, metadata
 
 
+def _config_in(metadata: dict[str, str], path: str | Path) -> TrainingConfig:
+    try:
+        return TrainingConfig(**json.loads(metadata["config"]))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {str(error)!a:.80}") from error
+
+
 def siren_from_checkpoint(path: str | Path) -> ModulatedSiren:
     """The base network in a checkpoint, with numpy parameters."""
     tensors, metadata = read_checkpoint(path)
-    config = TrainingConfig(**json.loads(metadata["config"]))
+    config = _config_in(metadata, path)
     count = sum(name.startswith("parameter.") for name in tensors)
     return ModulatedSiren.of(
         tuple(tensors[f"parameter.{i}"].numpy() for i in range(count)), depth=config.depth,

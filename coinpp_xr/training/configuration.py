@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
 
 from coinpp_xr.siren import check_parameterization
 
@@ -77,6 +79,15 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value: Any = getattr(self, field.name)
+            kinds = str(field.type).split(" | ")
+            if value is None and "None" in kinds:
+                continue
+            if not isinstance(value, _KINDS[kinds[0]]) or isinstance(value, bool):
+                raise ValueError(f"{field.name} must be {field.type}, got {value!r:.80}")
+            if kinds[0] != "str" and not -_LARGEST <= value <= _LARGEST:
+                raise ValueError(f"{field.name} must be within ±{_LARGEST:g}, got {value!r:.80}")
         for name in ("latent_dim", "width", "depth", "batch_size", "inner_steps", "map_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -88,6 +99,9 @@ class TrainingConfig:
         check_parameterization(self.modulation, self.latent_map)
 
 
+# Python types by the annotation of a setting; numpy's numbers are among them.
+_KINDS: dict[str, Any] = {"int": Integral, "float": Real, "str": str}
+_LARGEST = 2.0**63
 _CHOICES = {
     "objective": ("warm-start", "paper", "matrix-step"),
     "schedule": ("cosine", "constant"),
