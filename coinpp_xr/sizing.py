@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.coarseness import checked_before
-from coinpp_xr.compact import pack_model
+from coinpp_xr.compact import LARGEST, MOST_TAIL_NUMBERS, pack_model
 from coinpp_xr.data import Fields, load_fields
 from coinpp_xr.entropy import CELLS
 from coinpp_xr.eofs import HarmonicBasis, Localisation, LocalisedEofs
@@ -109,6 +109,8 @@ def smallest_model(
     count = len(fields.values) if globes is None else globes
     best = sizes[0]
     for model in _models(fields, target_rmse, name):
+        if most_nbytes <= LARGEST and model.tail and model.tail.symbols.size > MOST_TAIL_NUMBERS:
+            break  # from here on none can be embedded
         nbytes = len(pack_model(model))
         if nbytes < min(best.total(count), most_nbytes):
             sizes.append(_measure(model, nbytes, fields, target_rmse, chunk_time))

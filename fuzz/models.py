@@ -124,7 +124,7 @@ def _use(model: Model) -> None:
     with np.errstate(all="raise", under="ignore"):
         values = model.coded_network(points, latents.astype(np.float32))
     assert np.isfinite(values).all(), "values that are not finite"
-    assert model.quantizer(8).step.min() > 0, "a quantizer without steps"
+    assert (model.quantizer(8).step > 0).all(), "a quantizer without steps"
 
 
 # ---- the forms --------------------------------------------------------------------------------
