@@ -148,8 +148,8 @@ def _encode(subject: Subject, rate: PatchRate, *, rounded: bool = True) -> bytes
             # Whole numbers differ by whole numbers: the next half is as good, and safe to compare.
             bound = Bound(floor(bound.error) + 0.5)
         candidates = [_with_residual(subject, bound, None)] if rounded else []
-        # Near whole numbers a base may be rounded to others on another machine.
-        if not bound.relative and not (integers and bound.error < 4):
+        # Without loss there is nothing that a base could leave out.
+        if not bound.relative and not (integers and bound.error < 1):
             base = _search_rmse(subject, _BASE_RMSE * bound.error, deblocking=False)
             if base is not None:
                 candidates.append(_with_residual(subject, bound, base))
