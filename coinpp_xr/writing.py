@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from coinpp_xr.chunk_places import placing
 from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
@@ -85,6 +86,11 @@ def write(
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if not arguments.pop("compute", True):
         raise ValueError("compute=False cannot be verified; leave it out")
+    if not arguments.setdefault("write_empty_chunks", True):
+        raise ValueError(
+            "write_empty_chunks=False: nobody could tell whether chunks are empty or lost; "
+            "leave it out"
+        )
     _check_zip(store, arguments)
     existing = _existing(store, arguments)
     settled = settle(
@@ -129,8 +135,10 @@ def write(
         looked_at: AbstractContextManager[Any] = checked_before() if known else nullcontext()
         with _quiet_about_consolidation(arguments), compact_documents(), looked_at:
             writes = _to_write(dataset, plans, arguments, existing)
-            _compute(writes.to_zarr(target, compute=False, **arguments))
-        return _report(dataset, plans, reasons, target, arguments)
+            where = (arguments.pop(key, None) for key in ("group", "storage_options"))
+            placed, group = placing(target, plans, *where)
+            _compute(writes.to_zarr(placed, group=group or None, compute=False, **arguments))
+        return _report(dataset, plans, reasons, placed, group)
 
 
 @contextmanager
@@ -334,13 +342,13 @@ def _report(
     dataset: xr.Dataset,
     plans: Mapping[Any, _Plan],
     reasons: Mapping[Any, str],
-    place: Any,
-    arguments: Mapping[str, Any],
+    store: Any,
+    path: str,
 ) -> Report:
     """Compare what is in the store with the original, and count its bytes."""
     import dask
 
-    group = open_group(place, arguments.get("group"), arguments.get("storage_options"))
+    group = open_group(store, path)
     assert group is not None
     # Together, so that dask computes what several variables are made from only once.
     lazy = [_errors(plan, group[str(name)]) for name, plan in plans.items()]

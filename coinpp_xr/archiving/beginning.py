@@ -182,7 +182,7 @@ def _add(
         encoding[name] = new.encoding | ({"shards": shards} if shards is not None else {})
     arguments: dict[str, Any] = {
         "mode": "a", "consolidated": False, "zarr_format": options.zarr_format,
-        "storage_options": place.storage_options,
+        "storage_options": place.storage_options, "write_empty_chunks": True,
     }  # fmt: skip
     plain = _plain(dataset[[n for n in dataset.data_vars if n in missing and n not in names]])
     with warnings.catch_warnings():

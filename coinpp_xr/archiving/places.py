@@ -176,7 +176,8 @@ def place_of(
         if not hasattr(store, "writable_session"):
             raise ValueError("give the icechunk.Repository; sessions are opened and committed here")
         return IcechunkPlace(store)
-    if isinstance(store, MemoryStore | dict) or str(store).startswith("memory://"):
+    in_memory = isinstance(store, MemoryStore | dict) or str(store).startswith("memory://")
+    if in_memory and not only_read:
         raise ValueError(
             "a store in memory cannot be shared with workers; give a folder or a URL, or use "
             "ds.coinpp.to_zarr"
