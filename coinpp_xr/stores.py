@@ -85,6 +85,17 @@ def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
         put_in_place(complete, path)
 
 
+def refuse_read_only(store: Any) -> None:
+    """Say at once that a Zarr store cannot be written.
+
+    Raises
+    ------
+    ValueError
+    """
+    if getattr(store, "read_only", False):
+        raise ValueError(f"{store} is for reading only; give a store that can be written")
+
+
 def is_zip(store: Any) -> bool:
     """Whether a store is one local file: a ZipStore, or a path that ends with ``.zip``."""
     if isinstance(store, ZipStore):

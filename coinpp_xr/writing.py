@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
-from coinpp_xr.parallel import thread_count
+from coinpp_xr.parallel import stopped, thread_count
 from coinpp_xr.planning import Settings, check_codec, check_new, design
 from coinpp_xr.provenance import described, without_containers
 from coinpp_xr.rate_requests import BESIDE, settle
@@ -36,6 +36,7 @@ from coinpp_xr.stores import (
     metadata_documents,
     open_group,
     put_whole,
+    refuse_read_only,
     stored_chunks,
 )
 from coinpp_xr.variable_report import VariableReport, source_itemsize, variable_report
@@ -91,7 +92,10 @@ def write(
             "write_empty_chunks=False: nobody could tell whether chunks are empty or lost; "
             "leave it out"
         )
+    if not is_zip(store):  # which tells more of it
+        refuse_read_only(store)
     _check_zip(store, arguments)
+    quiet = "consolidated" not in arguments
     existing = _existing(store, arguments)
     settled = settle(
         dataset, settings.variables, settings.rates, beside=settings.beside,
@@ -133,7 +137,7 @@ def write(
         # What is added to variables of the store was not looked at before.
         known = settings.allow_coarse or len(new) == len(chosen)
         looked_at: AbstractContextManager[Any] = checked_before() if known else nullcontext()
-        with _quiet_about_consolidation(arguments), compact_documents(), looked_at:
+        with _about_consolidation(quiet=quiet), compact_documents(), looked_at:
             writes = _to_write(dataset, plans, arguments, existing)
             where = (arguments.pop(key, None) for key in ("group", "storage_options"))
             placed, group = placing(target, plans, *where)
@@ -142,10 +146,10 @@ def write(
 
 
 @contextmanager
-def _quiet_about_consolidation(arguments: Mapping[str, Any]) -> Iterator[None]:
+def _about_consolidation(*, quiet: bool) -> Iterator[None]:
     """Zarr warns of what format 3 does not specify; only who asked for it should hear that."""
     with warnings.catch_warnings():
-        if arguments.get("consolidated") is None:
+        if quiet:
             warnings.filterwarnings("ignore", message="Consolidated metadata")
         yield
 
@@ -158,8 +162,14 @@ def _compute(writes: Any) -> None:
     if dask.base.get_scheduler(collections=[writes]) is not dask.threaded.get:
         writes.compute()
         return
-    with ThreadPoolExecutor(dask.config.get("num_workers", None) or thread_count()) as pool:
-        writes.compute(pool=pool)
+    workers = dask.config.get("num_workers", None) or thread_count()
+    with ExitStack() as until_all_ended, ThreadPoolExecutor(workers) as pool:
+        try:
+            writes.compute(pool=pool)
+        except KeyboardInterrupt:
+            until_all_ended.enter_context(stopped())
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 # ---- new arrays -------------------------------------------------------------------------------

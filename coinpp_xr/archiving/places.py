@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore, ZipStore
 
 from coinpp_xr.archiving.claims import changing_structure, claimed, others_at_work
 from coinpp_xr.archiving.manifest import GROUP, is_archive
-from coinpp_xr.stores import is_zip, local_path, open_group
+from coinpp_xr.stores import is_zip, local_path, open_group, refuse_read_only
 
 Item = TypeVar("Item")
 # A commit takes about a second; what is lost between two of them is done again.
@@ -189,6 +189,8 @@ def place_of(
                 raise ValueError(f"{store.path} is no zip file, or not all of one")
             return Place(store, options)
         raise ValueError("a zip file cannot be written in parts; zip a folder later")
+    if not only_read:
+        refuse_read_only(store)
     if isinstance(store, os.PathLike):
         store = os.fspath(store)
     if isinstance(store, str):

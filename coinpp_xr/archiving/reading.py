@@ -76,7 +76,7 @@ def decompress(
         refuse_unsound(place, group)
     try:
         _unpack(group, target, overwrite=overwrite)
-    except CorruptPayloadError:
+    except (CorruptPayloadError, RuntimeError):
         refuse_unsound(place, group, decode=True)  # says where
         raise
 

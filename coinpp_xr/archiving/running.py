@@ -215,7 +215,10 @@ class _Run:
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Metadata in place, others kept off and workers ready, as long as the block runs."""
-        self._parts = begin(self._source, self._place, self._wanted, self._options, self._check)
+        self._parts = begin(
+            self._source, self._place, self._wanted, self._options, self._check_stored,
+            self._check_source,
+        )  # fmt: skip
         with self._place.changing() as place:
             self._consolidate(place)
         group = self._place.root()
@@ -227,8 +230,15 @@ class _Run:
         ):
             yield
 
-    def _check(self, parts: Sequence[Part]) -> None:
-        """Refuse an archive that is damaged, or that was begun from another source.
+    def _check_stored(self) -> None:
+        """Refuse to go on with an archive that does not hold what was written."""
+        if self._options.check:
+            run = partial(on_workers, self._client, self._threads)
+            advice = "coinpp verify --forget (forget=True) lets the same call write it again"
+            refuse_unsound(self._place, self._place.root(), run, advice=advice)
+
+    def _check_source(self, parts: Sequence[Part]) -> None:
+        """Refuse a source that is not the one that the archive was begun from.
 
         If its files look as before, a few blocks are read again; if not, all that are done and
         that the source holds: a file that was copied, mended or got longer is fine if its values
@@ -239,10 +249,6 @@ class _Run:
         ValueError
         """
         group = self._place.root()
-        if self._options.check:
-            run = partial(on_workers, self._client, self._threads)
-            advice = "coinpp verify --forget (forget=True) lets the same call write it again"
-            refuse_unsound(self._place, group, run, advice=advice)
         for part in parts:
             manifest = entry(group, part.name)[1]
             rows, known = manifest.rows, manifest.attributes["source_files"]

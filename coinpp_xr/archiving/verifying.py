@@ -124,7 +124,7 @@ def verify(
     FileNotFoundError, ValueError
         If there is no such store, or nothing compressed in it.
     """
-    place = place_of(store, storage_options, only_read=True)
+    place = place_of(store, storage_options, only_read=not forget)
     root = place.root(read_only=True)
     if group:
         found_group = open_group(root.store, group)

@@ -120,7 +120,7 @@ class Failure:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.variable} {self.label}: {self.reason}"
+        return f"{' '.join([self.variable, self.label]).strip()}: {self.reason}"
 
 
 def in_plain_errors(task: Callable[Params, Result]) -> Callable[Params, Result]:

@@ -61,7 +61,12 @@ def inspect_store(source: str, chunk: str | None, *, check: bool = True) -> None
         raise ValueError(f"{source}: no variable is compressed by coinpp-xr")
     for name in names:
         print_columns(_about(group, name))
-    if report := report_on(group):
+    try:
+        report = report_on(group)
+    except RuntimeError:  # of Zarr, which does not say where
+        refuse_unsound(place, group)
+        raise
+    if report:
         print_report(report)
     if check:
         found = refuse_unsound(place, group)
