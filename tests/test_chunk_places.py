@@ -20,7 +20,7 @@ from coinpp_xr.archiving import archive, decompress
 from coinpp_xr.archiving.checking import here, look_through
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.bitstream import Payload, Tag
-from coinpp_xr.chunk_places import placing_array, places_of
+from coinpp_xr.chunk_places import places_of, placing_array
 from coinpp_xr.cli import app
 from coinpp_xr.stores import stored_payloads
 
@@ -108,7 +108,9 @@ def test_a_store_in_memory_is_verified(globes) -> None:
     with pytest.raises(CorruptPayloadError, match=r"beyond max_error=0.5 in"):
         (globes + 3).coinpp.verify(store)
     del store._store_dict["t/c/2/0/0"]
-    with pytest.raises(CorruptPayloadError, match="time=2001-01-03T00:00 .* chunk 2/0/0: it is not"):
+    with pytest.raises(
+        CorruptPayloadError, match=r"time=2001-01-03T00:00 .* chunk 2/0/0: it is not"
+    ):
         globes.coinpp.verify(store)
 
 
@@ -205,9 +207,8 @@ def test_nobody_is_kept_from_unpacking_what_is_left(written, tmp_path) -> None:
     store = tmp_path / "a.zarr"
     shutil.copytree(written["store"], store)
     _lost(store)
-    done = CliRunner().invoke(
-        app, ["decompress", str(store), str(tmp_path / "a.nc"), "--no-check"], catch_exceptions=False
-    )
+    arguments = ["decompress", str(store), str(tmp_path / "a.nc"), "--no-check"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     assert (tmp_path / "a.nc").exists()
 

@@ -20,7 +20,7 @@ import xarray as xr
 import zarr
 from zarr.storage import LocalStore
 
-from coinpp_xr.archiving import archive, claims, decompress, verify
+from coinpp_xr.archiving import archive, claims, decompress, verify, work
 from coinpp_xr.archiving.claims import claimed, others_at_work
 from coinpp_xr.archiving.manifest import CLAIMS, GROUP
 from coinpp_xr.files import write_atomically
@@ -116,23 +116,25 @@ def renames_fail(monkeypatch, name: str) -> None:
 
 
 def test_what_cannot_get_its_name_leaves_the_old_as_it_was(globes, tmp_path, monkeypatch) -> None:
-    names = ("a.zarr", "a.zip", "b.zarr", "b.nc", "file")
+    def replace(path: Path) -> None:
+        (globes + 1).coinpp.to_zarr(path, **RATE, mode="w")
+
+    def unpack(path: Path) -> None:
+        decompress(tmp_path / "a.zarr", path, overwrite=True)
+
+    names = {"a.zarr": replace, "a.zip": replace, "b.zarr": unpack, "b.nc": unpack}
+    names["file"] = lambda path: write_atomically(path, b"new")
     globes.coinpp.to_zarr(tmp_path / "a.zarr", **RATE)
     globes.coinpp.to_zarr(tmp_path / "a.zip", **RATE)
     for name in ("b.zarr", "b.nc"):
         decompress(tmp_path / "a.zarr", tmp_path / name)
     write_atomically(tmp_path / "file", b"old")
     before = tree(tmp_path)
-    for name in names:
+    for name, write in names.items():
         with monkeypatch.context() as patch:
             renames_fail(patch, name)
             with pytest.raises(OSError, match="No space left on device"):
-                if name == "file":
-                    write_atomically(tmp_path / name, b"new")
-                elif name.startswith("b"):
-                    decompress(tmp_path / "a.zarr", tmp_path / name, overwrite=True)
-                else:
-                    (globes + 1).coinpp.to_zarr(tmp_path / name, **RATE, mode="w")
+                write(tmp_path / name)
         assert tree(tmp_path) == before
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
@@ -153,9 +155,7 @@ def test_an_old_store_that_cannot_be_moved_back_is_kept(globes, tmp_path, monkey
     assert tree(left) == before
 
 
-def test_a_chunk_that_cannot_get_its_name_leaves_the_old_one(
-    globes, tmp_path, monkeypatch
-) -> None:
+def test_a_chunk_that_cannot_get_its_name_leaves_the_old_one(globes, tmp_path, monkeypatch) -> None:
     store = tmp_path / "a.zarr"
     globes.coinpp.to_zarr(store, **RATE)
     before = tree(store)
@@ -181,24 +181,37 @@ def group(globes, tmp_path) -> zarr.Group:
     return zarr.open_group(tmp_path / "a.zarr", mode="r+")
 
 
+class Clock:
+    """The wall clock as a process sees it that looks at claims."""
+
+    monotonic, sleep = staticmethod(time.monotonic), staticmethod(time.sleep)
+
+    def __init__(self, jump: float) -> None:
+        self._jump = jump
+
+    def time(self) -> float:
+        return time.time() + self._jump
+
+
+@pytest.mark.parametrize("host", ["here", "elsewhere"])
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
-def test_a_clock_that_jumps_makes_nobody_dead(group, monkeypatch, jump) -> None:
-    """Neither here, where psutil adds the time of booting, nor elsewhere."""
+def test_a_clock_that_jumps_makes_nobody_dead(group, monkeypatch, jump, host) -> None:
+    """Neither here, where psutil adds the time of booting, nor on another machine."""
     monkeypatch.setattr(claims, "_BEAT_SECONDS", 0.2)
-    for host in (None, "elsewhere"):
-        with monkeypatch.context() as patch:
-            if host:
-                patch.setattr("socket.gethostname", lambda host=host: host)
-            claim = claimed(group, {"t": range(4)})
-            claim.__enter__()
-        with monkeypatch.context() as patch:
-            now, started = time.time, psutil.Process.create_time
-            patch.setattr("coinpp_xr.archiving.claims.time.time", lambda: now() + jump)
-            patch.setattr(psutil.Process, "create_time", lambda self: started(self) + jump)
-            assert others_at_work(group)
-            with pytest.raises(RuntimeError, match="is writing t"), claimed(group, {"t": range(8)}):
-                pass
-        claim.__exit__(None, None, None)
+    started = psutil.Process.create_time
+    with monkeypatch.context() as there:
+        there.setattr(claims.socket, "gethostname", lambda: host)
+        claim = claimed(group, {"t": range(4)})
+        claim.__enter__()
+    with monkeypatch.context() as now:
+        if host == "here":
+            now.setattr(claims.socket, "gethostname", lambda: host)
+        now.setattr(claims, "time", Clock(jump))
+        now.setattr(psutil.Process, "create_time", lambda self: started(self) + jump)
+        assert others_at_work(group)
+        with pytest.raises(RuntimeError, match="is writing t"), claimed(group, {"t": range(8)}):
+            pass
+    claim.__exit__(None, None, None)
     assert not others_at_work(group)
 
 
@@ -206,23 +219,26 @@ def test_a_clock_that_jumps_makes_nobody_dead(group, monkeypatch, jump) -> None:
 def test_nobody_lives_for_ever_because_a_clock_was_wrong(group, monkeypatch, jump) -> None:
     """Claims from the future are no sign of life either."""
     monkeypatch.setattr(claims, "_BEAT_SECONDS", 0.2)
-    folder = group.store_path / GROUP / CLAIMS
-    claims._put(
-        folder / "dead.json",
-        {"host": "elsewhere", "pid": 1, "process_started": "", "parts": {"t": [0, 8]}}
-        | {"time": time.time() + jump, "beat": 3},
-    )
+    who = {"host": "elsewhere", "pid": 1, "process_started": "", "parts": {"t": [0, 8]}}
+    dead = who | {"time": time.time() + jump, "beat": 3}
+    claims._put(group.store_path / GROUP / CLAIMS / "dead.json", dead)
     with claimed(group, {"t": range(8)}):
         pass
 
 
-def test_an_archive_is_written_while_the_clock_runs_backwards(
-    globes, tmp_path, monkeypatch
-) -> None:
-    now = iter(range(10**6, 0, -1))
-    monkeypatch.setattr("coinpp_xr.archiving.claims.time.time", lambda: next(now) * 60.0)
+def test_an_archive_is_written_while_the_clock_jumps(globes, tmp_path, monkeypatch) -> None:
+    """In all of this process, dask included, when blocks are being written."""
+    now, place = time.time, work.write_block
+
+    def write_block(*args: Any) -> Any:
+        monkeypatch.setattr(time, "time", lambda: now() + 3600)
+        return place(*args)
+
+    monkeypatch.setattr(work, "write_block", write_block)
     assert archive(globes, tmp_path / "a.zarr", **RATE).is_complete
+    monkeypatch.undo()
     assert archive(globes, tmp_path / "a.zarr", **RATE).n_new == 0
+    assert verify(tmp_path / "a.zarr", globes).is_sound
 
 
 # ---- SIGTERM ------------------------------------------------------------------------------------

@@ -388,9 +388,10 @@ def refuse_unsound(
     """
     found = look_through(place, group, run, decode=decode)
     if found.problems:
-        more = len(found.problems) - 1
+        more = f" (and {len(found.problems) - 1:,} more problems)" * (len(found.problems) > 1)
+        advice = advice or "coinpp verify tells more"
         raise CorruptPayloadError(
-            f"{place}: {found.problems[0]}" + f" (and {more:,} more problems)" * (more > 0)
-            + f"; {advice or 'coinpp verify tells more'}, --no-check (check=False) goes on regardless"
-        )  # fmt: skip
+            f"{place}: {found.problems[0]}{more}; {advice}, --no-check (check=False) goes on "
+            "regardless"
+        )
     return found
