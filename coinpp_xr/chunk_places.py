@@ -2,9 +2,9 @@
 
 A codec sees values, and Zarr hands it whatever lies under a chunk's key: one chunk in the place of
 another decodes without a complaint. So the stores that we write through add to every payload a hash
-of the array's name, the chunk's index and the stored value of its first time. Nothing in it depends
-on where the store lies, so that stores can be copied and renamed; an index along time stays what it
-is when the array grows.
+of the array's name, the chunk's index and its first time. Nothing in it depends on where the store
+lies, so that stores can be copied and renamed; an index along time stays what it is when the array
+grows.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 import zarr
 from zarr.abc.store import Store
 from zarr.core.array import AsyncArray
@@ -52,18 +55,15 @@ class ChunkPlaces:
     in_shard : tuple of int or None
         Chunks in a shard along every axis, where there are shards.
     time_axis : int
-    times : array or None
-        Stored values of the coordinate along time, where there is one.
-    calendar : str
-        What these numbers mean: unit and calendar.
+    times : list of str
+        The first time of every chunk along time; empty where there is no such coordinate.
     """
 
     name: str
     chunks: tuple[int, ...]
     in_shard: tuple[int, ...] | None
     time_axis: int
-    times: npt.NDArray[Any] | None
-    calendar: str
+    times: list[str]
 
     def of(self, index: Sequence[int]) -> bytes:
         """The place of a chunk, 8 bytes.
@@ -73,11 +73,9 @@ class ChunkPlaces:
         index : sequence of int
             Of the chunk along every axis.
         """
-        first = None
-        if self.times is not None:
-            step = index[self.time_axis] * self.chunks[self.time_axis]
-            if step < len(self.times):  # behind the end of the array a shard is padded
-                first = f"{self.times[step].item()!r} {self.calendar}"
+        number = index[self.time_axis]
+        # What a shard holds behind the end of its array has no time.
+        first = self.times[number] if number < len(self.times) else None
         text = json.dumps([self.name, [int(i) for i in index], first])
         return hashlib.blake2b(text.encode(), digest_size=_PLACE_BYTES).digest()
 
@@ -172,7 +170,7 @@ async def _places(path: StorePath) -> ChunkPlaces:
     dims = dims_of(array)
     axis = getattr(codec_of(array), "time_axis", None) or 0
     folder, _, name = path.path.rpartition("/")
-    times, calendar = None, ""
+    times: list[str] = []
     if axis < array.ndim - 2 and axis < len(dims) and dims[axis]:
         try:
             coordinate: Any = await AsyncArray.open(
@@ -181,9 +179,24 @@ async def _places(path: StorePath) -> ChunkPlaces:
         except FileNotFoundError:
             coordinate = None
         if coordinate is not None and coordinate.shape == (array.shape[axis],):
-            times = np.asarray(await coordinate.getitem(slice(None)))
-            calendar = " ".join(
-                str(coordinate.attrs.get(key, "")) for key in ("units", "calendar")
-            ).strip()
+            values = np.asarray(await coordinate.getitem(slice(None)))
+            times = _as_text(values[:: array.chunks[axis]], dict(coordinate.attrs))
     in_shard = None if array.shards is None else chunks_in_shard(array)
-    return ChunkPlaces(name, array.chunks, in_shard, axis, times, calendar)
+    return ChunkPlaces(name, array.chunks, in_shard, axis, times)
+
+
+def _as_text(times: npt.NDArray[Any], attributes: dict[str, Any]) -> list[str]:
+    """Dates to a millisecond, whatever their unit in the store; other coordinates as they are."""
+    if " since " in str(attributes.get("units", "")):
+        encoded = xr.Variable("time", times, attributes)
+        with suppress(ValueError, OverflowError):  # of units that are none
+            times = xr.conventions.decode_cf_variable("time", encoded).to_numpy()
+    half = timedelta(milliseconds=0.5)
+    if times.dtype.kind == "M":
+        return list(np.datetime_as_string((times + np.timedelta64(half)).astype("M8[ms]")))
+    return [
+        (time + half).isoformat(timespec="milliseconds")
+        if hasattr(time, "isoformat")  # cftime's
+        else repr(time)
+        for time in times.tolist()
+    ]
