@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,21 +137,14 @@ def write(
         # What is added to variables of the store was not looked at before.
         known = settings.allow_coarse or len(new) == len(chosen)
         looked_at: AbstractContextManager[Any] = checked_before() if known else nullcontext()
-        with _about_consolidation(quiet=quiet), compact_documents(), looked_at:
+        with warnings.catch_warnings(), compact_documents(), looked_at:
+            if quiet:  # Zarr warns of what format 3 does not specify; nobody has asked for it
+                warnings.filterwarnings("ignore", message="Consolidated metadata")
             writes = _to_write(dataset, plans, arguments, existing)
             where = (arguments.pop(key, None) for key in ("group", "storage_options"))
             placed, group = placing(target, plans, *where)
             _compute(writes.to_zarr(placed, group=group or None, compute=False, **arguments))
         return _report(dataset, plans, reasons, placed, group)
-
-
-@contextmanager
-def _about_consolidation(*, quiet: bool) -> Iterator[None]:
-    """Zarr warns of what format 3 does not specify; only who asked for it should hear that."""
-    with warnings.catch_warnings():
-        if quiet:
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-        yield
 
 
 def _compute(writes: Any) -> None:
