@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Never
 import xarray as xr
 
 from coinpp_xr.array_accessor import Bits, Bound, DataArrayAccessor, Keep, refuse_for_zarr
-from coinpp_xr.errors import refuse_unknown
+from coinpp_xr.errors import CorruptPayloadError, refuse_unknown
 
 if TYPE_CHECKING:
+    from coinpp_xr.archiving import Verification
     from coinpp_xr.catalogue import ModelList
     from coinpp_xr.comparison_table import Comparison
     from coinpp_xr.compression_result import CompressionResult
@@ -235,6 +236,46 @@ class DatasetAccessor:
         return write(
             self._dataset, store, settings, {"zarr_format": zarr_format, **to_zarr_arguments}
         )
+
+    def verify(
+        self, store: Any, *, group: str | None = None, storage_options: Any = None
+    ) -> Verification:
+        """Hold a store against this dataset and against itself.
+
+        Everything that is compressed in the store is read and decoded. Its checksums must be
+        right, every chunk must lie where it was written, none may be missing, and no value may be
+        further from this dataset's than was promised. ``xr.open_zarr`` sees none of that but
+        checksums. Opened from the store itself, the dataset shows all but the last.
+
+        Parameters
+        ----------
+        store : str, path, Zarr store or icechunk.Repository
+            Written by :meth:`to_zarr`, :func:`coinpp_xr.archive` or :meth:`xarray.Dataset.to_zarr`;
+            the latter's chunks do not say where they belong.
+        group : str, optional
+            Of the store.
+        storage_options : dict, optional
+            For fsspec.
+
+        Returns
+        -------
+        Verification
+            What was looked at.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such store, nothing compressed in it, or nothing that this dataset has.
+        CorruptPayloadError
+            If anything is damaged, lost, exchanged, or not what this dataset holds; the message
+            tells the first of it.
+        """
+        from coinpp_xr.archiving import verify
+
+        found = verify(store, self._dataset, group=group, storage_options=storage_options)
+        if not found.is_sound:
+            raise CorruptPayloadError(found.complaint)
+        return found
 
     def compare(
         self,

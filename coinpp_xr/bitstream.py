@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import prod
 from typing import Any
@@ -145,6 +145,8 @@ class Tag(IntEnum):
     STREAMS = 11
     # What decoded values are brought back to: the range that they came from, the right means.
     FINISH = 12
+    # Where the chunk belongs, hashed; see chunk_places.
+    PLACE = 13
 
 
 @dataclass(frozen=True)
@@ -299,6 +301,13 @@ class Payload:
         except (ValueError, TypeError) as error:
             raise CorruptPayloadError(f"payload is damaged: {error}") from error
         return cls(kind=kind, dtype=dtype, sections=sections, **header), reader.position
+
+    def placed(self, place: bytes) -> Payload:
+        """The same payload with another place."""
+        sections = {**self.sections, Tag.PLACE: place}
+        if Tag.STREAMS in sections:  # the last section
+            sections[Tag.STREAMS] = sections.pop(Tag.STREAMS)
+        return replace(self, sections=sections)
 
     def section(self, tag: Tag) -> bytes:
         """The bytes of a section that must be there."""

@@ -51,13 +51,13 @@ def stopped() -> Iterator[None]:
         _stopped.clear()
 
 
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    results = []
-    for item in items:
+def _unless_stopped(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    def run(item: Item) -> Result:
         if _stopped.is_set():
             raise WorkStoppedError("stopped")
-        results.append(function(item))
-    return results
+        return function(item)
+
+    return run
 
 
 def thread_count() -> int:
@@ -74,8 +74,8 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
     with single_threaded_blas():
         threads = _threads_for(len(items))
         if threads == 1:
-            return _each(function, items)
-        return list(_pool(threads).map(function, items))
+            return list(map(_unless_stopped(function), items))
+        return list(_pool(threads).map(_unless_stopped(function), items))
 
 
 def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -86,7 +86,7 @@ def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     """
     threads = _threads_for(len(items))
     if threads == 1:
-        return _each(function, items)
+        return list(map(_unless_stopped(function), items))
     waiting = iter(range(len(items)))
     results: dict[int, Result] = {}
 

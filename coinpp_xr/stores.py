@@ -6,12 +6,14 @@ import asyncio
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+import google_crc32c  # zarr needs it, too
 import numpy as np
 import zarr
 from zarr.codecs import ShardingCodec
@@ -20,12 +22,16 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath, ZipStore
 
 from coinpp_xr.bitstream import Payload
+from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.files import cleared_up, put_in_place
 from coinpp_xr.variable_report import StoredChunk
 from coinpp_xr.xarray_encoding import find_codec
 
-_DOCUMENTS = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+DOCUMENTS = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 # Requests to a store that are under way at once.
 _AT_ONCE = 32
+# Offset and length of a chunk that a shard does not hold.
+_NOT_THERE = np.iinfo(np.uint64).max
 
 
 @contextmanager
@@ -66,21 +72,28 @@ def put_whole(store: Any, *, replace: bool, group: str | None) -> Iterator[Any]:
         raise FileExistsError(f"{path} is no Zarr store, mode='w' would delete it; move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
     # A worker on another machine may still write when an error ends the block: that error matters.
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
-    ) as folder:
-        complete, old = Path(folder) / path.name, Path(folder) / "replaced"
+    with (
+        cleared_up(),
+        tempfile.TemporaryDirectory(
+            prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
+        ) as folder,
+    ):
+        complete = Path(folder) / path.name
         yield str(complete)
-        if path.exists():
-            if not replace and not _is_empty_folder(path):  # somebody else was faster
-                raise FileExistsError(f"{path} exists by now; it was left as it is")
-            path.rename(old)
-        try:
-            complete.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+        if path.exists() and not replace and not _is_empty_folder(path):  # somebody was faster
+            raise FileExistsError(f"{path} exists by now; it was left as it is")
+        put_in_place(complete, path)
+
+
+def refuse_read_only(store: Any) -> None:
+    """Say at once that a Zarr store cannot be written.
+
+    Raises
+    ------
+    ValueError
+    """
+    if getattr(store, "read_only", False):
+        raise ValueError(f"{store} is for reading only; give a store that can be written")
 
 
 def is_zip(store: Any) -> bool:
@@ -116,7 +129,10 @@ def _put_zip_whole(store: Any, *, replace: bool) -> Iterator[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     existed = path.exists()
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        with (
+            cleared_up(),
+            tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder,
+        ):
             unzipped, complete = Path(folder) / "store", Path(folder) / path.name
             yield str(unzipped)
             _zip(unzipped, complete, compression)
@@ -141,7 +157,7 @@ def _is_zipped_store(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as file:
-        return any(name in file.namelist() for name in _DOCUMENTS)
+        return any(name in file.namelist() for name in DOCUMENTS)
 
 
 def _zip(folder: Path, target: Path, compression: int) -> None:
@@ -173,7 +189,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _is_store(path: Path) -> bool:
-    return any((path / name).exists() for name in _DOCUMENTS)
+    return any((path / name).exists() for name in DOCUMENTS)
 
 
 def open_group(
@@ -270,7 +286,7 @@ def stored_payloads(
         corner = [i * n for i, n in zip(position, files, strict=True)]
         payloads = {(0,) * len(corner): content}
         if array.shards:
-            payloads = _unpacked_shard(array, content)
+            payloads = unpacked_shard(chunks_in_shard(array), content)
         for inner, payload in payloads.items():
             starts = [c + i * n for c, i, n in zip(corner, inner, array.chunks, strict=True)]
             place = tuple(
@@ -283,22 +299,58 @@ def stored_payloads(
                 yield place, payload
 
 
-def _unpacked_shard(array: zarr.Array[Any], shard: bytes) -> dict[tuple[int, ...], bytes]:
-    """The chunks of a shard as zarr writes it: at its end offset and length of each, and a CRC."""
-    assert array.shards is not None
-    counts = [shard_n // n for shard_n, n in zip(array.shards, array.chunks, strict=True)]
-    index = np.frombuffer(shard[-16 * int(np.prod(counts)) - 4 : -4], "<u8").reshape(*counts, 2)
+def chunks_in_shard(array: Any) -> tuple[int, ...]:
+    """How many chunks a file of an array holds along every axis."""
+    files = array.shards or array.chunks
+    return tuple(length // n for length, n in zip(files, array.chunks, strict=True))
+
+
+def unpacked_shard(counts: Sequence[int], shard: bytes) -> dict[tuple[int, ...], bytes]:
+    """The chunks of a shard as zarr writes it: at its end offset and length of each, and a CRC.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Chunks in a shard along every axis.
+    shard : bytes
+
+    Returns
+    -------
+    dict
+        From a chunk's index in the shard to its bytes, in the order of the file; chunks that are
+        not there are left out.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    raw = shard[-16 * prod(counts) - 4 : -4]
+    checksum = google_crc32c.value(raw).to_bytes(4, "little")
+    if len(raw) != 16 * prod(counts) or checksum != shard[-4:]:
+        raise CorruptPayloadError("the index of a shard is damaged")
+    index = np.frombuffer(raw, "<u8").reshape(*counts, 2)
+    there = [inner for inner in np.ndindex(*counts) if index[inner][0] != _NOT_THERE]
     return {
         inner: shard[int(index[inner][0]) : int(index[inner].sum())]
-        for inner in np.ndindex(*counts)
-        if index[inner][0] != np.iinfo(np.uint64).max
+        for inner in sorted(there, key=lambda inner: int(index[inner][0]))
     }
+
+
+def packed_shard(counts: Sequence[int], chunks: Mapping[tuple[int, ...], bytes]) -> bytes:
+    """The inverse of :func:`unpacked_shard`."""
+    index = np.full((*counts, 2), _NOT_THERE, "<u8")
+    offset = 0
+    for inner, chunk in chunks.items():
+        index[inner] = offset, len(chunk)
+        offset += len(chunk)
+    checksum = google_crc32c.value(index.tobytes())
+    return b"".join([*chunks.values(), index.tobytes(), checksum.to_bytes(4, "little")])
 
 
 def metadata_documents(group: zarr.Group) -> list[bytes]:
     """The metadata of a group and its arrays, and what is consolidated at the store's root."""
     folders = {"", group.path, *(array.path for _, array in group.arrays())}
-    keys = [f"{folder}/{name}".lstrip("/") for folder in folders for name in _DOCUMENTS]
+    keys = [f"{folder}/{name}".lstrip("/") for folder in folders for name in DOCUMENTS]
     return [document for document in _read(StorePath(group.store), keys) if document is not None]
 
 
@@ -306,7 +358,7 @@ def chunk_nbytes(arrays: Iterable[zarr.Array[Any]]) -> int:
     """Bytes that arrays take in the store without their metadata."""
     total = 0
     for array in arrays:
-        documents = _read(array.store_path, _DOCUMENTS)
+        documents = _read(array.store_path, DOCUMENTS)
         total += array.nbytes_stored() - sum(len(d) for d in documents if d is not None)
     return total
 

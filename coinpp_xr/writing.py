@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from coinpp_xr.chunk_places import placing
 from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
-from coinpp_xr.parallel import thread_count
+from coinpp_xr.parallel import stopped, thread_count
 from coinpp_xr.planning import Settings, check_codec, check_new, design
 from coinpp_xr.provenance import described, without_containers
 from coinpp_xr.rate_requests import BESIDE, settle
@@ -35,6 +36,7 @@ from coinpp_xr.stores import (
     metadata_documents,
     open_group,
     put_whole,
+    refuse_read_only,
     stored_chunks,
 )
 from coinpp_xr.variable_report import VariableReport, source_itemsize, variable_report
@@ -85,7 +87,15 @@ def write(
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if not arguments.pop("compute", True):
         raise ValueError("compute=False cannot be verified; leave it out")
+    if not arguments.setdefault("write_empty_chunks", True):
+        raise ValueError(
+            "write_empty_chunks=False: nobody could tell whether chunks are empty or lost; "
+            "leave it out"
+        )
+    if not is_zip(store):  # which tells more of it
+        refuse_read_only(store)
     _check_zip(store, arguments)
+    quiet = "consolidated" not in arguments
     existing = _existing(store, arguments)
     settled = settle(
         dataset, settings.variables, settings.rates, beside=settings.beside,
@@ -127,19 +137,14 @@ def write(
         # What is added to variables of the store was not looked at before.
         known = settings.allow_coarse or len(new) == len(chosen)
         looked_at: AbstractContextManager[Any] = checked_before() if known else nullcontext()
-        with _quiet_about_consolidation(arguments), compact_documents(), looked_at:
+        with warnings.catch_warnings(), compact_documents(), looked_at:
+            if quiet:  # Zarr warns of what format 3 does not specify; nobody has asked for it
+                warnings.filterwarnings("ignore", message="Consolidated metadata")
             writes = _to_write(dataset, plans, arguments, existing)
-            _compute(writes.to_zarr(target, compute=False, **arguments))
-        return _report(dataset, plans, reasons, target, arguments)
-
-
-@contextmanager
-def _quiet_about_consolidation(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Zarr warns of what format 3 does not specify; only who asked for it should hear that."""
-    with warnings.catch_warnings():
-        if arguments.get("consolidated") is None:
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-        yield
+            where = (arguments.pop(key, None) for key in ("group", "storage_options"))
+            placed, group = placing(target, plans, *where)
+            _compute(writes.to_zarr(placed, group=group or None, compute=False, **arguments))
+        return _report(dataset, plans, reasons, placed, group)
 
 
 def _compute(writes: Any) -> None:
@@ -150,8 +155,14 @@ def _compute(writes: Any) -> None:
     if dask.base.get_scheduler(collections=[writes]) is not dask.threaded.get:
         writes.compute()
         return
-    with ThreadPoolExecutor(dask.config.get("num_workers", None) or thread_count()) as pool:
-        writes.compute(pool=pool)
+    workers = dask.config.get("num_workers", None) or thread_count()
+    with ExitStack() as until_all_ended, ThreadPoolExecutor(workers) as pool:
+        try:
+            writes.compute(pool=pool)
+        except KeyboardInterrupt:
+            until_all_ended.enter_context(stopped())
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 # ---- new arrays -------------------------------------------------------------------------------
@@ -334,13 +345,13 @@ def _report(
     dataset: xr.Dataset,
     plans: Mapping[Any, _Plan],
     reasons: Mapping[Any, str],
-    place: Any,
-    arguments: Mapping[str, Any],
+    store: Any,
+    path: str,
 ) -> Report:
     """Compare what is in the store with the original, and count its bytes."""
     import dask
 
-    group = open_group(place, arguments.get("group"), arguments.get("storage_options"))
+    group = open_group(store, path)
     assert group is not None
     # Together, so that dask computes what several variables are made from only once.
     lazy = [_errors(plan, group[str(name)]) for name, plan in plans.items()]

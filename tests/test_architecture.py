@@ -32,11 +32,12 @@ LAYERS = {
     "codecs": "codecs xarray_encoding",
     "reports": "labels units ecmwf_units spread metrics "
     "variable_report selection plots report coin peers",
-    "datasets": "accessor array_accessor rate_requests recommended recommendation_table "
+    "datasets": "rate_requests recommended recommendation_table "
     "roundtrip compression_result blockwise "
     "catalogue comparison comparison_table model_choice planning verification provenance stores "
-    "writing compressed_file file_header",
+    "chunk_places writing compressed_file file_header",
     "archives": "archiving",
+    "accessors": "accessor array_accessor",
     "public names": "coinpp_xr",
     "the paper": "reproduction",
     "command line": "cli curves",

@@ -17,6 +17,7 @@ import zarr
 from distributed import Client
 
 import coinpp_xr
+from coinpp_xr import CorruptPayloadError
 from coinpp_xr.archiving import archive, decompress, plan_archive, verify
 from coinpp_xr.archiving.manifest import GROUP, entry
 from coinpp_xr.archiving.progress import beginning
@@ -397,7 +398,9 @@ def test_damaged_blocks_are_found_forgotten_and_written_again(weather, tmp_path)
     (store / "t/c/1/0/0").write_bytes((store / "t/c/3/0/0").read_bytes())
     found = verify(store)
     assert [problem.index for problem in found.problems] == [1]
-    assert archive(weather[["t"]], store, **RATE, chunk_time=8).n_new == 0
+    with pytest.raises(CorruptPayloadError, match=r"chunk 1/0/0: it is not .* --forget"):
+        archive(weather[["t"]], store, **RATE, chunk_time=8)
+    assert archive(weather[["t"]], store, **RATE, chunk_time=8, check=False).n_new == 0
     assert not verify(store, forget=True).is_sound
     assert archive(weather[["t"]], store, **RATE, chunk_time=8).n_new == 1
     assert tree(store) == before

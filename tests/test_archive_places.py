@@ -15,7 +15,8 @@ import zarr
 from distributed import Client
 
 from coinpp_xr.archiving import archive, verify
-from coinpp_xr.archiving.claims import claimed
+from coinpp_xr.archiving.claims import _put, claimed
+from coinpp_xr.archiving.manifest import CLAIMS, GROUP
 
 RATES = {"max_error": 0.5, "model": "none", "chunk_time": 8}
 
@@ -194,8 +195,11 @@ def test_a_claim_on_another_machine_lasts_as_long_as_it_gives_signs_of_life(
         monkeypatch.undo()
         with pytest.raises(RuntimeError, match=r"process .* on elsewhere is writing t"):
             archive(weather(), store, **RATES)
-        now = time.time()
-        monkeypatch.setattr("coinpp_xr.archiving.claims.time.time", lambda: now + 500)
+    folder = group.store_path / GROUP / CLAIMS
+    dead = {"host": "elsewhere", "pid": 1, "process_started": "", "parts": {"t": [0, 24]}}
+    monkeypatch.setattr("coinpp_xr.archiving.claims._BEAT_SECONDS", 0.1)
+    for seconds in (500, -500):
+        _put(folder / "dead.json", dead | {"time": time.time() - seconds, "beat": 7})
         assert archive(weather(), store, **RATES).is_complete
 
 

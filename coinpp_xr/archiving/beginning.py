@@ -71,11 +71,13 @@ def begin(
     place: Place,
     wanted: Wanted,
     options: Options,
-    check: Callable[[Sequence[Part]], None],
+    check_stored: Callable[[], None],
+    check_source: Callable[[Sequence[Part]], None],
 ) -> list[Part]:
     """Bring the archive's metadata to where this run can write its blocks.
 
-    ``check`` looks at parts of the archive that are to be gone on with, before anything changes.
+    Before anything changes in an archive that is gone on with, ``check_stored`` looks at what it
+    holds, and ``check_source`` at the parts that are to be gone on with.
 
     Returns
     -------
@@ -107,18 +109,19 @@ def begin(
                     f"{place} exists and is no archive; give another name"
                 ) from error
     with place.changing() as current:
-        return _go_on(current.root(), current, wanted, source, options, check)
+        return _go_on(current, wanted, source, options, check_stored, check_source)
 
 
 def _go_on(
-    group: zarr.Group,
     place: Place,
     wanted: Wanted,
     source: Source,
     options: Options,
-    check: Callable[[Sequence[Part]], None],
+    check_stored: Callable[[], None],
+    check_source: Callable[[Sequence[Part]], None],
 ) -> list[Part]:
     """With an archive that is there."""
+    group = place.root()
     if not is_archive(group):
         raise FileExistsError(
             f"{place} exists and is no archive that could be gone on with; give another name"
@@ -127,6 +130,7 @@ def _go_on(
         raise FileExistsError(f"{place} exists; go on with it (resume), or give another name")
     undo_growth(group)
     _undo_adding(group)
+    check_stored()
     options = replace(options, zarr_format=int(group.metadata.zarr_format))
     there = variables_of(group)
     old = [name for name in wanted.chosen if str(name) in there]
@@ -137,7 +141,7 @@ def _go_on(
     for name in old:
         check_same(group, name, wanted, options)
     offsets = offsets_in(group, wanted)
-    check([_continued(group, wanted.dataset[name], offsets, options) for name in old])
+    check_source([_continued(group, wanted.dataset[name], offsets, options) for name in old])
     grow(group, place, wanted, offsets)
     parts = _add(group, place, wanted, added, source, options)
     parts += [_continued(group, wanted.dataset[name], offsets, options) for name in old]
@@ -182,7 +186,7 @@ def _add(
         encoding[name] = new.encoding | ({"shards": shards} if shards is not None else {})
     arguments: dict[str, Any] = {
         "mode": "a", "consolidated": False, "zarr_format": options.zarr_format,
-        "storage_options": place.storage_options,
+        "storage_options": place.storage_options, "write_empty_chunks": True,
     }  # fmt: skip
     plain = _plain(dataset[[n for n in dataset.data_vars if n in missing and n not in names]])
     with warnings.catch_warnings():

@@ -10,6 +10,8 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,8 +26,10 @@ from coinpp_xr.archiving.manifest import CLAIMS, GROUP
 STRUCTURE = ".structure"
 
 _BEAT_SECONDS = 20.0
-# Whoever did not give a sign of life for so long is dead. Clocks may differ by some of it.
+# Whoever did not give a sign of life for so long may be dead. Clocks differ by some of it, and they
+# jump: who seems dead is watched for longer than a beat before its claim is taken away.
 _DEAD_SECONDS = 120.0
+_WATCHED_BEATS = 1.5
 _PATIENCE_SECONDS = 60.0
 
 
@@ -48,13 +52,13 @@ def claimed(group: zarr.Group, what: Mapping[str, range]) -> Iterator[None]:
     folder = group.store_path / GROUP / CLAIMS
     key = folder / f"{uuid.uuid4().hex}.json"
     claim: dict[str, Any] = {
-        "host": socket.gethostname(), "pid": os.getpid(),
-        "process_started": psutil.Process().create_time(),
+        "host": socket.gethostname(), "pid": os.getpid(), "process_started": _started(os.getpid()),
         "parts": {name: [steps.start, steps.stop] for name, steps in what.items()},
     }  # fmt: skip
+    beats = count()
 
     def sign_of_life() -> None:
-        _put(key, claim | {"time": time.time()})
+        _put(key, claim | {"time": time.time(), "beat": next(beats)})
 
     sign_of_life()
     stopped = threading.Event()
@@ -68,7 +72,7 @@ def claimed(group: zarr.Group, what: Mapping[str, range]) -> Iterator[None]:
     try:
         # All put theirs first and look then: two that come at once both see each other.
         for path, other in _others(folder, key):
-            if not _is_alive(other):
+            if not _is_alive(path, other):
                 with suppress(FileNotFoundError):
                     sync(path.delete())
             elif name := _common_part(claim, other):
@@ -103,8 +107,8 @@ def others_at_work(group: zarr.Group) -> bool:
     """Whether any other process that is alive has a claim on something but the structure."""
     folder = group.store_path / GROUP / CLAIMS
     return any(
-        _is_alive(other) and set(other["parts"]) != {STRUCTURE}
-        for _, other in _others(folder, folder)
+        set(other["parts"]) != {STRUCTURE} and _is_alive(path, other)
+        for path, other in _others(folder, folder)
     )
 
 
@@ -120,23 +124,54 @@ def _others(folder: StorePath, own: StorePath) -> Iterator[tuple[StorePath, dict
         path = folder / name.rsplit("/", 1)[-1]
         if not path.path.endswith(".json") or path.path.endswith("zarr.json") or path == own:
             continue
-        content = sync(path.get(default_buffer_prototype()))
-        if content is not None:
-            with suppress(ValueError):
-                yield path, json.loads(content.to_bytes())
+        if (claim := _read(path)) is not None:
+            yield path, claim
 
 
-def _is_alive(claim: Mapping[str, Any]) -> bool:
+def _read(path: StorePath) -> dict[str, Any] | None:
+    """A claim; None if it is not there (any more) or not whole."""
+    content = sync(path.get(default_buffer_prototype()))
+    with suppress(ValueError):
+        return None if content is None else dict(json.loads(content.to_bytes()))
+    return None
+
+
+def _is_alive(path: StorePath, claim: Mapping[str, Any]) -> bool:
+    """Whether the process that made a claim still runs."""
     if claim["host"] == socket.gethostname():
-        try:
-            process = psutil.Process(claim["pid"])
-            started = process.create_time()
-            if process.status() == psutil.STATUS_ZOMBIE:  # dead, and nobody has looked
-                return False
-        except psutil.NoSuchProcess:
+        with suppress(psutil.NoSuchProcess):
+            return bool(claim["process_started"] == _started(claim["pid"]))
+        return False
+    if abs(time.time() - claim["time"]) < _DEAD_SECONDS:
+        return True
+    deadline = time.monotonic() + _WATCHED_BEATS * _BEAT_SECONDS
+    while time.monotonic() < deadline:
+        if (now := _read(path)) is None:
             return False
-        return bool(abs(started - claim["process_started"]) < 2)
-    return bool(time.time() - claim["time"] < _DEAD_SECONDS)
+        if now["beat"] != claim["beat"]:
+            return True
+        time.sleep(_BEAT_SECONDS / 20)
+    return False
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this machine started, by a clock that nobody sets; None if it is dead.
+
+    Raises
+    ------
+    psutil.NoSuchProcess
+    """
+    process = psutil.Process(pid)
+    if process.status() == psutil.STATUS_ZOMBIE:  # dead, and nobody has looked
+        return None
+    # On Linux psutil adds these ticks since the machine was booted to what the wall clock says of
+    # that.
+    ticks = Path(f"/proc/{pid}/stat")
+    if ticks.exists():
+        boot = Path("/proc/sys/kernel/random/boot_id")
+        since = ticks.read_text().rpartition(")")[2].split()[19]
+        return f"{since} {boot.read_text().strip() if boot.exists() else ''}"
+    return f"{process.create_time():.0f}"
 
 
 def _common_part(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -222,7 +222,7 @@ def plan_archive(
     place, opened, wanted, options = request(source, store, **settings)
     group = place.open(read_only=True)
     if group is not None and not (is_archive(group) and options.resume):
-        begin(opened, place, wanted, options, lambda parts: None)  # says why not
+        begin(opened, place, wanted, options, lambda: None, lambda parts: None)  # says why not
     there = [] if group is None else variables_of(group)
     old = [name for name in wanted.chosen if str(name) in there]
     offsets = {} if group is None or not old else offsets_in(group, wanted)

@@ -146,7 +146,11 @@ def _append_plain(place: Place, dataset: xr.Dataset, dim: str, start: int) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         added.drop_vars([name for name in added.variables if name not in names]).to_zarr(
-            place.store, append_dim=dim, consolidated=False, storage_options=place.storage_options
+            place.store,
+            append_dim=dim,
+            consolidated=False,
+            write_empty_chunks=True,
+            storage_options=place.storage_options,
         )  # type: ignore[call-overload]
 
 

@@ -26,6 +26,7 @@ class Options:
     verify: bool = True
     resume: bool = True
     consolidated: bool | None = None
+    check: bool = True
 
     def __post_init__(self) -> None:
         if self.zarr_format not in (2, 3):

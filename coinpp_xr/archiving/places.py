@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore, ZipStore
 
 from coinpp_xr.archiving.claims import changing_structure, claimed, others_at_work
 from coinpp_xr.archiving.manifest import GROUP, is_archive
-from coinpp_xr.stores import is_zip, local_path, open_group
+from coinpp_xr.stores import is_zip, local_path, open_group, refuse_read_only
 
 Item = TypeVar("Item")
 # A commit takes about a second; what is lost between two of them is done again.
@@ -176,7 +176,8 @@ def place_of(
         if not hasattr(store, "writable_session"):
             raise ValueError("give the icechunk.Repository; sessions are opened and committed here")
         return IcechunkPlace(store)
-    if isinstance(store, MemoryStore | dict) or str(store).startswith("memory://"):
+    in_memory = isinstance(store, MemoryStore | dict) or str(store).startswith("memory://")
+    if in_memory and not only_read:
         raise ValueError(
             "a store in memory cannot be shared with workers; give a folder or a URL, or use "
             "ds.coinpp.to_zarr"
@@ -188,6 +189,8 @@ def place_of(
                 raise ValueError(f"{store.path} is no zip file, or not all of one")
             return Place(store, options)
         raise ValueError("a zip file cannot be written in parts; zip a folder later")
+    if not only_read:
+        refuse_read_only(store)
     if isinstance(store, os.PathLike):
         store = os.fspath(store)
     if isinstance(store, str):

@@ -100,6 +100,7 @@ def request(
     times: slice | None = None,
     verify: bool = True,
     resume: bool = True,
+    check: bool = True,
     consolidated: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[Place, Source, Wanted, Options]:
@@ -121,7 +122,7 @@ def request(
         chunk_time=chunk_time, effort=effort, allow_coarse=allow_coarse,
         beside={"keep": keep, "max_mean_error": max_mean_error},
     )  # fmt: skip
-    options = Options(zarr_format, shards, times, verify, resume, consolidated)
+    options = Options(zarr_format, shards, times, verify, resume, consolidated, check)
     place = place_of(store, storage_options)
     opened = open_source(source, names, chunk_time)
     group = place.open(read_only=True) if resume else None

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Never
 
 import dask
@@ -14,6 +15,7 @@ import numpy as np
 import zarr
 
 from coinpp_xr.archiving.beginning import begin
+from coinpp_xr.archiving.checking import on_workers, refuse_unsound
 from coinpp_xr.archiving.cluster import (
     Task,
     a_client,
@@ -32,6 +34,7 @@ from coinpp_xr.archiving.sources import Source
 from coinpp_xr.archiving.work import Failure, Outcome, source_checksum
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.errors import refuse_unknown
+from coinpp_xr.files import cleared_up
 from coinpp_xr.stores import codec_of, compact_documents
 
 # Failures that one line can name.
@@ -66,6 +69,7 @@ def archive(
     times: slice | None = None,
     verify: bool = True,
     resume: bool = True,
+    check: bool = True,
     consolidated: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
     workers: int | None = None,
@@ -123,6 +127,9 @@ def archive(
         checked, and no errors are reported.
     resume : bool
         Go on with an archive that exists; False refuses.
+    check : bool
+        Look at all payloads of an archive that is gone on with first: whether they are those that
+        were written, where they belong.
     consolidated : bool, optional
         Whether the root holds a copy of all metadata; default: yes, unless models are embedded.
     storage_options : mapping, optional
@@ -146,11 +153,18 @@ def archive(
         another source or with other settings.
     TypeError
         If there is no such argument; the message names the one that was meant.
+    CorruptPayloadError
+        If a chunk of the archive is damaged, lost, or another than was written.
     RuntimeError
         If somebody else is writing the same part of the archive.
     """
     refuse_unknown(unknown, archive)
-    with compact_documents(), ExitStack() as until_the_end, ExitStack() as while_writing:
+    with (
+        cleared_up(),
+        compact_documents(),
+        ExitStack() as until_the_end,
+        ExitStack() as while_writing,
+    ):
         with beginning(progress) as say:
             say("reading the source")
             place, opened, wanted, options = request(
@@ -159,7 +173,8 @@ def archive(
                 max_mean_error=max_mean_error, model=model, train_minutes=train_minutes,
                 embed_model=embed_model, chunk_time=chunk_time,
                 shards=shards, effort=effort, allow_coarse=allow_coarse, zarr_format=zarr_format,
-                times=times, verify=verify, resume=resume, consolidated=consolidated,
+                times=times, verify=verify, resume=resume, check=check,
+                consolidated=consolidated,
                 storage_options=storage_options,
             )  # fmt: skip
             say("starting workers")
@@ -201,8 +216,9 @@ class _Run:
     def begun(self) -> Iterator[None]:
         """Metadata in place, others kept off and workers ready, as long as the block runs."""
         self._parts = begin(
-            self._source, self._place, self._wanted, self._options, self._check_source
-        )
+            self._source, self._place, self._wanted, self._options, self._check_stored,
+            self._check_source,
+        )  # fmt: skip
         with self._place.changing() as place:
             self._consolidate(place)
         group = self._place.root()
@@ -213,6 +229,13 @@ class _Run:
             prepared(self._client, models, sharded=sharded, gpu=self._gpu),
         ):
             yield
+
+    def _check_stored(self) -> None:
+        """Refuse to go on with an archive that does not hold what was written."""
+        if self._options.check:
+            run = partial(on_workers, self._client, self._threads)
+            advice = "coinpp verify --forget (forget=True) lets the same call write it again"
+            refuse_unsound(self._place, self._place.root(), run, advice=advice)
 
     def _check_source(self, parts: Sequence[Part]) -> None:
         """Refuse a source that is not the one that the archive was begun from.

@@ -20,6 +20,7 @@ import zarr
 from coinpp_xr.archiving.manifest import GROUP, Rows, new_row
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Payload
+from coinpp_xr.chunk_places import placing_array
 from coinpp_xr.coarseness import checked_before
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.metrics import GLOBE_ERRORS, chunk_rmse, pooled, spread
@@ -119,7 +120,7 @@ class Failure:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.variable} {self.label}: {self.reason}"
+        return f"{' '.join([self.variable, self.label]).strip()}: {self.reason}"
 
 
 def in_plain_errors(task: Callable[Params, Result]) -> Callable[Params, Result]:
@@ -172,7 +173,7 @@ def read_block(variable: xr.Variable, job: Job) -> Values:
 @in_plain_errors
 def write_block(values: Values, job: Job, index: int) -> None:
     """Encode and write, chunk by chunk, so that memory is that of a chunk."""
-    array = _unchanged(job.open(job.name), job)
+    array = placing_array(_unchanged(job.open(job.name), job))
     where = job.tiling.where(index)
     with checked_before():
         if array.shards is not None:

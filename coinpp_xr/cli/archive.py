@@ -129,6 +129,10 @@ def archive(
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Refuse if the archive exists.")
     ] = False,
+    no_check: Annotated[
+        bool,
+        typer.Option("--no-check", help="Do not look at checksums of what the archive holds."),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say what it would take, from a sample; write nothing."),
@@ -172,7 +176,7 @@ def archive(
         "model": model, "train_minutes": train_minutes, "embed_model": embed_model,
         "chunk_time": chunk_time, "shards": _by_name(shards, int, "--shards"), "effort": effort,
         "allow_coarse": allow_coarse, "zarr_format": zarr_format, "times": _times(times),
-        "verify": not no_verify, "resume": not no_resume,
+        "verify": not no_verify, "resume": not no_resume, "check": not no_check,
         "storage_options": _storage_options(storage_option),
     }  # fmt: skip
     outcome: Any
@@ -234,8 +238,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Check a store against itself and its source.
 
-    Everything is read and decoded, and held against the store's own manifest; with --source also
-    every error against its bound.
+    Everything is read and decoded. Chunks must be those that were written, each in its place, and
+    none may be missing; with --source every error is held against its bound, too.
 
     \b
     Examples:

@@ -172,6 +172,9 @@ def decompress(
     partial: Annotated[
         bool, typer.Option("--partial", help="Blocks of an archive may be missing; they are NaN.")
     ] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not look at a store's checksums first.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Unpack a store or a compressed file.
 
@@ -191,7 +194,7 @@ def decompress(
     if is_store(file):
         if output is None:
             raise typer.BadParameter("say where to: coinpp decompress STORE OUT.nc, or OUT.zarr")
-        decompress_store(file, output, force, partial)
+        decompress_store(file, output, force, partial, check=not no_check)
         return
     compressed, _ = _open(file)
     if output is None or output.is_dir():
@@ -220,6 +223,9 @@ def inspect(
         str | None,
         typer.Option(metavar="KEY", help="One chunk of a store, such as t2m/0/0/0."),
     ] = None,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not look at a store's checksums.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Show what a store or compressed file holds.
 
@@ -230,7 +236,7 @@ def inspect(
       coinpp inspect photo.png.coinpp
     """
     if is_store(file):
-        inspect_store(file, chunk)
+        inspect_store(file, chunk, check=not no_check)
         return
     if chunk is not None:
         raise typer.BadParameter("only stores have chunks")

@@ -19,13 +19,28 @@ def is_store(source: str) -> bool:
     return "://" in source or is_zarr_folder(path) or (path.suffix == ".zip" and path.is_file())
 
 
-def inspect_store(source: str, chunk: str | None) -> None:
-    """Print what a store holds, or what one of its chunks is."""
+_PLACE = {
+    True: "where it belongs",
+    False: "NOT where it belongs: this is another chunk",
+    None: "does not say where it belongs",
+}
+
+
+def inspect_store(source: str, chunk: str | None, *, check: bool = True) -> None:
+    """Print what a store holds, or what one of its chunks is.
+
+    Raises
+    ------
+    CorruptPayloadError
+        In the end, if payloads are checked and one of them is not as it was written.
+    """
+    from coinpp_xr.archiving.checking import compressed_in, refuse_unsound
     from coinpp_xr.archiving.outcome import report_on
     from coinpp_xr.archiving.places import place_of
-    from coinpp_xr.archiving.reading import compressed_in, look_at_chunk
+    from coinpp_xr.archiving.reading import look_at_chunk
 
-    group = place_of(source, None, only_read=True).root(read_only=True)
+    place = place_of(source, None, only_read=True)
+    group = place.root(read_only=True)
     if chunk is not None:
         view = look_at_chunk(group, chunk)
         sections = ", ".join(f"{size:,} {name}" for name, size in view.sections.items())
@@ -37,6 +52,7 @@ def inspect_store(source: str, chunk: str | None) -> None:
                 ("bytes", f"{view.nbytes:,}: {sections}"),
                 ("stored as", view.kind),
                 ("model", view.fingerprint or "none"),
+                ("place", _PLACE[view.in_place]),
             ]
         )
         return
@@ -45,8 +61,18 @@ def inspect_store(source: str, chunk: str | None) -> None:
         raise ValueError(f"{source}: no variable is compressed by coinpp-xr")
     for name in names:
         print_columns(_about(group, name))
-    if report := report_on(group):
+    try:
+        report = report_on(group)
+    except RuntimeError:  # of Zarr, which does not say where
+        refuse_unsound(place, group)
+        raise
+    if report:
         print_report(report)
+    if check:
+        found = refuse_unsound(place, group)
+        unplaced = sum(found.unplaced.values())
+        said = f"{found.n_placed:,} chunks are where they belong"
+        say(said + f", {unplaced:,} do not say where that is" * (unplaced > 0))
 
 
 def _about(group: zarr.Group, name: str) -> list[tuple[str, str]]:
@@ -77,12 +103,14 @@ def _about(group: zarr.Group, name: str) -> list[tuple[str, str]]:
     return rows
 
 
-def decompress_store(source: str, target: Path, force: bool, partial: bool) -> None:
+def decompress_store(
+    source: str, target: Path, force: bool, partial: bool, *, check: bool = True
+) -> None:
     """Write a store as plain data."""
     from coinpp_xr.archiving import decompress
 
     if target.is_dir() and not is_store(str(target)):
         target = target / f"{Path(source).stem}.nc"
-    decompress(source, target, overwrite=force, partial=partial)
+    decompress(source, target, overwrite=force, partial=partial, check=check)
     files = [p for p in target.rglob("*") if p.is_file()] if target.is_dir() else [target]
     say(f"{source} -> {target} ({sum(p.stat().st_size for p in files):,} bytes)")
