@@ -28,10 +28,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses 2
 
-# A minute of damaged payloads.
+# A minute of damaged payloads, and of whatever else may come from strangers.
+FUZZ := damaged repaired structured configurations models
 fuzz: $(VENV)/.installed
-	$(BIN)/python fuzz/run.py --suite damaged --seconds 20
-	$(BIN)/python fuzz/run.py --suite repaired --seconds 40
+	set -e; for suite in $(FUZZ); do $(BIN)/python fuzz/run.py --suite $$suite --seconds 12; done
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,8 +12,9 @@ from coinpp_xr import binary, blocks
 from coinpp_xr.deblocking import Deblocking
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.patches import Patching
+from coinpp_xr.quantization import precision_of
 
-Float32 = npt.NDArray[np.float32]
+Floating = npt.NDArray[np.floating[Any]]
 Int32 = npt.NDArray[np.int32]
 
 # The most that a coefficient can take: its unary part and what follows, no decision below 2^-12.
@@ -49,8 +53,8 @@ class Walk:
         space: tuple[int, int, int],
         step: float,
         deblocking: Deblocking | None = None,
-    ) -> Float32:
-        """The opposite: values, shape (channels, z, y, x).
+    ) -> Iterator[tuple[tuple[slice, ...], Floating]]:
+        """The opposite: parts of values of shape (channels, z, y, x), and where they are.
 
         Raises
         ------
@@ -58,10 +62,26 @@ class Walk:
         """
         band = blocks.new_band(channels, space, self._patching.geometry)
         self._code(band, 0)
-        values = self._patching.values(band.symbols, band.levels, step)
-        if deblocking is not None:
-            values[0] = deblocking(values[0], band.levels, self._patching, step)
-        return values
+        symbols, levels, precision = band.symbols, band.levels, precision_of(band.symbols)
+        del band
+        parts = [(slice(None), *slab) for slab in self._patching.slabs(space, channels)]
+
+        if deblocking is None:
+            for part in parts:
+                yield part, self._values(symbols, levels, part, step, precision)
+            return
+        values = np.empty(symbols.shape, precision)
+        for part in parts:
+            values[part] = self._values(symbols, levels, part, step, precision)
+        del symbols
+        values[0] = deblocking(values[0], levels, self._patching, step)
+        yield from ((part, values[part]) for part in parts)
+
+    def _values(
+        self, symbols: Int32, levels: Int32, part: tuple[slice, ...], step: float, precision: Any
+    ) -> Floating:
+        own = levels[self._patching.least(part[1:])]
+        return self._patching.values(symbols[part], own, step, precision)
 
     def _code(self, band: blocks.Band, price: int) -> None:
         size, geometry = self._patching.size, self._patching.geometry

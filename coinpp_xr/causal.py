@@ -97,8 +97,12 @@ class State(NamedTuple):
         Of what is west of every cell, and of the rows above.
     stack_sums, stack_weights :
         Normal equations and solution that combine the predictions.
-    errors : shape (3, predictions, n_lat, n_lon)
-        In this globe and the two before.
+    recent : shape (best + 1, 2, n_lon)
+        Errors of the predictions that there are beside the best one, and of that, in this row and
+        the one above, by whether the number of the row is even.
+    before, earlier : shapes (best + 1, n_lat, n_lon) and (best, n_lat, n_lon)
+        Errors in the globe before, row by row replaced by those of this globe, and in the one
+        before that; of no cells, like ``habit``, where there is one globe only.
     habit : shape (n_lat, n_lon)
         Absolute errors of every cell, faded with time.
     counts : shape (2,)
@@ -113,20 +117,25 @@ class State(NamedTuple):
     columns: Int
     stack_sums: Int
     stack_weights: Int
-    errors: npt.NDArray[np.int32]
+    recent: npt.NDArray[np.int32]
+    before: npt.NDArray[np.int32]
+    earlier: npt.NDArray[np.int32]
     habit: Int
     counts: Int
     mixture: Mixture
 
 
-def new_state(shape: tuple[int, int], thorough: bool) -> State:
+def new_state(shape: tuple[int, int], thorough: bool, alone: bool = False) -> State:
     """One that knows nothing yet of globes of (n_lat, n_lon).
 
-    ``thorough`` looks at the surroundings, too: slower and smaller.
+    ``thorough`` looks at the surroundings, too: slower and smaller. ``alone`` is a globe that none
+    comes after.
     """
     n_lat, n_lon = shape
     solutions = 3 if thorough else 1
-    predictions = 2 * solutions + 3
+    best = 2 * solutions
+    predictions = best + 3
+    remembered = (0, 0) if alone else shape
     side = _block_side(shape) if thorough else max(shape)
     rows, columns = -(-n_lat // side), -(-n_lon // side)
     weights = np.zeros((2, solutions, _FEATURES), np.int64)
@@ -142,8 +151,10 @@ def new_state(shape: tuple[int, int], thorough: bool) -> State:
         zeros((n_lon, wide), np.int64),
         zeros((2 * solutions, 2 * solutions + 1), np.int64),
         zeros(2 * solutions, np.int64),
-        zeros((3, predictions, n_lat, n_lon), np.int32),
-        zeros((n_lat, n_lon), np.int64),
+        zeros((best + 1, 2, n_lon), np.int32),
+        zeros((best + 1, *remembered), np.int32),
+        zeros((best, *remembered), np.int32),
+        zeros(remembered, np.int64),
         zeros(2, np.int64),
         binary.mixture(_CONTEXTS, _SETS if thorough else _SETS[:2], predictions),
     )
@@ -170,8 +181,8 @@ class Room(NamedTuple):
 
 
 def _room_for(state: State) -> Room:
-    n, predictions, mixers = _FEATURES, state.errors.shape[1], len(state.mixture.weights)
-    best = len(state.stack_weights)
+    n, best, mixers = _FEATURES, len(state.stack_weights), len(state.mixture.weights)
+    predictions = best + 3
     shapes = (
         n, n, (n, n), n, _ENTRIES, _ENTRIES, predictions, predictions, predictions, best, best,
         predictions + len(_CONTEXTS) + 1, len(_CONTEXTS), mixers, 4,
@@ -388,7 +399,8 @@ def _code_row(
     n = _NEAR if lags == 0 else _NEAR + _LAST + (lags - 1) * _EARLIER
     weights, sums = state.weights[mode], state.sums[mode]
     blocks = state.blocks[mode]
-    errors, before, earlier = state.errors[0], state.errors[1], state.errors[2]
+    errors, before, earlier = state.recent, state.before, state.earlier
+    here, above = i % 2, 1 - i % 2
     stack, stack_weights = state.stack_sums, state.stack_weights
     count = state.counts[0]
 
@@ -405,8 +417,8 @@ def _code_row(
         base = _features(soft, past, lags, i, j, around, f)
         if not valid[i, j]:
             soft[i, j] = past[0, i, j] if lags > 0 else base
-            for k in range(predictions):
-                errors[k, i, j] = 0
+            for k in range(best + 1):
+                errors[k, here, j] = 0
             if thorough:
                 for a in range(_ENTRIES):
                     run[a] = (run[a] * 230) >> 8
@@ -424,24 +436,26 @@ def _code_row(
             for a in range(n):
                 total += weights[e, a] * f[a]
             locations[e] = _bounded(base + (total >> 16))
-            missed = 102 * before[e, i, j]
+            missed = np.int64(0)
+            if count > 0:
+                missed += 102 * before[e, i, j]
             if j > 0:
-                missed += 38 * errors[e, i, j - 1]
+                missed += 38 * errors[e, here, j - 1]
             if i > 0:
-                missed += 38 * errors[e, i - 1, j]
+                missed += 38 * errors[e, above, j]
             locations[solutions + e] = _bounded(locations[e] + (missed >> 8))
         smallest = np.int64(1) << 40
         for e in range(best):
             total, weight = np.int64(38), 1
             if j > 0:
-                total += 2 * abs(errors[e, i, j - 1])
+                total += 2 * abs(errors[e, here, j - 1])
                 weight += 2
             if j > 1:
-                total += abs(errors[e, i, j - 2])
+                total += abs(errors[e, here, j - 2])
                 weight += 1
             if i > 0:
-                total += 2 * abs(errors[e, i - 1, j]) + abs(errors[e, i - 1, west])
-                total += abs(errors[e, i - 1, east])
+                total += 2 * abs(errors[e, above, j]) + abs(errors[e, above, west])
+                total += abs(errors[e, above, east])
                 weight += 4
             if count > 0:
                 total += 3 * abs(before[e, i, j]) + abs(before[e, i, east])
@@ -474,20 +488,22 @@ def _code_row(
             scales[best + 1] = spread
         total = np.int64(13)
         if j > 0:
-            total += abs(errors[best, i, j - 1])
+            total += abs(errors[best, here, j - 1])
         if i > 0:
-            total += abs(errors[best, i - 1, j])
-            sides = abs(errors[best, i - 1, west]) + abs(errors[best, i - 1, east])
+            total += abs(errors[best, above, j])
+            sides = abs(errors[best, above, west]) + abs(errors[best, above, east])
             total += (sides * 179) >> 8
         scales[best + 2] = (total * 41) // 256 + 3
         for k in range(predictions):
             inverses[k] = (np.int64(1) << 24) // scales[k]
 
-        nearby = abs(errors[best, i, j - 1]) if j > 0 else np.int64(0)
+        nearby = np.int64(abs(errors[best, here, j - 1])) if j > 0 else np.int64(0)
         if i > 0:
-            nearby = max(nearby, abs(errors[best, i - 1, j]))
+            nearby = max(nearby, np.int64(abs(errors[best, above, j])))
         kinds[0] = min(half_octaves(nearby >> 3), _SIZES - 1)
-        kinds[1] = min(half_octaves(abs(before[best, i, j]) >> 3), _SIZES - 1)
+        kinds[1] = 0
+        if count > 0:
+            kinds[1] = min(half_octaves(abs(before[best, i, j]) >> 3), _SIZES - 1)
         rough = abs(f[3] - f[2]) + abs(f[0] - f[2])
         kinds[2] = min(half_octaves(rough >> 5), _ROUGH - 1)
         kinds[3] = (i * (_BANDS - 1)) // n_lat
@@ -501,9 +517,10 @@ def _code_row(
             return
 
         exact = value * _UNIT
-        for k in range(predictions):
-            errors[k, i, j] = min(max(exact - locations[k], -_MOST_ERROR), _MOST_ERROR)
-        state.habit[i, j] += abs(errors[best, i, j])
+        for k in range(best + 1):
+            errors[k, here, j] = min(max(exact - locations[k], -_MOST_ERROR), _MOST_ERROR)
+        if len(state.habit) > 0:
+            state.habit[i, j] += abs(errors[best, here, j])
         # Where rounding is coarse, the prediction tells on which side of the middle it was.
         towards = min(max(centre - exact, -_UNIT // 2), _UNIT // 2)
         sure = min(spread, 1 << 20)
@@ -557,6 +574,14 @@ def _code_row(
                     sums[0, a] = (sums[0, a] * 4075) >> 12
     if thorough:
         _fold_row(state.rows, state.columns, run)
+    if len(state.habit) > 0:
+        # No later row asks for what the globe before missed here.
+        for k in range(best):
+            for j in range(n_lon):
+                earlier[k, i, j] = before[k, i, j]
+        for k in range(best + 1):
+            for j in range(n_lon):
+                before[k, i, j] = errors[k, here, j]
 
 
 @compiled
@@ -604,14 +629,8 @@ def _end_globe(state: State, mode: int, around: bool) -> None:
                     blocks[i, j, a] = (
                         ((blocks[i, j, a] * 230) >> 8) + fresh[i, j, a] + ((beside * 115) >> 8)
                     )
-    n_lat, n_lon = state.habit.shape
-    for k in range(state.errors.shape[1]):
-        for i in range(n_lat):
-            for j in range(n_lon):
-                state.errors[2, k, i, j] = state.errors[1, k, i, j]
-                state.errors[1, k, i, j] = state.errors[0, k, i, j]
-    for i in range(n_lat):
-        for j in range(n_lon):
+    for i in range(state.habit.shape[0]):
+        for j in range(state.habit.shape[1]):
             state.habit[i, j] = (state.habit[i, j] * 230) >> 8
     state.counts[0] += 1
     state.counts[1] = ((state.counts[1] + 64) * 230) >> 8
@@ -636,18 +655,22 @@ class Prior(NamedTuple):
     state : State
     expected : int64 array, shape (n_lat, n_lon), or None
         A globe like those to come, in 1/64.
+    shape : (n_lat, n_lon)
     """
 
     state: State
     expected: Int | None
+    shape: tuple[int, int]
 
 
 class _Walk:
     """Globes in the order in which they are coded."""
 
-    def __init__(self, coder: Coder, prior: Prior, around: bool) -> None:
+    def __init__(self, coder: Coder, prior: Prior, times: int, around: bool) -> None:
         self.coder, self._around = coder, around
-        self._state, self._expected = prior
+        self._state, self._expected, shape = prior
+        lags = max(times - 1, int(self._expected is not None))
+        self._past = np.zeros((min(lags, _LAGS), *shape), np.int32)
         self._tables, self._sigmoid = binary.tables(), sigmoid_table()
         self._room = _room_for(self._state)
         self.start_sequence()
@@ -657,18 +680,17 @@ class _Walk:
         self.start_after([] if self._expected is None else [self._expected])
         self._mode = 0
 
-    def start_after(self, past: list[Int]) -> None:
+    def start_after(self, past: list[npt.NDArray[np.integer[Any]]]) -> None:
         """What follows has these globes before it, the last one first."""
-        shape = self._state.habit.shape
-        self._past, self._lags = np.zeros((_LAGS, *shape), np.int64), len(past)
-        for lag, globe in enumerate(past):
-            self._past[lag] = globe
+        self._lags = min(len(past), len(self._past))
+        for lag in range(self._lags):
+            self._past[lag] = past[lag]
         self._mode = 1
 
-    def globe(self, values: Int, valid: Bool) -> Int:
+    def globe(self, values: Int, valid: Bool) -> npt.NDArray[np.int32]:
         """Encode the values of a globe, or decode them into it; returns what others see of it."""
         n_lat, n_lon = values.shape
-        soft, side = np.zeros_like(values), _block_side((n_lat, n_lon))
+        soft, side = np.zeros(values.shape, np.int32), _block_side((n_lat, n_lon))
         for row in range(n_lat):
             self.coder = binary.with_room(self.coder, _BYTES_PER_VALUE * n_lon)
             _code_row(
@@ -683,14 +705,16 @@ class _Walk:
         if self._mode == 0:
             self.start_after([soft])  # an expected globe was no real one
         else:
-            self._past = np.concatenate([soft[None], self._past[:-1]])
-            self._lags = min(self._lags + 1, _LAGS)
+            for lag in range(len(self._past) - 1, 0, -1):
+                self._past[lag] = self._past[lag - 1]
+            self._past[:1] = soft
+            self._lags = min(self._lags + 1, len(self._past))
         return soft
 
 
-def no_prior(shape: tuple[int, int], *, thorough: bool) -> Prior:
-    """Nothing is known of globes of (n_lat, n_lon)."""
-    return Prior(new_state(shape, thorough), None)
+def no_prior(shape: tuple[int, int], *, thorough: bool, alone: bool = False) -> Prior:
+    """Nothing is known of globes of (n_lat, n_lon), or of the only one that there is."""
+    return Prior(new_state(shape, thorough, alone), None, shape)
 
 
 def prior_of(globes: Int, *, around: bool, thorough: bool) -> Prior:
@@ -703,7 +727,7 @@ def prior_of(globes: Int, *, around: bool, thorough: bool) -> Prior:
     """
     valid = np.ones(globes.shape[1:], np.bool_)
     nothing = no_prior(globes.shape[1:], thorough=thorough)
-    walk = _Walk(binary.encoder(1 << 12), nothing, around)
+    walk = _Walk(binary.encoder(1 << 12), nothing, _LAGS + 1, around)
     total, seen = globes.sum(axis=0), []
     for globe in globes:
         # As the first of a sequence, of which the others say what to expect.
@@ -713,12 +737,12 @@ def prior_of(globes: Int, *, around: bool, thorough: bool) -> Prior:
     walk.start_after(seen[:1])
     for globe in globes[1:]:
         walk.globe(globe.copy(), valid)
-    return Prior(nothing.state, total * _UNIT // len(globes))
+    return Prior(nothing.state, total * _UNIT // len(globes), nothing.shape)
 
 
 def copy_of(prior: Prior) -> Prior:
     """The same, to be changed: coding goes on learning in what it was given."""
-    return Prior(binary.copy(prior.state), prior.expected)
+    return prior._replace(state=binary.copy(prior.state))
 
 
 def encode(
@@ -747,7 +771,7 @@ def encode(
     bytes
         For :func:`decode` with the same order, valid cells, prior and ``around``.
     """
-    walk = _Walk(binary.encoder(1 << 12), prior, around)
+    walk = _Walk(binary.encoder(1 << 12), prior, order.shape[1], around)
     for sequence in order:
         walk.start_sequence()
         for item in sequence:
@@ -770,11 +794,11 @@ def decode(
     CorruptPayloadError
         When it shows, at the latest after the last globe.
     """
-    walk = _Walk(binary.decoder(stream), prior, around)
+    walk = _Walk(binary.decoder(stream), prior, order.shape[1], around)
     for sequence in order:
         walk.start_sequence()
         for item in sequence:
-            values = np.zeros(prior.state.habit.shape, np.int64)
+            values = np.zeros(prior.shape, np.int64)
             walk.globe(values, valid_of(int(item)))
             yield int(item), values
     binary.check_end(walk.coder)

@@ -15,9 +15,11 @@ import numpy.typing as npt
 from coinpp_xr import patterns, residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
 from coinpp_xr.coding.pyramid import bounded
+from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
+from coinpp_xr.quantization import are_in_proportion
 from coinpp_xr.reference import FRACTION
 from coinpp_xr.schemes import MOST_ITEMS, Quantized, Trial, encode_symbols, mean_field
 from coinpp_xr.transform import is_transformable
@@ -82,6 +84,9 @@ class Chunk:
         """The model's latents, if there are any."""
         if self.model is None or self.latents is None:
             return None
+        in_proportion = are_in_proportion(self.latents.size, self.values.nbytes)
+        if not (in_proportion and self._are_few_fronts(1, self.model.latent_dim)):
+            return None
         trial = Trial.of_latents(self.fields, self.model, self.latents)
         return _Way(self, trial, Kind.LATENTS_IN_TIME, {}, self.known)
 
@@ -97,9 +102,15 @@ class Chunk:
         trial = Trial.of_grid(self.fields, base, precision)
         return _Way(self, trial, Kind.GRID, {Tag.MEANS: means.tobytes()}, {})
 
+    def _are_few_fronts(self, orders: int, waves: int) -> bool:
+        shape = (*self.fields.sequences.order.shape, orders, waves)
+        return are_few_fronts(shape, self.values.nbytes)
+
     @cached_property
     def suits_transforms(self) -> bool:
         """Not so for grids out of proportion, and values near the end of all numbers."""
+        if not self._are_few_fronts(*self.fields.grid.shape):
+            return False
         fields = self.fields
         largest = float(np.abs(fields.values).max(where=fields.valid, initial=0))
         return is_transformable(fields.grid.shape) and largest < _LARGEST

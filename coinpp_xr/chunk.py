@@ -25,6 +25,7 @@ from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
 from coinpp_xr.parallel import single_threaded_blas
+from coinpp_xr.quantization import are_in_proportion
 from coinpp_xr.recognition import (
     MUCH_UNEXPLAINED,
     best_layout,
@@ -153,7 +154,8 @@ def _encode_chunk(
         model = None  # on fine grids neighbours tell more than any latents
     if model is not None:
         features, valid = features_of(table, usable, model)
-        if not is_plausible(usable, valid):
+        small = model.network.is_small_for(values.shape[-2], values.shape[-1], values.nbytes)
+        if not (small and is_plausible(usable, valid)):
             _check_byte_order(table, model)
             if bits is not None:
                 _warn_lossless(values, model)
@@ -220,6 +222,8 @@ def _encode_latents(
     network = model.coded_network
     if network.latent_dim == 0:
         raise ValueError(f"model {model.name!r} was made without tables for bits; give target_rmse")
+    if not are_in_proportion(len(features) * network.latent_dim, values.nbytes):
+        return None
     inner = _inner_loop_of(model) if effort == "paper" else {}
     latents = _fit_latents(features, valid, network, grid, effort, **inner)
     quantizer = model.quantizer(bits)

@@ -13,18 +13,19 @@ import numpy.typing as npt
 
 from coinpp_xr import entropy, patterns, residual
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Payload, Tag
-from coinpp_xr.coding.pyramid import bounded
+from coinpp_xr.coding.pyramid import bounded, stream
 from coinpp_xr.coding.pyramid.stream import PARTS
+from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
-from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, round_to
+from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
 from coinpp_xr.finishing import Finish
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_compiled
 from coinpp_xr.patch_reading import checked_region, decode_patches
-from coinpp_xr.quantization import BITS
+from coinpp_xr.quantization import BITS, are_in_proportion
 from coinpp_xr.schemes import (
     MOST_ITEMS,
     GridSynthesis,
@@ -74,6 +75,17 @@ def decode_chunk(
     payload = Payload.unpack(data)
     if region is not None:
         region = checked_region(region, payload.shape)
+    with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything
+        return _decode(payload, find_model, grid, expected, region)
+
+
+def _decode(
+    payload: Payload,
+    find_model: Callable[[str], Model],
+    grid: SphereGrid | None,
+    expected: tuple[tuple[int, ...], np.dtype[Any]] | None,
+    region: tuple[slice, ...] | None,
+) -> npt.NDArray[Any]:
     if expected is not None:
         check_expected(payload, *expected)
     elif payload.nbytes > config.get("max_decode_bytes"):
@@ -96,7 +108,8 @@ def decode_chunk(
         values = _decode_fields(payload, find_model, grid, items)
     if region is not None:
         values = values[region].copy()
-    return np.asfortranarray(values) if payload.fortran else values
+    # asfortranarray would give a single value an axis.
+    return np.asarray(values, order="F") if payload.fortran else values
 
 
 def _decode_fields(
@@ -118,7 +131,8 @@ def _decode_fields(
     decoded: Floating
     if payload.kind == Kind.PATTERNS:
         n_lat, n_lon = payload.shape[-2:]
-        decoded = patterns.decode(payload.section(Tag.LEVELS), (items, n_lat, n_lon))
+        section = payload.section(Tag.LEVELS)
+        decoded = patterns.decode(section, (items, n_lat, n_lon), payload.dtype)
         decoded = decoded.reshape(items, cells)
     elif payload.kind == Kind.RESIDUAL:
         decoded = _with_residual(payload, mask)
@@ -131,10 +145,12 @@ def _decode_fields(
                 raise CorruptPayloadError(
                     f"payload holds globes, its model {model.name!r} is for patches"
                 )
-            if 4 * items * model.latent_dim > config.get("max_decode_bytes"):
-                raise CorruptPayloadError(
-                    "payload claims more globes than config max_decode_bytes allows"
-                )
+            if not model.network.is_small_for(payload.shape[-2], payload.shape[-1], payload.nbytes):
+                raise CorruptPayloadError("payload claims a grid too long for its model")
+            latents = payload.kind in (Kind.LATENTS, Kind.LATENTS_IN_TIME)
+            network = model.coded_network if payload.kind == Kind.LATENTS else model.network
+            if latents and not are_in_proportion(items * network.latent_dim, payload.nbytes):
+                raise CorruptPayloadError("payload claims more latents than its array is worth")
         if payload.kind == Kind.LATENTS:
             assert model is not None
             decoded = _decode_latents(payload, model, grid, items)
@@ -145,6 +161,8 @@ def _decode_fields(
             _, times, orders, waves = synthesis.shape
             if payload.along_time and not is_transformable_in_time(times, orders * waves):
                 raise CorruptPayloadError("payload claims a sequence too long for its fields")
+            if not are_few_fronts(synthesis.shape, payload.nbytes):
+                raise CorruptPayloadError("payload claims sequences too long for its fields")
             stream = payload.section(Tag.COEFFICIENTS)
             decoded = decode_values(synthesis, stream, payload.exponent, payload.along_time)
             if Tag.RESIDUAL in payload.sections:
@@ -205,7 +223,8 @@ class PyramidReader:
             raise CorruptPayloadError("payload's header contradicts itself")
         batch, self._shape = payload.shape[:-2], payload.shape[-2:]
         self._items, cells = prod(batch), prod(self._shape)
-        if payload.time_axis >= max(len(batch), 1) or self._items > MOST_ITEMS:
+        few = self._items <= stream.MOST_ITEMS and are_few(self._items, cells)
+        if payload.time_axis >= max(len(batch), 1) or not few:
             raise CorruptPayloadError("payload's header contradicts itself")
         self._payload = payload
         self._finish = _finish_of(payload, self._items)
@@ -250,9 +269,10 @@ class PyramidReader:
         """
         dtype = self._payload.dtype
         values = np.zeros((self._items, *self._shape), dtype)
-        for item, field in self._head.decode(read, self._valid, items, **memory):
-            self._fill(values[item], field)
-            self._finish.apply(values[item], item)
+        with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything
+            for item, field in self._head.decode(read, self._valid, items, **memory):
+                self._fill(values[item], field)
+                self._finish.apply(values[item], item)
         if self._mask is not None:
             special = self._payload.section(Tag.SPECIAL_VALUES)
             known = unpack_special_values(special, self._mask, dtype, self._shape[1])
@@ -265,9 +285,8 @@ class PyramidReader:
 
         def fill(start: int) -> None:
             part = slice(start, start + rows)
-            with np.errstate(over="ignore", invalid="ignore"):
-                numbers = self._head.lattice.of_fractions(field[part], PARTS)
-                values[part] = round_to(numbers, values.dtype)
+            numbers = self._head.lattice.of_fractions(field[part], PARTS)
+            values[part] = round_to(numbers, values.dtype)
 
         map_compiled(fill, range(0, len(values), rows))
 
@@ -280,12 +299,15 @@ def _with_residual(
     grid: SphereGrid | None = None,
 ) -> Floating:
     batch, items = payload.shape[:-2], prod(payload.shape[:-2])
-    if payload.time_axis >= max(len(batch), 1) or items > residual.MOST_ITEMS:
+    few = are_few(items, prod(payload.shape[-2:]))
+    if payload.time_axis >= max(len(batch), 1) or items > residual.MOST_ITEMS or not few:
         raise CorruptPayloadError("payload's header contradicts itself")
     n_lat, n_lon = payload.shape[-2:]
     sequences = Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_))
     section = payload.section(Tag.RESIDUAL)
-    return residual.decode(section, mask, (n_lat, n_lon), sequences, base, model, grid)
+    return residual.decode(
+        section, mask, (n_lat, n_lon), sequences, payload.dtype, base, model, grid
+    )
 
 
 def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:
@@ -335,6 +357,8 @@ def synthesis_of(
     present: Bool = np.ones(items, np.bool_)
     if mask is not None:
         present = ~np.asarray(mask.all(axis=1))
+    if not present.any():
+        raise CorruptPayloadError("payload's coefficients are of fields that are all missing")
     sequences = Sequences.of(batch, payload.time_axis, present)
     if payload.kind == Kind.LATENTS_IN_TIME:
         assert model is not None

@@ -32,7 +32,18 @@ PRIOR_CLASSES = 64
 # Exponents of magnitudes beyond two; symbols stay inside int32.
 _EXPONENTS = 29
 LARGEST = 2**_EXPONENTS
+# So many wavefronts in any case, and one more for so many bytes of the array.
+_FEW_FRONTS, _BYTES_PER_FRONT = 300, 512
 _HALF = ONE // 2
+
+
+def are_few_fronts(shape: tuple[int, int, int, int], nbytes: int) -> bool:
+    """Whether coefficients are coded in few steps, for an array of so many bytes.
+
+    Every wavefront takes some milliseconds, however few coefficients are in it.
+    """
+    sequences, frequencies, orders, _ = shape
+    return sequences * (frequencies + orders - 1) <= _FEW_FRONTS + nbytes // _BYTES_PER_FRONT
 
 
 def encode(symbols: Symbols, prior: Index | None = None) -> bytes:

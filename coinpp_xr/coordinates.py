@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.elementary import cosine, sine
+from coinpp_xr.errors import shown
 
 Float64 = npt.NDArray[np.float64]
 
@@ -43,7 +44,11 @@ _DIVISORS = (
     3600,
     10**6,
 )
-_MOST_DEGREES = 1 << 20
+# Along one axis: 600 metres at the equator.
+MOST_DEGREES = 1 << 16
+# Of an axis as configurations describe it; and of the numbers of its line.
+_ENTRIES = ("start", "step", "divisor", "count", "dtype", "packed")
+_LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -89,13 +94,24 @@ class SphereGrid:
     def shape(self) -> tuple[int, int]:
         return len(self.latitude), len(self.longitude)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the points and weights of all cells, once they are needed."""
+        return 24 * len(self.latitude) * len(self.longitude)
+
     @cached_property
     def points(self) -> npt.NDArray[np.float32]:
         """Unit vectors (cos λ cos φ, cos λ sin φ, sin λ), float32, shape (n_lat * n_lon, 3).
 
         λ is the latitude, φ the longitude (COIN++, appendix A.2).
         """
-        return self.points_at(np.arange(len(self.latitude) * len(self.longitude)))
+        columns = len(self.longitude)
+        points = np.empty((len(self.latitude) * columns, 3), np.float32)
+        # Row by row: in double precision, all of them would be many times as large.
+        for start in range(0, len(points), columns):
+            cells = np.arange(start, start + columns)
+            points[cells] = self.points_at(cells)
+        return points
 
     def points_at(self, cells: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Unit vectors of some cells, numbered along the rows of the grid, shape (cells, 3)."""
@@ -220,7 +236,7 @@ def compact_axis(degrees: Float64) -> dict[str, Any] | list[float]:
     is_single = degrees.astype(np.float32).astype(np.float64).tobytes() == degrees.tobytes()
     dtypes: list[dict[str, Any]] = [{}, {"dtype": "<f4"}] if is_single else [{}]
     listed: list[float] = degrees.tolist()
-    if not 3 <= len(degrees) <= _MOST_DEGREES:
+    if not 3 <= len(degrees) <= MOST_DEGREES:
         return listed
     for line, dtype in product(_lines(degrees), dtypes):
         axis = {**line, "count": len(degrees), **dtype}
@@ -266,8 +282,12 @@ def axis_values(axis: Any) -> Any:
     try:
         line = _line_values(axis)
         if "packed" in axis:
+            packed = axis["packed"]
+            # What cannot be compressed takes a quarter more as text.
+            if not isinstance(packed, str) or len(packed) > 2 * line.nbytes + 64:
+                raise ValueError(f"it claims corrections {shown(packed)}")
             unpacker = zlib.decompressobj()
-            planes = unpacker.decompress(base64.b85decode(axis["packed"]), line.nbytes)
+            planes = unpacker.decompress(base64.b85decode(packed), line.nbytes)
             if len(planes) != line.nbytes:
                 raise ValueError(f"it holds no {len(line)} values")
             columns = np.frombuffer(planes, np.uint8).reshape(line.itemsize, len(line)).T
@@ -279,10 +299,18 @@ def axis_values(axis: Any) -> Any:
 
 
 def _line_values(axis: Mapping[str, Any]) -> npt.NDArray[np.floating[Any]]:
-    count, dtype = axis["count"], axis.get("dtype", "<f8")
-    if not isinstance(count, int) or not 1 <= count <= _MOST_DEGREES:
-        raise ValueError(f"it claims {count!r} values")
+    if other := [name for name in axis if name not in _ENTRIES]:
+        raise ValueError(f"it has an entry {shown(other[0])}")
+    count, dtype = axis.get("count"), axis.get("dtype", "<f8")
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_DEGREES:
+        raise ValueError(f"it claims {shown(count)} values, and 1 to {MOST_DEGREES} can be")
     if dtype not in ("<f8", "<f4"):
-        raise ValueError(f"it claims values of type {dtype!r}")
-    line = axis.get("start", 0.0) + np.arange(count, dtype=np.float64) * axis.get("step", 0.0)
-    return np.asarray((line / axis.get("divisor", 1)).astype(dtype))
+        raise ValueError(f"it claims values of type {shown(dtype)}")
+    numbers = [axis.get(name, usual) for name, usual in (("start", 0), ("step", 0), ("divisor", 1))]
+    if not all(isinstance(n, int | float) and abs(n) < _LARGEST for n in numbers):
+        raise ValueError(f"it claims a line of {shown(numbers)}")
+    start, step, divisor = map(float, numbers)
+    if not abs(divisor) > 1 / _LARGEST:
+        raise ValueError(f"it claims a divisor of {divisor}")
+    line = start + np.arange(count, dtype=np.float64) * step
+    return np.asarray((line / divisor).astype(dtype))

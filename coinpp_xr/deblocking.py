@@ -89,6 +89,28 @@ class Deblocking:
             With as many axes as the network was made for.
         step : float
         """
+        improved = np.empty_like(values)
+        for slab in patching.slabs(values.shape, 1):
+            around, own = self._around(slab, values.shape, patching)
+            found = self._improved(values[around], levels[patching.least(around)], patching, step)
+            improved[slab] = found[own]
+        return improved
+
+    def _around(
+        self, slab: tuple[slice, ...], shape: tuple[int, ...], patching: Patching
+    ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """The patches that what comes of a slab depends on, and where the slab is among them."""
+        around, own = [], []
+        for axis, (part, n) in enumerate(zip(slab, shape, strict=True)):
+            reach = 1 + sum(kernel.shape[2 + axis] // 2 for kernel in self.kernels)
+            margin = -(-reach // patching.size[axis]) * patching.size[axis]
+            start, stop, _ = part.indices(n)
+            first = max(start - margin, 0)
+            around.append(slice(first, min(stop + margin, n)))
+            own.append(slice(start - first, stop - first))
+        return tuple(around), tuple(own)
+
+    def _improved(self, values: Float32, levels: Int32, patching: Patching, step: float) -> Float32:
         found = inputs(values, levels, patching, step)
         for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             margins = [(n // 2, n // 2) for n in kernel.shape[2:]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import nbytes_of, remembered
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.evaluation import Evaluation, tail_in_box
 from coinpp_xr.fitting import Network, Origin, gauss_newton, sgd_step
@@ -88,7 +89,7 @@ def fit(
     return _over_items(block, network, points, targets, weights)
 
 
-@lru_cache(maxsize=4)
+@remembered(lambda found, *_: nbytes_of(list(vars(found).values())))
 def _origin(network: Network, points: bytes, weights: bytes, curved: bool) -> Origin:
     """The matrix step of a network on a grid: the same for chunk after chunk."""
     xyz = np.frombuffer(points, np.float32).reshape(-1, network.dim_in)
@@ -165,12 +166,12 @@ def predict_on_grid(network: BaseNetwork, grid: SphereGrid, latents: Float32) ->
     return fields
 
 
-@lru_cache(maxsize=8)
+@remembered(lambda found, *_: found.nbytes)
 def _evaluation(siren: ModulatedSiren, device: str) -> Evaluation:
     return Evaluation(siren, device)
 
 
-@lru_cache(maxsize=64)
+@remembered()
 def _field_of(siren: ModulatedSiren, points: bytes) -> Float32:
     """The one field of a SIREN without latents, shape (1, points, dim_out)."""
     coordinates = np.frombuffer(points, np.float32).reshape(-1, siren.dim_in)

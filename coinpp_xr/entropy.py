@@ -7,6 +7,7 @@ way everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import remembered
 from coinpp_xr.errors import CorruptPayloadError
 
 Histogram = npt.NDArray[np.uint32]
@@ -93,7 +95,7 @@ def encode(symbols: Symbols, histogram: Histogram, bits: int) -> bytes:
     levels = 1 << bits
     coder = constriction.stream.queue.RangeEncoder()
     coded = np.where((symbols >= 0) & (symbols < levels), symbols, levels).astype(np.int32)
-    for column, table in zip(coded.T, _tables(histogram.tobytes(), bits), strict=True):
+    for column, table in zip(coded.T, _tables(histogram, bits), strict=True):
         coder.encode(np.ascontiguousarray(column), table)
     escaped = _zigzag(symbols.T[levels == coded.T])
     lengths = _bit_lengths(escaped)
@@ -116,11 +118,9 @@ def decode(stream: bytes, items: int, histogram: Histogram, bits: int) -> Symbol
         coder = constriction.stream.queue.RangeDecoder(
             np.frombuffer(stream, dtype="<u4").astype(np.uint32)
         )
-        tables = _tables(histogram.tobytes(), bits)
-        columns = [coder.decode(table, items) for table in tables]
-        symbols = np.ascontiguousarray(
-            np.array(columns, dtype=np.int32).reshape(len(tables), items)
-        )
+        symbols = np.empty((len(histogram), items), np.int32)
+        for column, table in zip(symbols, _tables(histogram, bits), strict=True):
+            column[:] = coder.decode(table, items)
         outside = symbols == levels
         lengths = coder.decode(_uniform(_LENGTHS), int(outside.sum())).astype(np.int32)
         values = np.zeros(len(lengths), dtype=np.int64)
@@ -138,13 +138,16 @@ def decode(stream: bytes, items: int, histogram: Histogram, bits: int) -> Symbol
     return np.ascontiguousarray(symbols.T)
 
 
-@lru_cache(maxsize=8)
-def _tables(histogram: bytes, bits: int) -> list[Any]:
-    rows = np.frombuffer(histogram, dtype=np.uint32).reshape(-1, CELLS)
-    return [
-        constriction.stream.model.Categorical(row.astype(np.float64), perfect=False)
-        for row in frequencies(rows, bits)
-    ]
+def _tables(histogram: Histogram, bits: int) -> Iterator[Any]:
+    """One table for every latent, one by one: of 16 bits, they are half a megabyte each."""
+    for row in histogram:
+        yield _table(row.tobytes(), bits)
+
+
+@remembered(lambda _, row, bits: 16 << bits)
+def _table(row: bytes, bits: int) -> Any:
+    (table,) = frequencies(np.frombuffer(row, np.uint32)[None], bits)
+    return constriction.stream.model.Categorical(table.astype(np.float64), perfect=False)
 
 
 @lru_cache(maxsize=32)

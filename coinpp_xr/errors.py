@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Callable, Collection
 from inspect import Parameter, signature
 from typing import Any
@@ -34,6 +35,29 @@ class UnsuitableBoundError(ValueError):
 
 class CompressionWarning(UserWarning):
     """Data was kept without loss, or with a larger error than its owner may expect."""
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value in a message: on one line, and no longer than that, whatever it is.
+
+    Parameters
+    ----------
+    value : Any
+    most : int
+        Characters.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
+        return "a whole number of more than 77 digits"
+    if isinstance(value, str):  # a long one is not copied to be cut
+        value = value[: most + 1]
+    short = reprlib.Repr()
+    short.maxlevel, short.maxlong, short.maxstring, short.maxother = 2, most, most, most
+    try:
+        text = short.repr(value)
+    except Exception:  # whose own repr does not work
+        text = f"a {type(value).__name__}"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1])
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def refuse_unknown(

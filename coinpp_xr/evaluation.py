@@ -48,6 +48,11 @@ class Evaluation:
         ]
         self._biases = [bias.astype(np.float64) for bias in siren.biases]
 
+    @property
+    def nbytes(self) -> int:
+        """Of the weights."""
+        return sum(16 * int(weight.size) for weight in self._siren.weights)
+
     def __call__(self, points: Float32, latents: Float32) -> Float32:
         """The output, shape (batch, points, dim_out)."""
         siren = self._siren

@@ -16,6 +16,8 @@ Floating = npt.NDArray[np.floating[Any]]
 
 # Whoever adds squared errors up in another order finds them below the target, too: by this share.
 ROUNDING = 1e-6
+# More items have at least so many cells each, or are kept without loss.
+_FEW_ITEMS, _FEW_CELLS = 1 << 14, 32
 # Cells that stay in a core's cache.
 CELLS_AT_ONCE = 1 << 15
 
@@ -126,6 +128,11 @@ class Fields(PlaneFields):
         return float(np.einsum("ic,ic,c->", difference, difference, self._weights))
 
 
+def are_few(items: int, cells: int) -> bool:
+    """Whether items of so many cells are not too many: each takes time and memory of its own."""
+    return items <= _FEW_ITEMS or cells >= _FEW_CELLS
+
+
 def extremes(values: Floating, valid: Bool) -> tuple[float, float]:
     """The lowest and the highest of the valid values; inf and -inf where there are none."""
     if valid.all() and valid.size:
@@ -140,14 +147,17 @@ def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
         least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
         values = np.rint(values)
         if dtype.itemsize < 8:
-            return np.clip(values, least, most).astype(dtype)
+            return np.clip(values, least, most, out=values).astype(dtype)
         # The largest of 64 bits is no float: what reaches it is set afterwards.
         inside = (values >= least) & (values < most)
         numbers = np.where(inside, values, 0).astype(dtype)
         numbers[values < least] = least
         numbers[values >= most] = most
         return numbers
-    if dtype.itemsize == 2:  # what was finite must not become infinite
-        largest = values.dtype.type(np.finfo(np.float16).max)
-        values = np.clip(values, -largest, largest)
-    return values.astype(dtype, copy=False)
+    if dtype.itemsize != 2:
+        return values.astype(dtype, copy=False)
+    # What was finite must not become infinite.
+    with np.errstate(over="ignore"):
+        rounded = values.astype(dtype, copy=values.dtype == dtype)
+    largest = np.finfo(np.float16).max
+    return np.clip(rounded, -largest, largest, out=rounded)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from math import isqrt, sqrt
 
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import remembered
 from coinpp_xr.elementary import cosine, sine
 from coinpp_xr.products import Operand, right, same_product, unit_of
 
 Float64 = npt.NDArray[np.float64]
 
 # Grids are used over and over; what is larger than this is evaluated anew, block by block.
-_CACHED_VALUES = 1 << 24
+_CACHED_VALUES = 1 << 23
 
 
 def harmonics(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.float32]:
@@ -38,7 +38,7 @@ def harmonics(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.fl
     return _evaluate(points, degree)
 
 
-@lru_cache(maxsize=8)
+@remembered()
 def _cached(points: bytes, degree: int) -> npt.NDArray[np.float32]:
     values = _evaluate(np.frombuffer(points, np.float32).reshape(-1, 3), degree)
     values.flags.writeable = False
@@ -93,7 +93,7 @@ def synthesise(
     return found.reshape(*waves.shape[1:], len(longitude))
 
 
-@lru_cache(maxsize=8)
+@remembered()
 def _by_order(degree: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Columns of :func:`harmonics`, those of m = 0, -1, 1, -2, … together; where each starts."""
     orders = [0, *(sign * m for m in range(1, degree + 1) for sign in (-1, 1))]
@@ -101,7 +101,7 @@ def _by_order(degree: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     return np.concatenate(columns), np.cumsum([0, *map(len, columns[:-1])])
 
 
-@lru_cache(maxsize=8)
+@remembered()
 def _waves(longitude: bytes, degree: int) -> Operand:
     """1, sin φ, cos φ, sin 2φ, …, shape (2 · degree + 1, n_lon)."""
     phase = np.arange(degree + 1)[:, None] * np.deg2rad(np.frombuffer(longitude))
@@ -110,7 +110,7 @@ def _waves(longitude: bytes, degree: int) -> Operand:
     return right(shapes)
 
 
-@lru_cache(maxsize=8)
+@remembered()
 def _legendre_columns(latitude: bytes, degree: int) -> list[Operand]:
     height = sine(np.deg2rad(np.frombuffer(latitude)))
     return [right(np.array(column, np.float32)) for column in legendre(height, degree)]

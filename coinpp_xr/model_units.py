@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from coinpp_xr.errors import shown
 from coinpp_xr.models import Model
 
 
@@ -22,10 +23,11 @@ def parse_unit_map(value: Any) -> tuple[float, float]:
     """
     numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    if len(numbers) != 2 or not plain or not all(map(math.isfinite, numbers)) or numbers[0] <= 0:
+    small = plain and all(abs(n) <= sys.float_info.max for n in numbers)
+    if len(numbers) != 2 or not small or numbers[0] <= 0:
         raise ValueError(
             "to_model_unit must be two numbers, scale (above 0) and offset, such as "
-            f"(1, 273.15) for °C and a model in K; got {value!r}"
+            f"(1, 273.15) for °C and a model in K; got {shown(value)}"
         )
     return float(numbers[0]), float(numbers[1])
 

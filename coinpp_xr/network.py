@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import isqrt
 from typing import Any
 
@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import cosines
+from coinpp_xr.caching import remembered
 from coinpp_xr.coordinates import BoxGrid
 from coinpp_xr.harmonics import harmonics
 from coinpp_xr.siren import Array, ModulatedSiren, concatenate
 
 # Modes on small grids are kept, on large ones evaluated anew, block by block.
-_CACHED_VALUES = 1 << 24
+_CACHED_VALUES = 1 << 23
+# Of waves along longitude; and bytes that do not matter.
+_ITEMS_AT_ONCE, _LITTLE = 64, 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,7 @@ class LinearTail:
         return torch.from_numpy(values.copy()).to(coordinates)
 
 
-@lru_cache(maxsize=8)
+@remembered()
 def _on_points(tail: LinearTail, points: bytes, axes: int) -> tuple[Array, Array]:
     """Mean and modes on a grid, which serve chunk after chunk."""
     return tail._evaluate(np.frombuffer(points, np.float32).reshape(-1, axes))
@@ -187,6 +190,22 @@ class BaseNetwork:
     def linear(self) -> bool:
         """Whether the output is linear in the latents, so that one matrix step fits them."""
         return self.siren.latent_dim == 0
+
+    def is_small_for(self, rows: int, columns: int, nbytes: int) -> bool:
+        """Whether what evaluating takes for the axes of a grid is little beside fields on it.
+
+        Parameters
+        ----------
+        rows, columns : int
+        nbytes : int
+            Of the fields.
+        """
+        if self.tail is None or self.tail.box is not None:
+            return True
+        degree = self.tail.degree
+        per_row = 4 * max((degree + 1) ** 2, _ITEMS_AT_ONCE * (2 * degree + 1))
+        most = 4 * nbytes + _LITTLE
+        return rows * per_row <= most and columns * 16 * (2 * degree + 1) <= most
 
     def truncated(self, latent_dim: int) -> BaseNetwork:
         """The network with its first latents only."""

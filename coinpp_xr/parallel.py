@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from typing import TypeVar
 
@@ -75,7 +76,9 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
         threads = _threads_for(len(items))
         if threads == 1:
             return list(map(_unless_stopped(function), items))
-        return list(_pool(threads).map(_unless_stopped(function), items))
+        # Threads see what was set around this call, such as numpy's errstate.
+        contexts, run = [copy_context() for _ in items], _unless_stopped(function)
+        return list(_pool(threads).map(lambda c, item: c.run(run, item), contexts, items))
 
 
 def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -95,7 +98,7 @@ def map_compiled(function: Callable[[Item], Result], items: Sequence[Item]) -> l
             results[number] = function(items[number])
 
     helpers = min(threads, len(items)) - 1
-    futures = [_pool(threads).submit(work) for _ in range(helpers)]
+    futures = [_pool(threads).submit(copy_context().run, work) for _ in range(helpers)]
     try:
         _in_pool.yes = True  # what is called below does not look for more threads
         work()

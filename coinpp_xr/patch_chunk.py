@@ -13,16 +13,16 @@ import numpy.typing as npt
 from coinpp_xr import patch_latents, residual
 from coinpp_xr.bitstream import Kind, pack_fields, pack_lossless
 from coinpp_xr.errors import CompressionWarning
-from coinpp_xr.fields import PlaneFields, Sequences
+from coinpp_xr.fields import PlaneFields, are_few
 from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import single_threaded_blas
 from coinpp_xr.patch_header import LARGEST, Band
 from coinpp_xr.patch_latents import patching_of
-from coinpp_xr.patch_reading import decode_bands, mask_shape, planes_of
+from coinpp_xr.patch_reading import Planes, decode_bands, mask_shape
 from coinpp_xr.patch_subject import Coded, Subject
 from coinpp_xr.patches import MOST_CHANNELS, Layout, Patching
-from coinpp_xr.quantization import exponent_of
+from coinpp_xr.quantization import are_in_proportion, exponent_of
 from coinpp_xr.recognition import MUCH_UNEXPLAINED
 from coinpp_xr.stepping import search_step
 
@@ -105,15 +105,16 @@ def encode_patches(
         )
     kind, itemsize = values.dtype.kind, values.dtype.itemsize
     real = kind in "iu" or (kind == "f" and itemsize <= 8)
-    n_channels = 0 if values.size == 0 else layout.sizes(values.shape)[1]
-    if not real or not 0 < n_channels <= MOST_CHANNELS:
+    items, n_channels, space = layout.sizes(values.shape)
+    few = values.size > 0 and are_few(items, n_channels * prod(space))
+    if not (real and few and n_channels <= MOST_CHANNELS):
         return pack_lossless(values)
     if rate.bits is not None:
         if model is None:
             raise ValueError("bits needs a model; without one give another rate control")
         patching = patching_of(model, layout.spatial)
     else:
-        patching = patching.fitted(layout.sizes(values.shape)[2])
+        patching = patching.fitted(space)
     options = (values, layout, patching, band_cells)
     # Several BLAS threads would round differently from one.
     with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
@@ -183,12 +184,14 @@ def _rounded(
     if coded is not None and n > 2 * _TRIED:
         sample = subject.middle(_TRIED)
         same = sample.code(coded.exponent, sample.bands, measured=True, deblocked=coded.deblocked)
-        fields, sequences = _planes(sample)
+        whole = Planes(sample.arranged.shape)
+        fields = _fields(sample, whole)
         bound = bound_for_rmse(fields, sqrt(same.error) or rmse, sample.mean_squared_error)
-        tried = None if bound is None else residual.encode(fields, bound, sequences)
+        tried = None if bound is None else residual.encode(fields, bound, whole.sequences)
         if tried is None or len(tried.section) > _WORTH_TRYING * same.size:
             return None
-    bound = bound_for_rmse(_planes(subject)[0], rmse, subject.mean_squared_error)
+    everything = _fields(subject, Planes(subject.arranged.shape))
+    bound = bound_for_rmse(everything, rmse, subject.mean_squared_error)
     if bound is None:
         return None
     rounded = _with_residual(subject, bound, None)
@@ -200,7 +203,11 @@ def _rounded(
 def _encode_latents(
     subject: Subject, model: Model, bits: int, normalisation: tuple[float, float]
 ) -> bytes | None:
-    """The paper's way; None where the model explains nothing."""
+    """The paper's way; None where the model explains nothing, and latents are worth more."""
+    shape = subject.arranged.shape
+    n_latents = patch_latents.latent_count(shape, subject.header.patching, model)
+    if not are_in_proportion(n_latents, subject.values.nbytes):
+        return None
     sections, unexplained = patch_latents.encode(
         subject.arranged, subject.valid, subject.header, model, bits, normalisation
     )
@@ -281,23 +288,25 @@ def _search(subject: Subject, what: str, limit: float, *, deblocking: bool = Tru
 
 def _with_residual(subject: Subject, bound: Bound, base: Coded | None) -> bytes | None:
     """Within a bound, on top of a base or of nothing."""
-    fields, sequences = _planes(subject)
+    planes = Planes.of(subject.arranged.shape)
+    fields = _fields(subject, planes)
     known = None
     if base is not None:
         known = decode_bands(
             subject.header, base.exponent, base.streams, subject.arranged.shape, fields.dtype,
-            np.float64, subject.model,
+            subject.model, base_of=planes,
         ).reshape(fields.values.shape)  # fmt: skip
-    coded = residual.encode(fields, bound, sequences, known, thorough=base is None)
+    coded = residual.encode(fields, bound, planes.sequences, known, thorough=base is None)
     if coded is None:
         return None
-    return subject.pack(base, coded.section, coded.kept.reshape(subject.arranged.shape))
+    return subject.pack(base, coded.section, planes.arranged(coded.kept))
 
 
-def _planes(subject: Subject) -> tuple[PlaneFields, Sequences]:
+def _fields(subject: Subject, planes: Planes) -> PlaneFields:
     """As what follows plane after plane."""
-    plane, sequences = planes_of(subject.arranged.shape)
-    table = (-1, prod(plane.shape))
-    values = subject.arranged.astype(np.float64).reshape(table)
-    valid = np.ones(values.shape, np.bool_) if subject.valid is None else subject.valid
-    return PlaneFields(values, valid.reshape(table), subject.values.dtype, plane), sequences
+    valid = subject.valid
+    if valid is None:
+        valid = np.ones(subject.arranged.shape, np.bool_)
+    values = planes.table(subject.arranged.astype(np.float64), 0.0)
+    present = planes.table(valid.reshape(subject.arranged.shape), False)
+    return PlaneFields(values, present, subject.values.dtype, planes.plane)

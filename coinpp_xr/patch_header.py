@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.patches import CHANNELS, MOST_CELLS, MOST_CHANNELS, Layout, Patching
+from coinpp_xr.patches import CHANNELS, LONGEST, MOST_CELLS, MOST_CHANNELS, Layout, Patching
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -21,6 +21,8 @@ Float64 = npt.NDArray[np.float64]
 
 # Numbers beyond this are near the end of single precision, and kept exactly.
 LARGEST = 1e30
+# Of a band: what is worked on at once takes some twenty bytes a cell.
+MOST_BAND_CELLS = 1 << 21
 # The matrix of channels has entries in 1/127.
 WHOLE = 127
 _HEADER = struct.Struct("<BBHHHBIff")
@@ -87,6 +89,8 @@ class Header:
         layout = Layout(spatial, CHANNELS[channels])
         size = (z, y, x)
         if len(shape) < layout.axes or 0 in shape or 0 in size or prod(size) > MOST_CELLS:
+            raise damaged
+        if max(size) > LONGEST or band_cells > MOST_BAND_CELLS:
             raise damaged
         if max(size[: 3 - spatial], default=1) > 1 or not lowest <= highest:
             raise damaged

@@ -17,8 +17,7 @@ from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.models import Model
 from coinpp_xr.patch_header import Band, Header
 from coinpp_xr.patches import Patching
-from coinpp_xr.quantization import BITS
-from coinpp_xr.settings import config
+from coinpp_xr.quantization import BITS, are_in_proportion
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -41,6 +40,13 @@ def patching_of(model: Model, spatial: int) -> Patching:
             "another one, see coinpp models list"
         )
     return Patching.of(model.box.shape)
+
+
+def latent_count(shape: tuple[int, ...], patching: Patching, model: Model) -> int:
+    """Latents of an array (items, channels, z, y, x)."""
+    network = model.coded_network
+    patches = prod(-(-n // size) for n, size in zip(shape[2:], patching.size, strict=True))
+    return shape[0] * patches * -(-shape[1] // network.dim_out) * network.latent_dim
 
 
 def encode(
@@ -133,10 +139,10 @@ def decode(
         raise CorruptPayloadError("payload's patches are not those of its model")
     network, quantizer = model.coded_network, model.quantizer(payload.bits)
     groups = _groups(shape[1], network.dim_out)
-    per_axis = [-(-n // size) for n, size in zip(shape[2:], header.patching.size, strict=True)]
-    n_patches = shape[0] * prod(per_axis) * (len(groups) // network.dim_out)
-    if 4 * n_patches * network.latent_dim > config.get("max_decode_bytes"):
-        raise CorruptPayloadError("payload claims more patches than config max_decode_bytes allows")
+    n_latents = latent_count(shape, header.patching, model)
+    if not are_in_proportion(n_latents, payload.nbytes):
+        raise CorruptPayloadError("payload claims more latents than its array is worth")
+    n_patches = n_latents // network.latent_dim
     symbols = entropy.decode(payload.section(Tag.LATENTS), n_patches, model.histogram, payload.bits)
     values = np.zeros(shape, np.float64 if payload.dtype.itemsize > 4 else np.float32)
     start = 0

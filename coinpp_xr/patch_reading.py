@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.coordinates import Plane
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_mask, unpack_special_values
-from coinpp_xr.fields import Sequences, round_to
+from coinpp_xr.fields import Sequences, are_few, round_to
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_in_threads
 from coinpp_xr.patch_header import Band, Header, part
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 Bool = npt.NDArray[np.bool_]
 Wanted = tuple[Bool, tuple[slice, ...]]
+
+# Of a plane that a residual codes as a whole.
+_STRIP_CELLS = 1 << 18
 
 
 def decode_patches(
@@ -50,8 +54,11 @@ def decode_patches(
     """
     header = Header.unpack(payload.section(Tag.PATCHES), payload.shape)
     items, channels, space = header.layout.sizes(payload.shape)
-    if payload.dtype.kind not in "iuf":
+    if payload.dtype.kind not in "iuf" or not are_few(items, channels * prod(space)):
         raise CorruptPayloadError("payload's header contradicts itself")
+    too_large = header.patching.fitted(space).size != header.patching.size
+    if too_large and payload.kind != Kind.PATCH_LATENTS:
+        raise CorruptPayloadError("payload's patches are larger than its array")
     shape = (items, channels, *space)
     mask = None
     if Tag.MASK in payload.sections:
@@ -62,23 +69,37 @@ def decode_patches(
         wanted = header.layout.parts(region, payload.shape)
     model = find_model(payload.fingerprint) if payload.kind.has_model else None
     coded: npt.NDArray[Any] | None = None
+    planes = Planes.of(shape)
     if payload.kind == Kind.PATCH_LATENTS:
         assert model is not None
         coded = patch_latents.decode(payload, header, model, shape, wanted)
     elif Tag.COEFFICIENTS in payload.sections or Tag.RESIDUAL not in payload.sections:
-        result = np.float64 if Tag.RESIDUAL in payload.sections else payload.dtype
+        whole = Tag.RESIDUAL not in payload.sections
         streams = part(payload.section(Tag.COEFFICIENTS), header.n_bands(items, space))
         coded = decode_bands(
-            header, payload.exponent, streams, shape, payload.dtype, result, model, wanted
+            header,
+            payload.exponent,
+            streams,
+            shape,
+            payload.dtype,
+            model,
+            wanted,
+            base_of=None if whole else planes,
         )
     if Tag.RESIDUAL in payload.sections:
-        plane, sequences = planes_of(shape)
-        table = (sequences.order.size, prod(plane.shape))
-        gaps = None if mask is None else header.layout.arrange(mask).reshape(table)
-        base = None if coded is None else coded.astype(np.float64, copy=False).reshape(table)
-        coded = residual.decode(payload.section(Tag.RESIDUAL), gaps, plane.shape, sequences, base)
+        gaps = None
+        if mask is not None or planes.padded != shape:
+            missing = np.zeros(shape, np.bool_) if mask is None else header.layout.arrange(mask)
+            gaps = planes.table(missing, True)
+        base = None if coded is None else planes.table(coded, 0.0)
+        section = payload.section(Tag.RESIDUAL)
+        coded = planes.arranged(
+            residual.decode(
+                section, gaps, planes.plane.shape, planes.sequences, payload.dtype, base
+            )
+        )
     assert coded is not None
-    if coded.dtype != payload.dtype or Tag.RESIDUAL in payload.sections:
+    if coded.dtype != payload.dtype:
         coded = round_to(coded, payload.dtype)
     arranged = coded.reshape(shape)
     values = header.layout.restore(arranged, payload.shape)
@@ -95,13 +116,14 @@ def decode_bands(
     streams: list[bytes],
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
-    result: npt.DTypeLike,
     model: Model | None,
     wanted: Wanted | None = None,
+    base_of: Planes | None = None,
 ) -> npt.NDArray[Any]:
     """All bands, shape (items, channels, z, y, x), or those that hold some items and cells.
 
-    Rounded where the result is of the data's type.
+    Rounded to the data's type, but for the base of a residual: that is in double precision, and has
+    all rows of its strips.
     """
     from coinpp_xr import bands  # compiles, or loads what was compiled
 
@@ -115,7 +137,8 @@ def decode_bands(
         if deblocking is None or not deblocking.fits(header.patching):
             raise CorruptPayloadError("payload needs layers against blocking, its model has none")
     # Memory that is never written to is never taken.
-    values = np.zeros(shape, result)
+    room = np.zeros(shape, dtype) if base_of is None else np.zeros(base_of.padded)
+    values = room[:, :, :, : shape[3]]
 
     def fill(job: tuple[Band, bytes]) -> None:
         band, stream = job
@@ -124,9 +147,10 @@ def decode_bands(
             for where in band.slices:
                 part = values[where]
                 padded = header.patching.padded(part.shape[1:])
-                found = walk.decode(channels, padded, step, deblocking)
-                decoded = header.finished(found[within(part)], dtype)
-                part[...] = round_to(decoded, dtype) if values.dtype == dtype else decoded
+                for place, found in walk.decode(channels, padded, step, deblocking):
+                    own = part[place]
+                    decoded = header.finished(found[within(own)], dtype)
+                    own[...] = decoded if base_of else round_to(decoded, dtype)
         walk.check_end()
 
     plan = header.bands(items, (space[0], space[1], space[2]))
@@ -134,7 +158,7 @@ def decode_bands(
     if wanted is not None:
         jobs = [job for job in jobs if job[0].touches(*wanted)]
     map_in_threads(fill, jobs)
-    return values
+    return room
 
 
 def checked_region(region: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -155,12 +179,59 @@ def checked_region(region: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[s
     return tuple(slice(*part.indices(n)) for part, n in zip(region, shape, strict=True))
 
 
-def planes_of(shape: tuple[int, ...]) -> tuple[Plane, Sequences]:
-    """What is coded one after the other: slices of a volume, else channels."""
-    items, channels, z, y, x = shape
-    n = items * channels * z
-    order = np.arange(n).reshape((items * channels, z) if z > 1 else (items, channels))
-    return Plane((y, x)), Sequences(order)
+@dataclass(frozen=True)
+class Planes:
+    """What a residual codes one after the other: slices of a volume, else channels.
+
+    Large ones are cut into strips of rows, since all that is remembered of a plane takes a hundred
+    bytes a cell. The last strip has rows that are not the array's.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of an array (items, channels, z, y, x).
+    strips : int
+        Of a plane.
+    """
+
+    shape: tuple[int, ...]
+    strips: int = 1
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> Planes:
+        """As payloads have them."""
+        y, x = shape[3:]
+        rows = -(-y // min(y, -(-y * x // _STRIP_CELLS)))
+        return cls(shape, -(-y // rows))
+
+    @property
+    def plane(self) -> Plane:
+        return Plane((-(-self.shape[3] // self.strips), self.shape[4]))
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The shape of an array that has all rows of all strips."""
+        return (*self.shape[:3], self.strips * self.plane.shape[0], self.shape[4])
+
+    @property
+    def sequences(self) -> Sequences:
+        """Which strip follows which."""
+        items, channels, z, _, _ = self.shape
+        rows = (items * channels, z) if z > 1 else (items, channels)
+        numbers = np.arange(rows[0] * rows[1] * self.strips).reshape(*rows, self.strips)
+        return Sequences(numbers.swapaxes(1, 2).reshape(-1, rows[1]))
+
+    def table(self, values: npt.NDArray[Any], fill: Any) -> npt.NDArray[Any]:
+        """An array as (strips, cells)."""
+        if values.shape != self.padded:
+            more = self.padded[3] - values.shape[3]
+            margins = [(0, 0)] * 3 + [(0, more), (0, 0)]
+            values = np.pad(values, margins, constant_values=fill)
+        return values.reshape(-1, prod(self.plane.shape))
+
+    def arranged(self, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The opposite of :meth:`table`."""
+        return table.reshape(self.padded)[:, :, :, : self.shape[3]]
 
 
 def mask_shape(shape: tuple[int, ...]) -> tuple[int, int]:

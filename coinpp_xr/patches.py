@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import remembered
+from coinpp_xr.errors import shown
 from coinpp_xr.products import same_product
 from coinpp_xr.quantization import precision_of
 from coinpp_xr.transform import cosine_transform, cosines_from_right
@@ -29,8 +31,8 @@ Int = npt.NDArray[np.int64]
 
 # Coefficients that the encoder is given are in 1/256 of a step.
 UNIT = 256
-# Of sizes of blocks; of cells in a patch.
-LEVELS, MOST_CELLS = 4, 1 << 13
+# Of sizes of blocks; of cells in a patch, and along one of its axes.
+LEVELS, MOST_CELLS, LONGEST = 4, 1 << 13, 1600
 # Classes of frequencies by their distance from zero, and by their place in the scan.
 RADII, POSITIONS = 16, 600
 CHANNELS = ("none", "first", "last")
@@ -40,6 +42,8 @@ MOST_CHANNELS = 16
 _SPACE = 3
 # Blocks of fewer cells along an axis are not split further.
 _SHORTEST = 4
+# Of values that are worked on together.
+_CELLS_AT_ONCE = 1 << 17
 # Frequencies are told apart up to about so many per patch, whatever its size.
 _FREQUENCIES = 32
 # Coefficients beyond so many steps are out of reach.
@@ -157,8 +161,8 @@ class Patching:
         """Smaller patches along axes that are no longer than half of them."""
         size = list(self.size)
         for axis, n in enumerate(space):
-            while size[axis] % 2 == 0 and size[axis] // 2 >= n:
-                size[axis] //= 2
+            while size[axis] > 1 and size[axis] // 2 >= n:
+                size[axis] = (size[axis] + 1) // 2
         return self if tuple(size) == self.size else Patching.of((size[0], size[1], size[2]))
 
     @cached_property
@@ -183,13 +187,37 @@ class Patching:
         z, y, x = (-(-n // size) * size for n, size in zip(space, self.size, strict=True))
         return z, y, x
 
+    def slabs(self, space: tuple[int, ...], channels: int) -> list[tuple[slice, slice, slice]]:
+        """Whole patches that are worked on together, so that this takes little memory."""
+        axis = int(np.argmax(space))
+        across = max(channels * prod(space) // space[axis], 1)
+        length = self.size[axis] * max(1, _CELLS_AT_ONCE // (across * self.size[axis]))
+        slabs = []
+        for start in range(0, space[axis], length):
+            cut = [slice(None)] * _SPACE
+            cut[axis] = slice(start, start + length)
+            slabs.append((cut[0], cut[1], cut[2]))
+        return slabs
+
+    def least(self, slab: tuple[slice, ...]) -> tuple[slice, ...]:
+        """The least blocks of a slab."""
+        return tuple(
+            slice(*(None if end is None else end // size for end in (part.start, part.stop)))
+            for part, size in zip(slab, self.block_sizes[-1], strict=True)
+        )
+
     def analyse(self, values: Float32, level: int) -> Float32:
         """Coefficients of the blocks of one level, for values of shape (channels, z, y, x)."""
         return _analyse(values, self.block_sizes[level])
 
-    def values(self, symbols: Int32, levels: Int32, step: float) -> Floating:
-        """What symbols of blocks of some levels stand for, shape (channels, z, y, x)."""
-        coefficients = symbols.astype(precision_of(symbols))
+    def values(
+        self, symbols: Int32, levels: Int32, step: float, precision: npt.DTypeLike = None
+    ) -> Floating:
+        """What symbols of blocks of some levels stand for, shape (channels, z, y, x).
+
+        In the precision that the largest of them needs, unless one is given.
+        """
+        coefficients = symbols.astype(precision or precision_of(symbols))
         coefficients *= coefficients.dtype.type(step)
         used = [level for level in range(self.levels) if (levels == level).any()]
         values = _synthesise(coefficients, self.block_sizes[used[0]])
@@ -238,7 +266,7 @@ def spread_out(values: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[A
     return values
 
 
-@lru_cache(maxsize=16)
+@remembered()
 def _geometry(patching: Patching) -> Geometry:
     sizes = np.array(patching.block_sizes, np.int64)
     most = int(sizes[0].prod())
@@ -276,9 +304,10 @@ def check_patch_size(size: Any, spatial: int) -> tuple[int, ...]:
     """
     numbers = [size] * spatial if isinstance(size, int | np.integer) else list(size)
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in numbers)
-    if not whole or len(numbers) != spatial or min(numbers) < 1 or prod(numbers) > MOST_CELLS:
+    right = whole and len(numbers) == spatial and min(numbers) >= 1 and max(numbers) <= LONGEST
+    if not right or prod(numbers) > MOST_CELLS:
         raise ValueError(
-            f"patch_size must be {spatial} whole number(s) from 1, at most {MOST_CELLS} cells in "
-            f"all, got {size!r}"
+            f"patch_size must be {spatial} whole number(s) from 1 to {LONGEST}, at most "
+            f"{MOST_CELLS} cells in all, got {shown(size)}"
         )
     return tuple(int(n) for n in numbers)

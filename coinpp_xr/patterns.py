@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.fields import ROUNDING, Fields
+from coinpp_xr.fields import ROUNDING, Fields, round_to
 
 Floating = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
@@ -70,29 +70,38 @@ def encode(values: npt.NDArray[np.float64], step: float, worthwhile: int) -> byt
     return bytes([best, width]) + np.float64(step).tobytes() + packed
 
 
-def decode(data: bytes, shape: tuple[int, int, int]) -> Floating:
-    """The values of :func:`encode`.
+def decode(data: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Floating:
+    """The values of :func:`encode`, rounded to the data's type.
 
     Raises
     ------
     CorruptPayloadError
     """
-    size = int(np.prod(shape))
+    items, n_lat, n_lon = shape
+    size = items * n_lat * n_lon
     if len(data) < 10 or data[0] >= len(_DIFFERENCES) or data[1] not in (1, 2, 4, 8):
         raise CorruptPayloadError("the stored levels are damaged")
+    axes, width = _DIFFERENCES[data[0]], data[1]
     step = float(np.frombuffer(data, "<f8", 1, 2)[0])
     try:
         unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=_FILTERS)
-        planes = unpacker.decompress(data[10:], max_length=size * data[1])
+        planes = unpacker.decompress(data[10:], max_length=size * width)
     except lzma.LZMAError as error:
         raise CorruptPayloadError("the stored levels are damaged") from error
-    if len(planes) != size * data[1]:
+    if len(planes) != size * width:
         raise CorruptPayloadError("the stored levels are cut short")
-    raw = np.frombuffer(planes, np.uint8).reshape(data[1], size).T
-    levels = np.ascontiguousarray(raw).view(f"<i{data[1]}").astype(np.int64).reshape(shape)
-    for axis in _DIFFERENCES[data[0]]:
-        np.cumsum(levels, axis=axis, out=levels)
-    return levels * step
+    raw = np.frombuffer(planes, np.uint8).reshape(width, items, n_lat, n_lon)
+    values = np.empty(shape, dtype)
+    # One field after the other: as wide as levels are, all of them would be many times the values.
+    levels = np.zeros((n_lat, n_lon), np.int64)
+    for item in range(items):
+        own = np.ascontiguousarray(np.moveaxis(raw[:, item], 0, -1)).view(f"<i{width}")[..., 0]
+        levels = levels + own if 0 in axes else own.astype(np.int64)
+        for axis in axes:
+            if axis > 0:
+                np.cumsum(levels, axis=axis - 1, out=levels)
+        values[item] = round_to(levels * step, dtype)
+    return values
 
 
 def _difference(levels: Integers, axes: tuple[int, ...]) -> Integers:

@@ -50,16 +50,24 @@ def right(values: Floating) -> Operand:
     return _operand(values, -2)
 
 
+def right_in_place(numbers: Float64, *, single: bool) -> Operand:
+    """:func:`right` of numbers of either precision, whose memory becomes the operand's."""
+    return _sliced(numbers, -2, single)
+
+
 def _operand(values: Floating, axis: int) -> Operand:
-    numbers = values.astype(np.float64)
+    return _sliced(values.astype(np.float64), axis, values.dtype != np.float64)
+
+
+def _sliced(numbers: Float64, axis: int, single: bool) -> Operand:
     largest = np.maximum(
         numbers.max(axis, keepdims=True, initial=0), -numbers.min(axis, keepdims=True, initial=0)
     )
     unit = unit_of(largest)
     numbers *= 1 / unit
+    if single:
+        return Operand(np.rint(numbers, out=numbers), None, unit)
     high = np.rint(numbers)
-    if values.dtype != np.float64:
-        return Operand(high, None, unit)
     numbers -= high
     numbers *= 1 << BITS
     return Operand(high, np.rint(numbers, out=numbers), unit)

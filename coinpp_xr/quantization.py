@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.elementary import power_of_two
+from coinpp_xr.errors import shown
 
 BITS = range(1, 17)
 # The quantizer's levels spread over this many standard deviations on either side of the mean.
 STD_RANGE = 3.0
+# Of few latents: eight bytes for each are little memory anyway.
+_FEW_LATENTS = 1 << 23
 # Symbols stay far inside int32, however wild the data.
 _SYMBOL_LIMIT = 2**30
 
@@ -65,8 +68,13 @@ class UniformQuantizer:
 def parse_bits(bits: Any) -> int:
     """Check a number of bits per latent."""
     if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or bits not in BITS:
-        raise ValueError(f"bits must be a whole number from 1 to 16, got {bits!r}")
+        raise ValueError(f"bits must be a whole number from 1 to 16, got {shown(bits)}")
     return int(bits)
+
+
+def are_in_proportion(latents: int, nbytes: int) -> bool:
+    """Whether so many latents take little memory beside the array that they stand for."""
+    return latents * 8 <= nbytes + _FEW_LATENTS
 
 
 # ---- one step for all coefficients, for the lowest rate at a given error ------------------------

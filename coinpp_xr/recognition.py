@@ -6,12 +6,12 @@ Zarr tells a codec nothing but an array, so all of it is found in the values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import remembered
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.fields import extremes
 from coinpp_xr.models import Model
@@ -80,7 +80,7 @@ def is_plausible(usable: Bool, valid: Bool) -> bool:
     return bool(valid.sum() >= _MOST * usable.sum())
 
 
-@lru_cache(maxsize=16)
+@remembered(lambda grids, *_: sum(grid.nbytes for grid in grids))
 def layouts_of(n_lat: int, n_lon: int) -> tuple[SphereGrid, ...]:
     return tuple(SphereGrid.usual_layouts(n_lat, n_lon))
 
@@ -126,7 +126,7 @@ def check_orientation(features: Float32, valid: Bool, model: Model, grid: Sphere
         )
 
 
-@lru_cache(maxsize=16)
+@remembered(lambda grids, grid: 3 * grid.nbytes)
 def _turned(grid: SphereGrid) -> tuple[SphereGrid, SphereGrid]:
     half_turn = np.roll(grid.longitude, len(grid.longitude) // 2)
     return (
@@ -163,7 +163,7 @@ def _few_cells(n_cells: int) -> npt.NDArray[np.intp]:
     return np.linspace(0, n_cells - 1, min(1024, n_cells)).astype(np.intp)
 
 
-@lru_cache(maxsize=128)
+@remembered()
 def _expected(model: Model, grid: SphereGrid) -> Float32:
     """The model's mean field in a few cells: the same for chunk after chunk."""
     points = grid.points_at(_few_cells(grid.shape[0] * grid.shape[1]))

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import remembered
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.fields import PlaneFields, Sequences, round_to
+from coinpp_xr.fields import PlaneFields, Sequences, are_few, round_to
 from coinpp_xr.lattice import LARGEST, Bound, Lattice, lattice_of
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
@@ -34,7 +34,9 @@ Floating = npt.NDArray[np.floating[Any]]
 
 # A chunk of more is not one of globes.
 MOST_ITEMS = 1 << 20
-# All that is remembered of a globe takes some 150 bytes a cell.
+# Bytes a cell of what is remembered of a globe that is alone, and of one among others; so many
+# times as much as the array, and bytes that do not matter.
+_ALONE, _AMONG_OTHERS, _TIMES, _LITTLE = 30, 92, 9, 3 << 24
 _MOST_CELLS = 1 << 24
 # No value takes less: two decisions that are as sure as can be.
 _LEAST_BITS = 4e-5
@@ -57,6 +59,12 @@ class Residual:
 
     section: bytes
     kept: Bool
+
+
+def are_in_proportion(items: int, cells: int, nbytes: int) -> bool:
+    """Whether what a coder remembers of globes is little memory beside an array of them."""
+    remembered = (_ALONE if items == 1 else _AMONG_OTHERS) * cells
+    return cells <= _MOST_CELLS and remembered <= _TIMES * nbytes + _LITTLE
 
 
 def encode(
@@ -97,7 +105,9 @@ def encode(
     if base is None:
         lattice = lattice.through(fields.exact)
     items, cells = fields.values.shape
-    if not 0 < lattice.step < inf or items > MOST_ITEMS or cells > _MOST_CELLS:
+    few = items <= MOST_ITEMS and are_few(items, cells)
+    nbytes = fields.values.size * fields.dtype.itemsize
+    if not 0 < lattice.step < inf or not few or not are_in_proportion(items, cells, nbytes):
         return None
     coded = np.empty_like(valid)
 
@@ -125,7 +135,8 @@ def encode(
     thorough = thorough and causal.can_look_around(shape)
     around = fields.grid.goes_around
     grid = fields.grid if isinstance(fields.grid, SphereGrid) else None
-    prior = _prior(model, grid, shape, lattice, around, thorough)
+    alone = sequences.order.size == 1
+    prior = _prior(model, grid, shape, lattice, around, thorough, alone)
     if prior is None:
         return None
     stream = causal.encode(sequences.order, globe_of, prior, around=around)
@@ -141,19 +152,20 @@ def _prior(
     lattice: Lattice,
     around: bool,
     thorough: bool,
+    alone: bool,
 ) -> causal.Prior | None:
     """What is known before a chunk, to be changed; None where there is no such reference."""
     from coinpp_xr import causal
 
     if model is None:
-        return causal.no_prior(shape, thorough=thorough)
+        return causal.no_prior(shape, thorough=thorough, alone=alone)
     if grid is None or lattice.relative:
         return None
     learned = _learned(model, grid, lattice, around, thorough)
     return None if learned is None else causal.copy_of(learned)
 
 
-@lru_cache(maxsize=4)
+@remembered()
 def _learned(
     model: Model, grid: SphereGrid, lattice: Lattice, around: bool, thorough: bool
 ) -> causal.Prior | None:
@@ -174,10 +186,11 @@ def decode(
     mask: Bool | None,
     shape: tuple[int, int],
     sequences: Sequences,
+    dtype: np.dtype[Any],
     base: Floating | None = None,
     model: Model | None = None,
     grid: SphereGrid | None = None,
-) -> Float64:
+) -> npt.NDArray[Any]:
     """Fields of :func:`encode`, shape (items, cells); anything where masked.
 
     Parameters
@@ -185,6 +198,12 @@ def decode(
     mask : bool array, shape (items, cells), or None
         Cells that are not coded.
     shape : (n_lat, n_lon)
+    sequences : Sequences
+        Of all items.
+    dtype : dtype
+        What values are rounded to.
+    base : float array, shape (items, cells), optional
+        See :func:`encode`.
 
     Raises
     ------
@@ -197,7 +216,8 @@ def decode(
         raise CorruptPayloadError("the residual's header is damaged")
     items = sequences.order.size
     values = items * shape[0] * shape[1] - (0 if mask is None else int(mask.sum()))
-    if shape[0] * shape[1] > _MOST_CELLS:
+    cells = shape[0] * shape[1]
+    if not are_in_proportion(items, cells, items * cells * dtype.itemsize):
         raise CorruptPayloadError("the residual claims more cells than a globe may have")
     if items > MOST_ITEMS or _LEAST_BITS * values > 8 * len(section):
         raise CorruptPayloadError("the residual is too short for its shape")
@@ -212,12 +232,16 @@ def decode(
         raise CorruptPayloadError("the residual's header does not fit its shape")
     lattice = Lattice(step, origin, bool(flags & _RELATIVE))
     around = bool(flags & _AROUND)
-    prior = _prior(model, grid, shape, lattice, around, bool(flags & _THOROUGH))
+    thorough, alone = bool(flags & _THOROUGH), items == 1
+    prior = _prior(model, grid, shape, lattice, around, thorough, alone)
     if prior is None:
         raise CorruptPayloadError("the residual wants a reference that the model does not have")
-    fields = np.zeros((items, shape[0] * shape[1])) if base is None else base.astype(np.float64)
+    fields = np.empty((items, shape[0] * shape[1]), dtype)
     for item, integers in causal.decode(
         section[_HEADER.size :], sequences.order, valid_of, prior, around=around
     ):
-        fields[item] += lattice.values(integers).reshape(-1)
+        decoded = lattice.values(integers).reshape(-1)
+        if base is not None:
+            decoded += base[item]
+        fields[item] = round_to(decoded, dtype)
     return fields

@@ -12,7 +12,6 @@ Fields that are made of patterns go another way: :mod:`coinpp_xr.patterns`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import inf, log2, sqrt
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import coefficients as coding
+from coinpp_xr.caching import nbytes_of, remembered
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.fields import ROUNDING, Fields, Sequences
@@ -47,6 +47,8 @@ MOST_ITEMS = 1 << 13
 _ATTEMPTS = 12
 _CLOSE = 0.99
 _FILLING_STEPS = 12
+# Of fields that are transformed together.
+_VALUES_AT_ONCE = 1 << 20
 # Single precision will do for errors of this share of the largest value.
 _SINGLE = 1e-3
 
@@ -192,10 +194,13 @@ class LatentSynthesis:
 def latent_values(latents: Floating, model: Model, grid: SphereGrid) -> Floating:
     """Fields, shape (items, cells), in the data's unit, of latents, shape (items, latent_dim)."""
     features = predict_on_grid(model.network, grid, latents.astype(np.float32))
-    return features.astype(np.float64) * model.scale + model.offset
+    values = features.astype(np.float64)
+    values *= model.scale
+    values += model.offset
+    return values
 
 
-@lru_cache(maxsize=4)
+@remembered(lambda found, model, grid: nbytes_of(found) + grid.nbytes)
 def mean_field(model: Model, grid: SphereGrid) -> Floating:
     """What the model expects of every field, shape (1, cells), in the data's unit."""
     features = predict_on_grid(model.network.truncated(0), grid, np.zeros((1, 0), np.float32))
@@ -223,9 +228,19 @@ class GridSynthesis:
         return (*self.sequences.order.shape, n_lat, n_lon)
 
     def values(self, coefficients: Floating) -> Floating:
-        fields = sphere_transform(self.grid).inverse(coefficients)
-        fields = fields.reshape(*fields.shape[:2], -1) + self.base[:, None]
-        return self.sequences.put(fields, self.n_items)
+        transform, order = sphere_transform(self.grid), self.sequences.order
+        fields = np.zeros((self.n_items, coefficients[0, 0].size))
+        # Some at a time: in double precision, all of them would be many times the data.
+        at_once = max(1, _VALUES_AT_ONCE // coefficients[0, 0].size)
+        for row, base, own in zip(
+            order, np.broadcast_to(self.base, (len(order), *self.base.shape[1:])), coefficients,
+            strict=True,
+        ):  # fmt: skip
+            for start in range(0, len(row), at_once):
+                some = slice(start, start + at_once)
+                found = transform.inverse(own[some])
+                fields[row[some]] = found.reshape(len(found), -1) + base
+        return fields
 
     def coefficients(self, fields: Fields, precision: float) -> Floating:
         """Of fields whose gaps are filled with what their surroundings suggest.
@@ -264,7 +279,9 @@ def decode_values(synthesis: Synthesis, stream: bytes, exponent: int, along_time
     """Fields of :func:`encode_symbols`, shape (items, cells)."""
     expected = synthesis.expected(exponent, along_time)
     symbols = coding.decode(stream, synthesis.shape, expected)
-    return synthesis.values(Quantized(symbols, exponent, along_time).coefficients)
+    coefficients = Quantized(symbols, exponent, along_time).coefficients
+    del symbols
+    return synthesis.values(coefficients)
 
 
 # ---- the encoder's choice -----------------------------------------------------------------------

@@ -11,7 +11,9 @@
 ``download_seconds``
     How long a download of a model may take in all.
 ``max_decode_bytes``
-    Largest array that a payload or a file of unknown origin may ask for.
+    Largest array that a payload may ask for where no store says what it holds, as in Zarr format
+    2, in files and in memory; more is not written either. In Zarr format 3 a payload must be what
+    the array's metadata says.
 ``decoded_cache_bytes``
     How much of what was decoded lately is kept, for whoever reads a chunk step by step; 0 keeps
     nothing.
@@ -33,7 +35,7 @@ config = Config(
             "model_url": None,
             "cache": None,
             "download_seconds": 120,
-            "max_decode_bytes": 2**31,
+            "max_decode_bytes": 2**29,
             "decoded_cache_bytes": 2**27,
         },
     ],

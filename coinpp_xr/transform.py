@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import remembered
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.elementary import cosine, sine
 from coinpp_xr.harmonics import legendre
 from coinpp_xr.parallel import map_in_threads
-from coinpp_xr.products import Operand, left, right, same_product
+from coinpp_xr.products import Operand, left, right, right_in_place, same_product
 
 Float64 = npt.NDArray[np.float64]
 Floating = npt.NDArray[np.floating[Any]]
@@ -30,22 +31,34 @@ Floating = npt.NDArray[np.floating[Any]]
 # ---- along time ---------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=16)
+@remembered()
 def cosine_transform(length: int) -> Float64:
     """The orthonormal DCT-II as a matrix, shape (frequencies, times)."""
-    frequency, time = np.arange(length)[:, None], np.arange(length)
-    matrix = cosine(np.pi * ((2 * time + 1) * frequency % (4 * length)) / (2 * length))
+    matrix = _cosines(length)
+    matrix.flags.writeable = False
+    return matrix
+
+
+def _cosines(length: int) -> Float64:
+    matrix, time = np.empty((length, length)), np.arange(length)
+    # Some rows at a time: sines have many parts.
+    for start in range(0, length, _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        frequency = np.arange(length)[rows, None]
+        matrix[rows] = cosine(np.pi * ((2 * time + 1) * frequency % (4 * length)) / (2 * length))
     matrix *= np.sqrt(2 / length)
     matrix[0] /= np.sqrt(2)
-    matrix.flags.writeable = False
-    transform: Float64 = matrix
-    return transform
+    return matrix
 
 
-@lru_cache(maxsize=32)
+@remembered()
 def cosines_from_right(length: int, *, single: bool) -> Operand:
     """The same for products of rows of frequencies with it, which are rows of times."""
-    return right(cosine_transform(length).astype(np.float32 if single else np.float64))
+    matrix = _cosines(length)
+    if single:
+        for row in matrix:
+            row[:] = row.astype(np.float32)
+    return right_in_place(matrix, single=single)
 
 
 def transform_in_time(sequences: Floating, *, inverse: bool = False) -> Floating:
@@ -56,6 +69,8 @@ def transform_in_time(sequences: Floating, *, inverse: bool = False) -> Floating
     return product.astype(sequences.dtype).reshape(sequences.shape)
 
 
+# Of a matrix of cosines, while it is made.
+_ROWS_AT_A_TIME = 64
 # Temporal frequencies are sorted into half octaves of 1 / 512 of a cycle in two steps.
 _FREQUENCIES = 512
 _BANDS = 20
@@ -120,9 +135,10 @@ _LEAST_WEIGHT = 0.05
 # Making functions orthonormal takes the cube of the number of rows for each wavenumber, and keeping
 # them the square.
 _MOST_ROWS = 256
-_MOST_ENTRIES, _MOST_COLUMNS_PER_ROW = 1 << 24, 16
-# Of the two matrices of cosines or waves: real grids need 2.5 times their cells.
-_MOST_SQUARES, _SQUARES_PER_CELL = 1 << 22, 4
+_MOST_ENTRIES, _MOST_COLUMNS_PER_ROW = 12_000_000, 16
+# Of the two matrices of cosines or waves: real grids need 2.5 times their cells, and sequences a
+# quarter of their values.
+_MOST_SQUARES, _SQUARES_PER_CELL, _VALUES_PER_SQUARE = 1 << 20, 3, 4
 # Cells of the fields that one thread transforms at a time.
 _AT_A_TIME = 1 << 18
 
@@ -143,6 +159,13 @@ class SphereTransform:
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.latitude), len(self.longitude)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the matrices, once they are needed."""
+        n_lat, n_lon = self.shape
+        matrices = n_lon // 2 + 1 if self._has_own_orders else 1
+        return 8 * (n_lon**2 + matrices * n_lat**2)
 
     def forward(self, fields: Floating) -> Floating:
         """Coefficients, shape (…, orders, waves), of fields of shape (…, n_lat, n_lon)."""
@@ -205,27 +228,36 @@ class SphereTransform:
         n = len(self.longitude)
         return n > 1 and bool(np.allclose(np.abs(np.diff(self.longitude)), 360 / n, rtol=1e-3))
 
+    @property
+    def _has_own_orders(self) -> bool:
+        """Whether every wavenumber has a matrix of its own along latitude."""
+        n_lat, n_lon = self.shape
+        flat = n_lon > _MOST_COLUMNS_PER_ROW * n_lat  # no globe
+        small = n_lat <= _MOST_ROWS and n_lat**2 * n_lon <= _MOST_ENTRIES
+        return self._periodic and small and not flat
+
     @cached_property
     def _along_longitude(self) -> Float64:
         n = len(self.longitude)
         if not self._periodic:
             return cosine_transform(n)
         cell = np.arange(n)
-        rows = [np.full(n, np.sqrt(1 / n))]
+        rows = np.empty((n, n))
+        rows[0] = np.sqrt(1 / n)
         for wavenumber in range(1, (n + 1) // 2):
             phase = 2 * np.pi * (wavenumber * cell % n) / n
-            rows += [np.sqrt(2 / n) * cosine(phase), np.sqrt(2 / n) * sine(phase)]
+            rows[2 * wavenumber - 1] = np.sqrt(2 / n) * cosine(phase)
+            rows[2 * wavenumber] = np.sqrt(2 / n) * sine(phase)
         if n % 2 == 0:
-            rows.append(np.where(cell % 2, -1.0, 1.0) / np.sqrt(n))
-        return np.array(rows)
+            rows[-1] = np.where(cell % 2, -1.0, 1.0) / np.sqrt(n)
+        return rows
 
     @cached_property
     def _along_latitude(self) -> Float64:
         """An orthonormal matrix (orders, rows): one for each wavenumber, (wavenumbers, orders,
         rows), or one for all."""
         n_lat, n_lon = self.shape
-        flat = n_lon > _MOST_COLUMNS_PER_ROW * n_lat  # no globe
-        if not self._periodic or flat or n_lat > _MOST_ROWS or n_lat**2 * n_lon > _MOST_ENTRIES:
+        if not self._has_own_orders:
             return cosine_transform(n_lat)
         from coinpp_xr.orthonormal import orthonormal  # compiles, or loads what was compiled
 
@@ -237,7 +269,7 @@ class SphereTransform:
         return bases
 
 
-@lru_cache(maxsize=4)
+@remembered(lambda found, *_: found.nbytes)
 def _sphere_transform(latitude: bytes, longitude: bytes) -> SphereTransform:
     return SphereTransform(np.frombuffer(latitude), np.frombuffer(longitude))
 
@@ -250,7 +282,7 @@ def is_transformable(shape: tuple[int, int]) -> bool:
 
 def is_transformable_in_time(times: int, values: int) -> bool:
     """The same for a sequence of so many times, each of so many values."""
-    return times**2 <= max(_MOST_SQUARES, _SQUARES_PER_CELL * times * values)
+    return times**2 <= max(_MOST_SQUARES, times * values // _VALUES_PER_SQUARE)
 
 
 def sphere_transform(grid: SphereGrid) -> SphereTransform:

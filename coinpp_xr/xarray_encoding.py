@@ -36,7 +36,9 @@ def install() -> None:
         if (codec := find_codec(variable.encoding, wrapped=True)) is not None:
             variable = variable.copy(deep=False)
             # xarray fills in the encoding of a variable that the caller named explicitly.
-            variable.encoding = prepare_encoding(variable, codec, name or "the variable")
+            variable.encoding = prepare_encoding(
+                variable, codec, name or "the variable", zarr_format=kwargs.get("zarr_format", 3)
+            )
         return original(variable, raise_on_invalid, name, **kwargs)
 
     extract._installed_by_coinpp_xr = True  # type: ignore[attr-defined]
@@ -63,8 +65,14 @@ def find_codec(encoding: dict[str, Any], *, wrapped: bool = False) -> Any:
     return None
 
 
-def prepare_encoding(variable: Any, codec: Any, name: str) -> dict[str, Any]:
-    """The variable's encoding with our codec where Zarr looks for it and whole-globe chunks."""
+def prepare_encoding(
+    variable: Any, codec: Any, name: str, *, zarr_format: int = 3
+) -> dict[str, Any]:
+    """The variable's encoding with our codec where Zarr looks for it and whole-globe chunks.
+
+    Format 2 tells a codec nothing of the array that it reads: there its configuration says which
+    chunks it may get.
+    """
     encoding = dict(variable.encoding)
     compressor = encoding.pop("compressor", None)
     if compressor is not None and "compressors" not in encoding:
@@ -90,6 +98,10 @@ def prepare_encoding(variable: Any, codec: Any, name: str) -> dict[str, Any]:
             f"{name}: {error}. If the encoding was inherited from another store, write with "
             "ds.drop_encoding() and a codec made for this data"
         ) from error
+    own = encoding.get("compressors")
+    if isinstance(own, list | tuple) and len(own) == 1 and hasattr(own[0], "with_chunk"):
+        chunk = tuple(chunks) if zarr_format == 2 else None
+        encoding["compressors"] = [own[0].with_chunk(chunk, variable.dtype)]
     if encoding.get("filters"):
         raise ValueError(
             f"{name}: filters change the array before {codec.codec_id} sees it; remove them from "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +27,6 @@ OWN_GRID = SphereGrid(
 )
 
 
-class Seed(NamedTuple):
-    """A payload and the coordinates of the codec that reads it."""
-
-    payload: bytes
-    grid: SphereGrid | None
-
-
 def find_model(fingerprint: str) -> Model:
     """One of the models that there are."""
     if fingerprint not in golden_models():
@@ -42,13 +35,16 @@ def find_model(fingerprint: str) -> Model:
 
 
 @cache
-def seeds() -> list[Seed]:
-    """The golden payloads, and others that are encoded now."""
+def seeds() -> list[bytes]:
+    """The golden payloads, and others that are encoded now.
+
+    Those with coordinates of their own have those of :data:`OWN_GRID`.
+    """
     golden = sorted(TESTS.glob("golden/format-*/*.cnpp"))
-    found = [Seed(path.read_bytes(), OWN_GRID if "own" in path.stem else None) for path in golden]
+    found = [path.read_bytes() for path in golden]
     with checked_before():  # bounds are coarse for some
         found += [
-            Seed(encode_chunk(values, golden_model() if known else None, **options), None)
+            encode_chunk(values, golden_model() if known else None, **options)
             for values, known, options in _arrays()
         ]
     found += [
@@ -97,8 +93,8 @@ def _arrays() -> list[tuple[np.ndarray, bool, dict[str, Any]]]:
     return chosen
 
 
-def _check_that_nothing_is_missing(found: list[Seed]) -> None:
-    payloads = [Payload.unpack(seed.payload) for seed in found]
+def _check_that_nothing_is_missing(found: list[bytes]) -> None:
+    payloads = [Payload.unpack(payload) for payload in found]
     missing = set(Kind) - {payload.kind for payload in payloads}
     missing |= set(Tag) - {tag for payload in payloads for tag in payload.sections}
     if missing:

@@ -17,12 +17,12 @@ Rng = np.random.Generator
 
 # Where lengths, types and axes stand: half of all changes are made there.
 _HEADER = 40
-_MOST_BYTES = 1 << 16
+MOST_BYTES = 1 << 16
 _MOST_AXES = 40
 _BYTES = (0, 1, 2, 3, 7, 8, 31, 32, 33, 64, 127, 128, 129, 254, 255)
-_EXTENTS = (0, 1, 2, 3, 5, 255, 256, 8192, 8193, 1 << 14, 1 << 17, 1 << 20, 1 << 31, 1 << 62)
-_FLOATS = (0.0, -1.0, 5e-324, 1e-300, 1e-3, 1.0, 1e9, 1e300, 1.7e308, np.inf, -np.inf, np.nan)
-_DTYPES = (
+EXTENTS = (0, 1, 2, 3, 5, 255, 256, 8192, 8193, 1 << 14, 1 << 17, 1 << 20, 1 << 31, 1 << 62)
+FLOATS = (0.0, -1.0, 5e-324, 1e-300, 1e-3, 1.0, 1e9, 1e300, 1.7e308, np.inf, -np.inf, np.nan)
+DTYPES = (
     "<f4", ">f4", "<f8", ">f8", "<f2", ">f2", "|b1", "<i2", ">i8", "|u1", "<c8", "<c16", "<f16",
     "<M8[ns]", "|S3", "<U2", "|V7",
 )  # fmt: skip
@@ -32,7 +32,7 @@ _FINGERPRINTS = ("0000000000000000", "ffffffffffffffff", "0123456789abcdef")
 def damaged(rng: Rng, payload: bytes, other: bytes) -> bytes:
     """A payload with up to four changes of its bytes."""
     for _ in range(int(rng.integers(1, 5))):
-        payload = _one_of(rng, _CHANGES)(rng, payload, other)[:_MOST_BYTES]
+        payload = one_of(rng, _CHANGES)(rng, payload, other)[:MOST_BYTES]
     return payload
 
 
@@ -52,14 +52,14 @@ def repaired(rng: Rng, payload: bytes, other: bytes) -> bytes:
 def forged(rng: Rng, payload: Payload, other: Payload) -> bytes:
     """A payload of sound structure that says something else."""
     for _ in range(int(rng.integers(1, 4))):
-        changed = _one_of(rng, _FORGERIES)(rng, payload, other)
+        changed = one_of(rng, forgeries)(rng, payload, other)
         payload = replace(payload, **changed)
     if payload.kind.has_model and not payload.fingerprint:
-        payload = replace(payload, fingerprint=other.fingerprint or _one_of(rng, _FINGERPRINTS))
+        payload = replace(payload, fingerprint=other.fingerprint or one_of(rng, _FINGERPRINTS))
     return payload.pack()
 
 
-def _one_of(rng: Rng, choices: Any) -> Any:
+def one_of(rng: Rng, choices: Any) -> Any:
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -86,7 +86,7 @@ def _flip_bits(rng: Rng, payload: bytes, other: bytes) -> bytes:
 
 def _set_byte(rng: Rng, payload: bytes, other: bytes) -> bytes:
     at = _place(rng, payload)
-    return payload[:at] + bytes([_one_of(rng, _BYTES)]) + payload[at + 1 :]
+    return payload[:at] + bytes([one_of(rng, _BYTES)]) + payload[at + 1 :]
 
 
 def _cut(rng: Rng, payload: bytes, other: bytes) -> bytes:
@@ -140,16 +140,16 @@ Forgery = Callable[[Rng, Payload, Payload], dict[str, Any]]
 def _extent(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
     shape = list(payload.shape or (1,))
     near = shape[-1] + int(rng.integers(-2, 3))
-    shape[int(rng.integers(len(shape)))] = max(0, _one_of(rng, (*_EXTENTS, near, near)))
+    shape[int(rng.integers(len(shape)))] = max(0, one_of(rng, (*EXTENTS, near, near)))
     return {"shape": tuple(shape)}
 
 
 def _arrangement(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
     """As many cells, or some more, in other axes."""
-    cells = min(prod(payload.shape), 1 << 20) * _one_of(rng, (1, 1, 1, 2, 16, 256, 4096))
+    cells = min(prod(payload.shape), 1 << 20) * one_of(rng, (1, 1, 1, 2, 16, 256, 4096))
     shape: list[int] = []
     while cells > 1 and len(shape) < 4:
-        divisor = _one_of(rng, [d for d in (1, 2, 3, 5, 64, 1024, cells) if cells % d == 0])
+        divisor = one_of(rng, [d for d in (1, 2, 3, 5, 64, 1024, cells) if cells % d == 0])
         shape.append(divisor)
         cells //= divisor
     return {"shape": tuple(int(n) for n in rng.permutation([*shape, cells, 1][:4]))}
@@ -157,27 +157,27 @@ def _arrangement(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
 
 def _axes(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
     more = (1,) * int(rng.integers(_MOST_AXES)) + payload.shape
-    return {"shape": _one_of(rng, (payload.shape[1:], payload.shape[::-1], other.shape, more))}
+    return {"shape": one_of(rng, (payload.shape[1:], payload.shape[::-1], other.shape, more))}
 
 
 def _kind(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
-    return {"kind": _one_of(rng, list(Kind)), "fingerprint": payload.fingerprint}
+    return {"kind": one_of(rng, list(Kind)), "fingerprint": payload.fingerprint}
 
 
-def _header(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
-    return _one_of(
+def header_field(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
+    return one_of(
         rng,
         [
-            {"dtype": np.dtype(_one_of(rng, _DTYPES))},
-            {"layout": _one_of(rng, (0, 1, 7, 15, 16, 200, EXPLICIT_COORDINATES))},
+            {"dtype": np.dtype(one_of(rng, DTYPES))},
+            {"layout": one_of(rng, (0, 1, 7, 15, 16, 200, EXPLICIT_COORDINATES))},
             {"coordinates_crc": int(rng.integers(1 << 32))},
-            {"bits": _one_of(rng, (*range(18), 255))},
+            {"bits": one_of(rng, (*range(18), 255))},
             {"exponent": int(rng.integers(-(1 << 15), 1 << 15))},
             {"exponent": int(np.clip(payload.exponent + rng.integers(-99, 99), -32768, 32767))},
-            {"time_axis": _one_of(rng, (0, 1, 2, 3, 127))},
+            {"time_axis": one_of(rng, (0, 1, 2, 3, 127))},
             {"along_time": not payload.along_time},
             {"fortran": not payload.fortran},
-            {"fingerprint": _one_of(rng, (*_FINGERPRINTS, other.fingerprint))},
+            {"fingerprint": one_of(rng, (*_FINGERPRINTS, other.fingerprint))},
         ],
     )
 
@@ -185,18 +185,18 @@ def _header(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
 def _section(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
     """A section is missing, of another payload, under another name, or damaged."""
     sections = dict(payload.sections)
-    tag = _one_of(rng, list(sections) or list(Tag))
+    tag = one_of(rng, list(sections) or list(Tag))
     content = sections.pop(tag, b"")
-    theirs = _one_of(rng, list(other.sections.values()) or [b""])
+    theirs = one_of(rng, list(other.sections.values()) or [b""])
     match int(rng.integers(6)):
         case 0:
             pass
         case 1:
             sections[tag] = theirs
         case 2:
-            sections[_one_of(rng, list(Tag))] = content
+            sections[one_of(rng, list(Tag))] = content
         case 3:
-            sections = {tag: content, **sections, _one_of(rng, list(Tag)): theirs}
+            sections = {tag: content, **sections, one_of(rng, list(Tag)): theirs}
         case 4:
             sections[tag] = _with_float(rng, content)
         case _:
@@ -206,8 +206,8 @@ def _section(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
 
 def _with_float(rng: Rng, content: bytes) -> bytes:
     """Steps and origins stand at the beginning of their sections."""
-    at = _one_of(rng, (0, 2, 8))
-    return content[:at] + struct.pack("<d", _one_of(rng, _FLOATS)) + content[at + 8 :]
+    at = one_of(rng, (0, 2, 8))
+    return content[:at] + struct.pack("<d", one_of(rng, FLOATS)) + content[at + 8 :]
 
 
 def _stream(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _stream(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
     return {"sections": dict(payload.sections) | changed}
 
 
-_FORGERIES: list[Forgery] = [
-    _extent, _extent, _arrangement, _axes, _kind, _header, _header, _section, _section, _section,
-    _stream, _stream,
+forgeries: list[Forgery] = [
+    _extent, _extent, _arrangement, _axes, _kind, header_field, header_field, _section, _section,
+    _section, _stream, _stream,
 ]  # fmt: skip

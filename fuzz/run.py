@@ -1,16 +1,18 @@
-"""Damage payloads and decode them: nothing but a clear refusal may come of it.
+"""Damage what comes from strangers and read it: nothing but a clear refusal may come of it.
 
-    python fuzz/run.py --suite damaged --payloads 100000
-    python fuzz/run.py --suite repaired --payloads 100000 --seconds 600 --seed 1
+    python fuzz/run.py --suite structured --inputs 100000
+    python fuzz/run.py --suite repaired --inputs 100000 --seconds 600 --seed 1
 
 ``damaged`` changes the bytes of payloads: each must be refused. ``repaired`` changes them and
-corrects the checksum, so that everything behind it is reached: whatever comes of it, it must
-neither crash nor hang, raise nothing but the two errors that the package promises, and take no
-more memory than the array that the payload declares would explain.
+corrects the checksum, so that everything behind it is reached; ``structured`` changes what they
+say (header, counts, lengths, masks, every field of every section) and corrects all checksums.
+``configurations`` are those of codecs, as array metadata holds them. Whatever comes of an input,
+it must neither crash nor hang, raise nothing but the errors that the package promises, in one
+line, warn of nothing, and take no more time and memory than what it declares would explain.
 
-Inputs that reach a new place in the package are kept and damaged further. Decoding runs in a
-process of its own, watched by another: what kills or blocks it is found, too. The first finding
-ends the run with exit code 1; the payload is in fuzz/findings/.
+Payloads that reach a new place in the package are kept and damaged further. All runs in a process
+of its own, watched by another: what kills or blocks it is found, too. The first finding ends the
+run with exit code 1; the input is in fuzz/findings/.
 """
 
 from __future__ import annotations
@@ -26,45 +28,26 @@ import resource
 import struct
 import sys
 import time
-import traceback
 import tracemalloc
-import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("COINPP_XR_THREADS", "1")
 
 import numpy as np
-from corpus import Seed, find_model, seeds
-from mutations import damaged, repaired
-
-from coinpp_xr import CorruptPayloadError, ModelNotFoundError
-from coinpp_xr.bitstream import Payload
-from coinpp_xr.chunk_reading import decode_chunk
-from coinpp_xr.settings import config
+import suites
+from suites import Finding, Suite
 
 HERE = Path(__file__).parent
 FINDINGS = HERE / "findings"
 
-SUITES = {"damaged": damaged, "repaired": repaired}
-# Arrays beyond this are refused: decoding may take time in proportion to what it returns.
-MOST_BYTES = 1 << 20
-# What decoding may take: so many times the declared array, the payload, and a constant for the
-# state of the coders, which does not depend on the payload.
-PER_ARRAY_BYTE, PER_PAYLOAD_BYTE, CONSTANT_BYTES = 64, 64, 256 << 20
-# Generous: measuring memory is slow, and so is a busy machine. Bytes that are each a plane of their
-# own are the slowest ones.
-SECONDS_PER_ARRAY_BYTE, SECONDS_PER_PAYLOAD = 2.5e-4, 30.0
+# An input that takes so many times what it may, with all of its memory traced, hangs.
+_PATIENCE = 15.0
 # Address space on top of what is there before: a runaway must not take the machine with it.
-_SPARE_BYTES = 8 << 30
-_MOST_KEPT = 2000
+_SPARE_BYTES = 2 << 30
 _WATCH_EVERY = 0.2
-
-Decode = Callable[..., Any]
 
 
 @dataclass
@@ -73,7 +56,7 @@ class Summary:
 
     suite: str
     seed: int
-    payloads: int = 0
+    inputs: int = 0
     seconds: float = 0.0
     outcomes: dict[str, int] = field(default_factory=dict)
     places: int = 0
@@ -84,189 +67,123 @@ class Summary:
     findings: list[str] = field(default_factory=list)
 
 
-class Finding(Exception):
-    """Decoding did what it must not do."""
-
-
-# ---- one payload ---------------------------------------------------------------------------------
-
-
-def judge(payload: bytes, grid: Any, *, valid: bool | None, decode: Decode = decode_chunk) -> Any:
-    """Decode a payload; what it came to, and at which place in the package.
-
-    Parameters
-    ----------
-    valid : bool or None
-        Whether the payload must be decoded (True) or refused (False), if that is known.
-
-    Raises
-    ------
-    Finding
-    """
-    try:
-        decoded = decode(payload, find_model, grid=grid)
-    except (CorruptPayloadError, ModelNotFoundError) as error:
-        if valid:
-            raise Finding(f"refused a valid payload: {error}") from error
-        if "\n" in str(error):
-            raise Finding(f"a message of several lines: {error!r}") from error
-        return type(error).__name__, _place_of(error)
-    except MemoryError as error:
-        raise Finding("takes all memory") from error
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(where.filename).name}:{where.lineno}"
-        raise Finding(f"{type(error).__name__} in {place}: {error}") from error
-    if valid is False:
-        raise Finding("decoded a damaged payload")
-    header = Payload.unpack(payload)
-    if (decoded.shape, decoded.dtype) != (header.shape, header.dtype):
-        raise Finding(f"returned {decoded.dtype} {decoded.shape}, against its header")
-    return "array", (header.kind, header.dtype.str, tuple(header.sections), header.fortran)
-
-
-def _place_of(error: Exception) -> tuple[Any, ...]:
-    frames = traceback.extract_tb(error.__traceback__)
-    package = [(f.filename, f.lineno) for f in frames if "coinpp_xr" in f.filename]
-    return (*package, re.sub(r"\d+", "N", str(error))[:40])
-
-
-def declared_bytes(payload: bytes) -> int:
-    """Of the array that a payload claims to hold; 0 if it does not say, or is refused for it."""
-    try:
-        nbytes = Payload.unpack(payload).nbytes
-    except CorruptPayloadError:
-        return 0
-    return nbytes if nbytes <= MOST_BYTES else 0
-
-
-def allowed_bytes(payload: bytes) -> int:
-    return (
-        PER_ARRAY_BYTE * declared_bytes(payload) + PER_PAYLOAD_BYTE * len(payload) + CONSTANT_BYTES
-    )
-
-
-def allowed_seconds(payload: bytes) -> float:
-    return SECONDS_PER_ARRAY_BYTE * declared_bytes(payload) + SECONDS_PER_PAYLOAD
-
-
-# ---- many payloads -------------------------------------------------------------------------------
-
-
 class Window:
-    """Memory that both processes see: which payload is being decoded, and since when."""
+    """Memory that both processes see: which input is being read, and since when."""
 
     _HEAD = struct.Struct("<qqd")
+    _SIZE = 1 << 23
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 1 << 20)
+        self._memory = mmap.mmap(-1, self._SIZE)
 
-    def show(self, count: int, payload: bytes) -> None:
-        self._memory[self._HEAD.size : self._HEAD.size + len(payload)] = payload
-        self._HEAD.pack_into(self._memory, 0, count, len(payload), time.monotonic())
+    def show(self, count: int, data: bytes) -> None:
+        data = data[: self._SIZE - self._HEAD.size]
+        self._memory[self._HEAD.size : self._HEAD.size + len(data)] = data
+        self._HEAD.pack_into(self._memory, 0, count, len(data), time.monotonic())
 
     def look(self) -> tuple[int, bytes, float]:
-        """Payloads so far, the last one, and for how many seconds it has been decoded."""
+        """Inputs so far, the last one, and for how many seconds it has been read."""
         count, length, since = self._HEAD.unpack_from(self._memory)
-        payload = self._memory[self._HEAD.size : self._HEAD.size + length]
-        return count, payload, time.monotonic() - since if since else 0.0
+        data = self._memory[self._HEAD.size : self._HEAD.size + length]
+        return count, data, time.monotonic() - since if since else 0.0
 
 
 class Fuzzer:
-    """Damages payloads, decodes them, and keeps those that lead somewhere new."""
+    """Makes inputs, has them judged, and measures what that takes."""
 
-    def __init__(self, suite: str, seed: int, window: Window, keep_going: bool) -> None:
-        self.summary = Summary(suite, seed)
-        self._damage, self._window, self._keep_going = SUITES[suite], window, keep_going
-        self._rng = np.random.default_rng(seed)
-        self._pool: list[Seed] = list(seeds())
-        self._valid = {one.payload for one in self._pool}
-        self._places: set[Any] = set()
+    def __init__(self, suite: Suite, summary: Summary, window: Window, keep_going: bool) -> None:
+        self.summary, self._suite = summary, suite
+        self._window, self._keep_going = window, keep_going
+        self._rng = np.random.default_rng(summary.seed)
         self._seen: set[str] = set()
 
-    def run(self, payloads: int, seconds: float) -> Summary:
-        for one in seeds():  # also compiles, and fills caches
-            try:
-                judge(one.payload, one.grid, valid=True)
-            except Finding as finding:
-                self._note(one.payload, str(finding))
-                return self.summary
-        start = time.monotonic()
+    def run(self, inputs: int, seconds: float) -> Summary:
+        """Judge so many inputs, or for so long."""
+        summary, start = self.summary, time.monotonic()
         tracemalloc.start()
-        while self.summary.payloads < payloads and time.monotonic() - start < seconds:
-            self._try(*self._next())
-            if self.summary.findings and not self._keep_going:
+        while summary.inputs < inputs and time.monotonic() - start < seconds:
+            self._try(self._suite.mutate(self._rng))
+            if summary.findings and not self._keep_going:
                 break
         tracemalloc.stop()
-        self.summary.seconds = round(time.monotonic() - start, 1)
-        self.summary.places = len(self._places)
-        self.summary.kept = len(self._pool) - len(seeds())
-        return self.summary
+        summary.seconds = round(time.monotonic() - start, 1)
+        summary.places = len(getattr(self._suite, "places", ()))
+        summary.kept = getattr(self._suite, "kept", 0)
+        return summary
 
-    def _next(self) -> Seed:
-        rng, first = self._rng, len(seeds())
-        # What leads somewhere new is as good a start as all valid payloads together.
-        new = len(self._pool) > first and rng.random() < 0.5
-        one = self._pool[int(rng.integers(first if new else 0, len(self._pool) if new else first))]
-        other = self._pool[int(rng.integers(len(self._pool)))]
-        return Seed(self._damage(rng, one.payload, other.payload), one.grid)
-
-    def _try(self, payload: bytes, grid: Any) -> None:
-        summary = self.summary
-        summary.payloads += 1
-        self._window.show(summary.payloads, payload)
-        tracemalloc.reset_peak()
-        before, start = tracemalloc.get_traced_memory()[0], time.monotonic()
+    def _try(self, data: bytes) -> None:
+        summary, suite = self.summary, self._suite
+        summary.inputs += 1
+        self._window.show(summary.inputs, data)
         try:
-            if payload in self._valid:
-                outcome, place = "as it was", None
-            else:
-                refused = False if summary.suite == "damaged" else None
-                outcome, place = judge(payload, grid, valid=refused)
-            taken = tracemalloc.get_traced_memory()[1] - before
-            if taken > allowed_bytes(payload):
+            outcome, taken, seconds = self._measured(data)
+            if taken > suites.allowed_bytes(suite, data):
                 raise Finding(
-                    f"takes {taken:,} bytes for {declared_bytes(payload):,} declared by "
-                    f"{len(payload):,}"
+                    f"takes {taken:,} bytes for {suites.declared_bytes(suite, data):,} declared "
+                    f"by {len(data):,}"
                 )
-        except Finding as finding:
-            self._note(payload, str(finding))
+            if seconds > suites.allowed_seconds(suite, data):
+                # Measuring memory takes time, and so does a busy machine.
+                seconds = min(self._untraced_seconds(data) for _ in range(2))
+            if seconds > suites.allowed_seconds(suite, data):
+                raise Finding(f"takes {seconds:.1f} seconds")
+        except (Finding, AssertionError) as finding:
+            self._note(data, str(finding))
             return
         summary.outcomes[outcome] = summary.outcomes.get(outcome, 0) + 1
-        summary.most_seconds = max(summary.most_seconds, round(time.monotonic() - start, 3))
+        summary.most_seconds = max(summary.most_seconds, round(seconds, 3))
         if taken > summary.most_bytes:
-            summary.most_bytes, summary.most_bytes_declared = taken, declared_bytes(payload)
-        if place is not None and place not in self._places:
-            self._places.add(place)
-            if len(self._pool) < _MOST_KEPT:
-                self._pool.append(Seed(payload, grid))
+            summary.most_bytes = taken
+            summary.most_bytes_declared = suites.declared_bytes(suite, data)
 
-    def _note(self, payload: bytes, what: str) -> None:
-        alike = re.sub(r"\d+", "N", what) if "takes" in what else what
+    def _measured(self, data: bytes) -> tuple[str, int, float]:
+        """What came of an input, and the memory and processor time that it took."""
+        tracemalloc.reset_peak()
+        before, start = tracemalloc.get_traced_memory()[0], time.process_time()
+        outcome = self._suite.judge(data)
+        seconds = time.process_time() - start
+        return outcome, tracemalloc.get_traced_memory()[1] - before, seconds
+
+    def _untraced_seconds(self, data: bytes) -> float:
+        tracemalloc.stop()
+        try:
+            start = time.process_time()
+            self._suite.judge(data)
+            return time.process_time() - start
+        finally:
+            tracemalloc.start()
+
+    def _note(self, data: bytes, what: str) -> None:
+        alike = re.sub(r"\d+", "N", what) if what.startswith("takes") else what
         if alike not in self._seen:
             self._seen.add(alike)
-            self.summary.findings.append(save_finding(payload, what))
+            self.summary.findings.append(save_finding(data, what))
 
 
-def save_finding(payload: bytes, what: str) -> str:
-    """Write a payload that shows something wrong, with a line about it."""
+def save_finding(data: bytes, what: str) -> str:
+    """Write an input that shows something wrong, with a line about it."""
     FINDINGS.mkdir(exist_ok=True)
-    name = hashlib.sha256(payload).hexdigest()[:16]
-    (FINDINGS / f"{name}.cnpp").write_bytes(payload)
+    name = hashlib.sha256(data).hexdigest()[:16]
+    (FINDINGS / name).write_bytes(data)
     (FINDINGS / f"{name}.txt").write_text(what + "\n")
-    return f"{what} [fuzz/findings/{name}.cnpp]"
+    return f"{what} [fuzz/findings/{name}]"
 
 
 # ---- two processes -------------------------------------------------------------------------------
 
 
 def _work(options: argparse.Namespace, window: Window, pipe: Connection) -> None:
-    warnings.simplefilter("ignore")  # numbers of damaged payloads overflow
-    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (limit + _SPARE_BYTES, resource.RLIM_INFINITY))
-    with config.set(max_decode_bytes=MOST_BYTES):
-        fuzzer = Fuzzer(options.suite, options.seed, window, options.keep_going)
-        pipe.send(fuzzer.run(options.payloads, options.seconds))
+    summary, suite = Summary(options.suite, options.seed), suites.find(options.suite)
+    try:
+        getattr(suite, "warm_up", lambda: None)()
+    except Finding as finding:
+        summary.findings.append(f"at the start: {finding}")
+        pipe.send(summary)
+        return
+    there = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (there + _SPARE_BYTES, resource.RLIM_INFINITY))
+    fuzzer = Fuzzer(suite, summary, window, options.keep_going)
+    pipe.send(fuzzer.run(options.inputs, options.seconds))
 
 
 def watch(options: argparse.Namespace) -> Summary:
@@ -279,22 +196,22 @@ def watch(options: argparse.Namespace) -> Summary:
     worker.start()
     theirs.close()
     while not ours.poll(_WATCH_EVERY):
-        count, payload, seconds = window.look()
-        # No payload is parsed before it has taken what every payload may take.
-        late = count and seconds > SECONDS_PER_PAYLOAD
-        if late and seconds > (allowed := allowed_seconds(payload)):
+        count, data, seconds = window.look()
+        # Nothing is parsed before it has taken what every input may take.
+        late = count and seconds > _PATIENCE * suites.SECONDS
+        if late and seconds > _PATIENCE * suites.allowed_seconds(suites.find(options.suite), data):
             worker.kill()
             worker.join()
-            found = save_finding(payload, f"takes more than {allowed:.0f} seconds")
+            found = save_finding(data, f"takes more than {seconds:.0f} seconds")
             return Summary(options.suite, options.seed, count, findings=[found])
     try:
         summary: Summary = ours.recv()
     except EOFError:
         worker.join()
-        count, payload, _ = window.look()
+        count, data, _ = window.look()
         found = f"ends the process with exit code {worker.exitcode}"
         if count:
-            found = save_finding(payload, found)
+            found = save_finding(data, found)
         return Summary(options.suite, options.seed, count, findings=[found])
     worker.join()
     return summary
@@ -308,19 +225,20 @@ def write(summary: Summary) -> None:
     path = RESULTS / "fuzz.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     limits = {
-        "max_decode_bytes": MOST_BYTES, "bytes_per_array_byte": PER_ARRAY_BYTE,
-        "bytes_per_payload_byte": PER_PAYLOAD_BYTE, "constant_bytes": CONSTANT_BYTES,
-        "seconds_per_array_byte": SECONDS_PER_ARRAY_BYTE,
-        "seconds_per_payload": SECONDS_PER_PAYLOAD,
-    }  # fmt: skip
-    suites = {name: known[name] for name in SUITES if name in known}
-    write_result("fuzz", {"limits": limits, **suites, summary.suite: asdict(summary)})
+        "bytes_per_array_byte": suites.PER_ARRAY_BYTE,
+        "bytes_per_input_byte": suites.PER_INPUT_BYTE,
+        "constant_bytes": suites.CONSTANT_BYTES,
+        "seconds_per_array_byte": suites.SECONDS_PER_ARRAY_BYTE,
+        "seconds": suites.SECONDS,
+    }
+    others = {name: known[name] for name in suites.names() if name in known}
+    write_result("fuzz", {"limits": limits, **others, summary.suite: asdict(summary)})
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--suite", choices=list(SUITES), required=True)
-    parser.add_argument("--payloads", type=int, default=100_000)
+    parser.add_argument("--suite", choices=suites.names(), required=True)
+    parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first finding")

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "coinpp_xr"
 
 # From the ground up. A package stands for all modules in it, "coinpp_xr" for its public names.
 LAYERS = {
-    "ground": "errors files settings version compiled parallel progress notebook_html "
+    "ground": "errors files settings version caching compiled parallel progress notebook_html "
     "text_tables elementary products",
     "points": "coordinates harmonics cosines",
     "network": "latent_maps siren network evaluation fitting devices",

@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from sys import float_info
+from inspect import signature
+from math import prod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,7 +19,8 @@ from numcodecs.compat import ensure_bytes, ensure_ndarray_like, ndarray_copy
 from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
 
 from coinpp_xr.codecs import recently_decoded
-from coinpp_xr.errors import CompressionWarning
+from coinpp_xr.codecs.configuration import checked, is_number
+from coinpp_xr.errors import CompressionWarning, shown
 from coinpp_xr.lattice import Bound
 from coinpp_xr.quantization import parse_bits
 from coinpp_xr.settings import config
@@ -66,12 +68,23 @@ class Configured:
         return {"id": self.codec_id, **{k: v for k, v in sorted(settings.items()) if v is not None}}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**{name: value for name, value in config.items() if name != "id"})
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The codec of a configuration, which may come from anybody.
+
+        Raises
+        ------
+        ModelNotFoundError
+        ValueError
+            If anything in it is not what it has to be.
+        """
+        arguments = [name for name in signature(cls).parameters if name != "unknown"]
+        return cls(**checked(config, cls.codec_id, arguments))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        return cls.from_config(data.get("configuration") or {})
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The codec of Zarr's metadata; see :meth:`from_config`."""
+        configuration = data.get("configuration") if isinstance(data, Mapping) else data
+        return cls.from_config({} if configuration is None else configuration)
 
     def to_dict(self) -> dict[str, Any]:
         config = self.get_config()
@@ -150,17 +163,49 @@ class NumcodecsCodec(Configured, Codec, BytesBytesCodec):  # type: ignore[misc]
     writes by default: it then sees the array's bytes and, in the chunk's specification, its shape.
     """
 
+    # Shape and dtype of every chunk: Zarr 2 does not tell them to a codec.
+    chunk: list[Any] | None = None
+
     def encode(self, buf: Any) -> Any:
         """Compress an array to bytes; see the class for what it may hold."""
         if _is_zarr_batch(buf):
             return BytesBytesCodec.encode(self, buf)
-        return self._encode_array(np.asarray(ensure_ndarray_like(buf)))
+        values = np.asarray(ensure_ndarray_like(buf))
+        self._check_for_readers(values)
+        return self._encode_array(values)
+
+    def _check_for_readers(self, values: npt.NDArray[Any]) -> None:
+        """Refuse what a reader would refuse who knows the payload and this codec only."""
+        _check_size(values.nbytes)
+        chunk = self.expected_chunk
+        if chunk is not None and (values.shape, values.dtype.newbyteorder("=")) != (
+            chunk[0], chunk[1].newbyteorder("=")
+        ):  # fmt: skip
+            raise ValueError(
+                f"the codec was made for chunks of {chunk[1]} {chunk[0]}, got {values.dtype} "
+                f"{values.shape}: use ds.drop_encoding(), or a codec without chunk"
+            )
+
+    @property
+    def expected_chunk(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        """Shape and dtype of every chunk, where the configuration tells them."""
+        return None if self.chunk is None else (tuple(self.chunk[0]), np.dtype(self.chunk[1]))
+
+    def with_chunk(self, shape: Sequence[int] | None, dtype: npt.DTypeLike) -> Self:
+        """The same codec for chunks of one shape and dtype, or without a shape for any."""
+        other = object.__new__(type(self))
+        other.__dict__.update(vars(self))
+        other.chunk = None if shape is None else parse_chunk((shape, np.dtype(dtype).str))
+        return other
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """The array of a payload, with its original dtype and shape."""
         if _is_zarr_batch(buf):
             return BytesBytesCodec.decode(self, buf)
-        values = self._decode_or_find(ensure_bytes(buf))
+        chunk = self.expected_chunk
+        if chunk is not None:  # which comes from a store, as payloads do
+            _check_size(prod(chunk[0]) * chunk[1].itemsize)
+        values = self._decode_or_find(ensure_bytes(buf), chunk)
         return values if out is None else ndarray_copy(values, out)
 
     def to_dict(self) -> dict[str, Any]:
@@ -269,12 +314,12 @@ class Rate:
         if name == "max_error":
             return cls(bound=Bound(number))
         if name == "target_psnr" and number > _MOST_DB:
-            raise ValueError(f"target_psnr must be at most {_MOST_DB:,} dB, got {value!r}")
+            raise ValueError(f"target_psnr must be at most {_MOST_DB:,} dB, got {shown(value)}")
         if name == "max_error_relative":
             if number >= 1:
                 raise ValueError(
                     f"max_error_relative is a fraction of the value, below 1 (0.01 is 1 %), "
-                    f"got {value!r}"
+                    f"got {shown(value)}"
                 )
             return cls(bound=Bound(number, relative=True))
         return cls(**{name: number})  # type: ignore[arg-type]
@@ -288,14 +333,42 @@ _UNITS = {"target_psnr": "in dB", "target_bpp": "of bits per cell"}
 
 def parse_error(name: str, value: Any, unit: str = "in the data's unit") -> float:
     """Check an error, by default in the data's unit."""
-    number = isinstance(value, int | float | np.integer | np.floating)
-    number = number and not isinstance(value, bool)
-    too_large = isinstance(value, int) and value > float_info.max  # float() would not take it
-    if not number or too_large or not 0 < float(value) < float("inf"):
+    if isinstance(value, np.integer | np.floating):
+        value = value.item()
+    if not is_number(value) or not value > 0:
         text = isinstance(value, str) and name == "max_error"
         other = ', or "recommended" where variables are known' if text else ""
-        raise ValueError(f"{name} must be a positive number {unit}{other}, got {value!r:.80}")
+        raise ValueError(f"{name} must be a positive number {unit}{other}, got {shown(value)}")
     return float(value)
+
+
+def parse_chunk(value: Any) -> list[Any] | None:
+    """Check the shape and dtype of chunks, as a configuration has them.
+
+    Raises
+    ------
+    ValueError
+    """
+    if value is None:
+        return None
+    try:
+        shape, dtype = value
+        sizes, name = [int(n) for n in shape], np.dtype(dtype).str
+    except (TypeError, ValueError, OverflowError):
+        sizes, name = [-1], ""
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"chunk must be a shape and the name of a dtype, got {shown(value)}")
+    return [sizes, name]
+
+
+def _check_size(nbytes: int) -> None:
+    most = config.get("max_decode_bytes")
+    if nbytes > most:
+        raise ValueError(
+            f"an array of {nbytes:,} bytes is larger than config max_decode_bytes ({most:,}), and "
+            "is not read where no store says what it holds: write smaller chunks, or raise that "
+            "setting, for readers, too (COINPP_XR_MAX_DECODE_BYTES)"
+        )
 
 
 def _is_zarr_batch(buf: Any) -> bool:

@@ -43,8 +43,9 @@ class NamesModel(Configured):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        check_named(config)
-        return super().from_config(dict(config))
+        if isinstance(config, Mapping):
+            check_named(config)
+        return super().from_config(config)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(vars(type(self).from_config(state)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Never
 
@@ -10,11 +11,12 @@ import numpy.typing as npt
 from numcodecs.compat import ensure_bytes
 
 from coinpp_xr.chunk_reading import decode_chunk
-from coinpp_xr.codecs.base import NO_MODEL, NumcodecsCodec, Rate, parse_error
+from coinpp_xr.codecs.base import NO_MODEL, NumcodecsCodec, Rate, parse_chunk, parse_error
 from coinpp_xr.codecs.named_model import NamesModel, check_named, chosen_model
-from coinpp_xr.errors import refuse_unknown
+from coinpp_xr.errors import refuse_unknown, shown
 from coinpp_xr.models import Model
 from coinpp_xr.patch_chunk import BAND_CELLS, PatchRate, encode_patches
+from coinpp_xr.patch_header import MOST_BAND_CELLS
 from coinpp_xr.patch_latents import patching_of
 from coinpp_xr.patches import CHANNELS, DEFAULT_SIZES, Layout, Patching, check_patch_size
 
@@ -39,8 +41,8 @@ _PARAMETERS = """Parameters
         the name of a shipped ({model}), cached or loaded model, or the path of its file. "none"
         for coding without any. A configuration keeps name and fingerprint, and never a path.
     patch_size : int or tuple of int
-        Cells of a patch along each axis, at most 8,192 in all; patches are split further where
-        that is worth it. What is left over at the edges makes partial patches. With ``bits``
+        Cells of a patch along each axis, at most 1,600, and 8,192 in all; patches are split further
+        where that is worth it. What is left over at the edges makes partial patches. With ``bits``
         patches are the model's.
     channels : {{"auto", "none", "first", "last"}}
         {channels}
@@ -48,9 +50,12 @@ _PARAMETERS = """Parameters
         What the values span, for target_psnr and ``bits``: {range}.
     band_cells : int
         Cells of the parts that are coded separately: smaller ones are faster to get at
-        (:meth:`decode_region`), larger ones take fewer bytes.
+        (:meth:`decode_region`), larger ones take fewer bytes. At most 2,097,152.
     fingerprint : str, optional
         Set by configurations; the one model that the data was written with.
+    chunk : (shape, dtype), optional
+        Shape and dtype that every payload must have, or is refused before memory is taken for it:
+        for Zarr format 2, which tells a codec nothing of the array.
 
     Raises
     ------
@@ -82,6 +87,7 @@ class _PatchSettings(NamesModel, NumcodecsCodec):
         data_range: float | None = None,
         band_cells: int | None = None,
         fingerprint: str | None = None,
+        chunk: Sequence[Any] | None = None,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, type(self))
@@ -100,14 +106,18 @@ class _PatchSettings(NamesModel, NumcodecsCodec):
         self.patch_size = None if size == DEFAULT_SIZES[self.spatial] else list(size)
         if channels is not None and channels not in ("auto", *CHANNELS):
             raise ValueError(
-                f"channels must be one of auto, {', '.join(CHANNELS)}, got {channels!r}"
+                f"channels must be one of auto, {', '.join(CHANNELS)}, got {shown(channels)}"
             )
         self.channels = None if channels == self._default_channels else channels
         self.data_range = None if data_range is None else parse_error("data_range", data_range)
         whole = isinstance(band_cells, int | np.integer) and not isinstance(band_cells, bool)
-        if band_cells is not None and not (whole and 1 <= band_cells < 1 << 32):
-            raise ValueError(f"band_cells must be a positive whole number, got {band_cells!r}")
+        if band_cells is not None and not (whole and 1 <= band_cells <= MOST_BAND_CELLS):
+            raise ValueError(
+                f"band_cells must be a whole number from 1 to {MOST_BAND_CELLS}, got "
+                f"{shown(band_cells)}"
+            )
         self.band_cells = None if band_cells == BAND_CELLS else band_cells
+        self.chunk = parse_chunk(chunk)
 
     def _choose_model(self, model: str | Path | Model | None, fingerprint: str | None) -> None:
         self.model: str | None = None

@@ -16,14 +16,15 @@ from coinpp_xr.codecs.base import (
     ArrayCodec,
     NumcodecsCodec,
     Rate,
+    parse_chunk,
     parse_error,
 )
 from coinpp_xr.codecs.named_model import NamesModel, check_named, chosen_model
 from coinpp_xr.codecs.partial import PartialDecoding
 from coinpp_xr.compact import embedded_model, pack_text
-from coinpp_xr.coordinates import SphereGrid, axis_values, compact_axis
+from coinpp_xr.coordinates import MOST_DEGREES, SphereGrid, axis_values, compact_axis
 from coinpp_xr.devices import EFFORTS
-from coinpp_xr.errors import refuse_unknown
+from coinpp_xr.errors import refuse_unknown, shown
 from coinpp_xr.model_units import in_unit_of_data, parse_unit_map
 from coinpp_xr.models import Model, load_model
 
@@ -75,6 +76,11 @@ class _SphereSettings(NamesModel):
         opens wherever the package is installed. Configurations hold the model itself, as text.
     fingerprint : str, optional
         Set by configurations; the one model that the data was written with.
+    chunk : (shape, dtype), optional
+        What every chunk is, and every payload must hold: anything else is refused before memory
+        is taken for it. Writing through xarray sets it for Zarr format 2, which tells a codec
+        nothing of the array; in a store of that format that was made by ``zarr.create_array`` the
+        setting ``max_decode_bytes`` alone limits what payloads may claim.
 
     Raises
     ------
@@ -102,13 +108,16 @@ class _SphereSettings(NamesModel):
         effort: str = "default",
         embed_model: bool | str = False,
         fingerprint: str | None = None,
+        chunk: Sequence[Any] | None = None,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, type(self))
         if isinstance(time_axis, bool) or not isinstance(time_axis, int) or time_axis < 0:
-            raise ValueError(f"time_axis must be 0 or a larger whole number, got {time_axis!r}")
+            raise ValueError(
+                f"time_axis must be 0 or a larger whole number, got {shown(time_axis)}"
+            )
         if effort not in EFFORTS:
-            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {shown(effort)}")
         if (latitude is None) != (longitude is None):
             raise ValueError("give latitude and longitude together, or neither")
         self._rate = Rate.parse(
@@ -130,7 +139,9 @@ class _SphereSettings(NamesModel):
         self.valid_range = _finite("valid_range", valid_range)
         ends = self.valid_range
         if ends is not None and (len(ends) != 2 or not ends[0] <= ends[1]):
-            raise ValueError(f"valid_range must be the lowest and the highest value, got {ends}")
+            raise ValueError(
+                f"valid_range must be the lowest and the highest value, got {shown(ends)}"
+            )
         self.embed_model: str | None = None
         if isinstance(model, str) and model == NO_MODEL:
             if self.bits is not None:
@@ -160,6 +171,11 @@ class _SphereSettings(NamesModel):
         self.latitude, self.longitude = None, None
         if latitude is not None and longitude is not None:
             self._grid = SphereGrid(axis_values(latitude), axis_values(longitude))
+            if max(self._grid.shape) > MOST_DEGREES:
+                raise ValueError(
+                    f"latitude and longitude can have at most {MOST_DEGREES:,} values each, got "
+                    f"{self._grid.shape[0]:,} and {self._grid.shape[1]:,}"
+                )
             self.latitude = self._grid.latitude.tolist()
             self.longitude = self._grid.longitude.tolist()
             self._compact = {
@@ -174,6 +190,7 @@ class _SphereSettings(NamesModel):
             self.to_model_unit = None if unit_map == (1, 0) else list(unit_map)
         self.effort = None if effort == "default" else effort
         self.time_axis = time_axis or None
+        self.chunk = parse_chunk(chunk)
 
     def get_config(self) -> dict[str, Any]:
         """Plain JSON: arguments that are not at their default, coordinates in few bytes."""
@@ -221,11 +238,11 @@ def _finite(name: str, values: Any) -> list[float] | None:
         if isinstance(values, str):
             raise TypeError("text is no list of numbers")
         numbers = [float(value) for value in np.atleast_1d(values)]
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be numbers, got {values!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be numbers, got {shown(values)}") from None
     if not np.isfinite(numbers).all():
         raise ValueError(
-            f"{name} must be finite numbers, got {values!r}; NaN and infinities "
+            f"{name} must be finite numbers, got {shown(values)}; NaN and infinities "
             "come back as they are anyway"
         )
     return numbers or None

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import stream
 from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT, Limits
-from coinpp_xr.fields import PlaneFields, Sequences, extremes
+from coinpp_xr.fields import PlaneFields, Sequences, are_few, extremes
 from coinpp_xr.lattice import Bound, Lattice, has_room, lattice_of
 
 Bool = npt.NDArray[np.bool_]
@@ -55,7 +55,7 @@ def encode(fields: PlaneFields, bound: Bound, sequences: Sequences, effort: str)
     """
     items, cells = fields.values.shape
     shape = fields.grid.shape
-    if items > stream.MOST_ITEMS or cells > stream.MOST_CELLS:
+    if items > stream.MOST_ITEMS or cells > stream.MOST_CELLS or not are_few(items, cells):
         return None
     valid, values = fields.valid, fields.values
     lowest, highest = extremes(values, valid)

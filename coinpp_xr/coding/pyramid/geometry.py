@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import remembered
 from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, Reach, padded_size
 from coinpp_xr.coding.pyramid.prediction import Places
 from coinpp_xr.coding.pyramid.references import stencil
@@ -58,7 +58,7 @@ class Geometry:
     passes: tuple[PassGeometry, ...]
 
 
-@lru_cache(maxsize=128)
+@remembered(lambda found, *_: sum(8 * (p.rows.size + p.columns.size) + 4096 for p in found.passes))
 def geometry(
     shape: tuple[int, int], level: int, n_items: int, reach: Reach, *, around: bool
 ) -> Geometry:
