@@ -100,7 +100,7 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     wave = np.sin(np.arange(30)[:, None] / 9 + np.arange(5)).astype(np.float32)
     slow = 200 + 100 * model.network(usual.points, wave)[..., 0].reshape(30, *usual.shape)
     rough = 50 * rng.standard_normal((4, 10, 20))
-    levels = np.cumsum(rng.random((3, 10, 20)) < 0.05, axis=2).astype("<f4")
+    tiles = np.kron(np.random.default_rng(2).standard_normal((3, 5, 5)), np.ones((1, 2, 4)))
     with_gaps = rng.standard_normal((2, 9, 10, 20)).cumsum(1).cumsum(2).cumsum(3)
     with_gaps[:, :, :3, 4:9], with_gaps[0, 3], with_gaps[:, 5] = np.nan, np.inf, np.nan
     swell = np.sin(np.arange(60)[:, None, None] / 25 + usual.points @ np.array([3.0, 5, 1]))
@@ -133,7 +133,7 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         "grid-own-coordinates-f4": (
             rng.standard_normal((5, 4, 5)).cumsum(0).astype("<f4"), own, {"target_rmse": 0.1}
         ),
-        "patterns-f4": (levels, None, {"target_rmse": 0.05}),
+        "patterns-f4": (tiles.astype("<f4"), None, {"target_rmse": 0.05}),
         "bound-gaps-second-axis-f4": (
             with_gaps.astype("<f4"), None, {"bound": Bound(0.3), "time_axis": 1}
         ),
