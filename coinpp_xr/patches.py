@@ -211,7 +211,7 @@ class Patching:
         return _analyse(values, self.block_sizes[level])
 
     def values(
-        self, symbols: Int32, levels: Int32, step: float, precision: npt.DTypeLike = None
+        self, symbols: Int32, levels: Int32, step: float, precision: npt.DTypeLike | None = None
     ) -> Floating:
         """What symbols of blocks of some levels stand for, shape (channels, z, y, x).
 
