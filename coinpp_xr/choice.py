@@ -113,7 +113,7 @@ class Chunk:
             return False
         fields = self.fields
         largest = float(np.abs(fields.values).max(where=fields.valid, initial=0))
-        return is_transformable(fields.grid.shape) and largest < _LARGEST
+        return is_transformable(fields.grid.shape, self.values.nbytes) and largest < _LARGEST
 
     @cached_property
     def all_items(self) -> Sequences:

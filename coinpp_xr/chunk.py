@@ -154,7 +154,7 @@ def _encode_chunk(
         model = None  # on fine grids neighbours tell more than any latents
     if model is not None:
         features, valid = features_of(table, usable, model)
-        small = model.network.is_small_for(values.shape[-2], values.shape[-1], values.nbytes)
+        small = model.network.is_small_for(values.shape, values.nbytes)
         if not (small and is_plausible(usable, valid)):
             _check_byte_order(table, model)
             if bits is not None:

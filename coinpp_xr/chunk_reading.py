@@ -145,7 +145,7 @@ def _decode_fields(
                 raise CorruptPayloadError(
                     f"payload holds globes, its model {model.name!r} is for patches"
                 )
-            if not model.network.is_small_for(payload.shape[-2], payload.shape[-1], payload.nbytes):
+            if not model.network.is_small_for(payload.shape, payload.nbytes):
                 raise CorruptPayloadError("payload claims a grid too long for its model")
             latents = payload.kind in (Kind.LATENTS, Kind.LATENTS_IN_TIME)
             network = model.coded_network if payload.kind == Kind.LATENTS else model.network
@@ -350,7 +350,7 @@ def synthesis_of(
     """How the coefficients in a payload become fields."""
     batch, items = payload.shape[:-2], prod(payload.shape[:-2])
     payload.section(Tag.COEFFICIENTS)
-    if payload.kind != Kind.LATENTS_IN_TIME and not is_transformable(grid.shape):
+    if payload.kind != Kind.LATENTS_IN_TIME and not is_transformable(grid.shape, payload.nbytes):
         raise CorruptPayloadError("payload claims a grid that no transform was made for")
     if payload.time_axis >= max(len(batch), 1) or items > MOST_ITEMS:
         raise CorruptPayloadError("payload's header contradicts itself")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import isqrt
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -191,21 +191,23 @@ class BaseNetwork:
         """Whether the output is linear in the latents, so that one matrix step fits them."""
         return self.siren.latent_dim == 0
 
-    def is_small_for(self, rows: int, columns: int, nbytes: int) -> bool:
+    def is_small_for(self, shape: tuple[int, ...], nbytes: int) -> bool:
         """Whether what evaluating takes for the axes of a grid is little beside fields on it.
 
         Parameters
         ----------
-        rows, columns : int
+        shape : tuple of int
+            Of fields, (..., rows, columns).
         nbytes : int
             Of the fields.
         """
         if self.tail is None or self.tail.box is not None:
             return True
         degree = self.tail.degree
-        per_row = 4 * max((degree + 1) ** 2, _ITEMS_AT_ONCE * (2 * degree + 1))
+        items = min(prod(shape[:-2]), _ITEMS_AT_ONCE)
+        per_row = 4 * (degree + 1) ** 2 + 20 * items * (2 * degree + 1)
         most = 4 * nbytes + _LITTLE
-        return rows * per_row <= most and columns * 16 * (2 * degree + 1) <= most
+        return shape[-2] * per_row <= most and shape[-1] * 48 * (2 * degree + 1) <= most
 
     def truncated(self, latent_dim: int) -> BaseNetwork:
         """The network with its first latents only."""

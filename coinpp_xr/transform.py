@@ -64,9 +64,25 @@ def cosines_from_right(length: int, *, single: bool) -> Operand:
 def transform_in_time(sequences: Floating, *, inverse: bool = False) -> Floating:
     """The transform of sequences, shape (sequences, times, …), along their second axis."""
     matrix = cosine_transform(sequences.shape[1]).astype(sequences.dtype)
+    operand = left(matrix.T if inverse else matrix)
+    del matrix
     flat = sequences.reshape(*sequences.shape[:2], -1)
-    product = same_product(left(matrix.T if inverse else matrix), flat)
-    return product.astype(sequences.dtype).reshape(sequences.shape)
+    product = np.empty(flat.shape, flat.dtype)
+    _in_blocks(
+        lambda some: np.copyto(product[..., some], same_product(operand, flat[..., some])),
+        flat.shape[2], flat.shape[0] * flat.shape[1],
+    )  # fmt: skip
+    return product.reshape(sequences.shape)
+
+
+def _in_blocks(function: Callable[[slice], None], count: int, size: int) -> None:
+    """For some of so many columns or rows of a size at a time, in as many threads as there are.
+
+    Operands of products take several times the memory of what they are made of.
+    """
+    at_once = max(1, _AT_A_TIME // max(size, 1))
+    starts = range(0, count, at_once)
+    map_in_threads(lambda start: function(slice(start, start + at_once)), starts)
 
 
 # Of a matrix of cosines, while it is made.
@@ -136,10 +152,11 @@ _LEAST_WEIGHT = 0.05
 # them the square.
 _MOST_ROWS = 256
 _MOST_ENTRIES, _MOST_COLUMNS_PER_ROW = 12_000_000, 16
-# Of the two matrices of cosines or waves: real grids need 2.5 times their cells, and sequences a
-# quarter of their values.
-_MOST_SQUARES, _SQUARES_PER_CELL, _VALUES_PER_SQUARE = 1 << 20, 3, 4
-# Cells of the fields that one thread transforms at a time.
+# Bytes that matrices take for each of their entries; and how many they may take beside those of
+# the fields, and at most of sequences.
+_ACROSS, _UPWARDS, _TIMES, _LITTLE = 16, 28, 8, 1 << 25
+_MOST_SQUARES, _VALUES_PER_SQUARE = 1 << 20, 4
+# Values that one thread transforms at a time.
 _AT_A_TIME = 1 << 18
 
 
@@ -165,44 +182,49 @@ class SphereTransform:
         """Of the matrices, once they are needed."""
         n_lat, n_lon = self.shape
         matrices = n_lon // 2 + 1 if self._has_own_orders else 1
-        return 8 * (n_lon**2 + matrices * n_lat**2)
+        return 16 * n_lon**2 + 8 * matrices * n_lat**2
 
     def forward(self, fields: Floating) -> Floating:
         """Coefficients, shape (…, orders, waves), of fields of shape (…, n_lat, n_lon)."""
-        weights, across = self._row_weights[:, None], right(self._along_longitude.T)
+        rows, across = fields.reshape(-1, self.shape[1]), right(self._along_longitude.T)
+        weights, waves = (
+            np.tile(self._row_weights, len(rows) // self.shape[0])[:, None],
+            rows.copy(),
+        )
 
-        def waves_of(part: Floating) -> Floating:
-            return same_product((part * weights).astype(part.dtype), across)
+        def fill(some: slice) -> None:
+            weighted = (rows[some] * weights[some]).astype(rows.dtype)
+            waves[some] = same_product(weighted, across)
 
-        return self._over_latitudes(self._by_parts(waves_of, fields))
+        _in_blocks(fill, len(rows), rows.shape[1])
+        return self._over_latitudes(waves.reshape(fields.shape))
 
     def inverse(self, coefficients: Floating) -> Floating:
         """Fields of :meth:`forward`'s coefficients."""
-        weights, across = self._row_weights[:, None], right(self._along_longitude)
+        rows = self._over_latitudes(coefficients, inverse=True).reshape(-1, self.shape[1])
+        weights = np.tile(self._row_weights, len(rows) // self.shape[0])[:, None]
+        across = self._across
 
-        def fields_of(part: Floating) -> Floating:
-            return np.asarray(same_product(part, across) / weights)
+        def fill(some: slice) -> None:
+            rows[some] = same_product(rows[some], across) / weights[some]
 
-        return self._by_parts(fields_of, self._over_latitudes(coefficients, inverse=True))
-
-    def _by_parts(self, function: Callable[[Floating], Floating], fields: Floating) -> Floating:
-        """A few fields at a time, in as many threads as there are."""
-        flat = fields.reshape(-1, *self.shape)
-        found = np.empty_like(flat)
-        rows = max(1, _AT_A_TIME // (self.shape[0] * self.shape[1]))
-
-        def fill(start: int) -> None:
-            found[start : start + rows] = function(flat[start : start + rows])
-
-        map_in_threads(fill, range(0, len(flat), rows))
-        return found.reshape(fields.shape)
+        _in_blocks(fill, len(rows), rows.shape[1])
+        return rows.reshape(coefficients.shape)
 
     def _over_latitudes(self, columns: Floating, *, inverse: bool = False) -> Floating:
         """Multiply what belongs to each wave, the last axis, by its matrix, or all by one."""
         matrices, dtype = self._along_latitude, columns.dtype
         if matrices.ndim == 2:
             operand = left((matrices.T if inverse else matrices).astype(dtype))
-            return self._by_parts(lambda part: same_product(operand, part), columns)
+            flat = columns.reshape(-1, *self.shape)
+            found = np.empty(flat.shape, dtype)
+            for field, result in zip(flat, found, strict=True):
+
+                def multiply(some: slice, field: Any = field, result: Any = result) -> None:
+                    result[:, some] = same_product(operand, field[:, some])
+
+                _in_blocks(multiply, self.shape[1], self.shape[0])
+            return found.reshape(columns.shape)
         by_wave = np.moveaxis(columns, -1, 0)
         product = np.empty(by_wave.shape, dtype)
 
@@ -237,10 +259,18 @@ class SphereTransform:
         return self._periodic and small and not flat
 
     @cached_property
+    def _across(self) -> Operand:
+        """Cosines or waves along longitude, as an operand."""
+        return right_in_place(self._make_along_longitude(), single=False)
+
+    @cached_property
     def _along_longitude(self) -> Float64:
+        return self._make_along_longitude()
+
+    def _make_along_longitude(self) -> Float64:
         n = len(self.longitude)
         if not self._periodic:
-            return cosine_transform(n)
+            return _cosines(n)
         cell = np.arange(n)
         rows = np.empty((n, n))
         rows[0] = np.sqrt(1 / n)
@@ -274,14 +304,14 @@ def _sphere_transform(latitude: bytes, longitude: bytes) -> SphereTransform:
     return SphereTransform(np.frombuffer(latitude), np.frombuffer(longitude))
 
 
-def is_transformable(shape: tuple[int, int]) -> bool:
-    """Whether the matrices for a grid are in proportion to its fields."""
+def is_transformable(shape: tuple[int, int], nbytes: int) -> bool:
+    """Whether the matrices for a grid are in proportion to fields on it, of so many bytes."""
     n_lat, n_lon = shape
-    return n_lat**2 + n_lon**2 <= max(_MOST_SQUARES, _SQUARES_PER_CELL * n_lat * n_lon)
+    return _ACROSS * n_lon**2 + _UPWARDS * n_lat**2 <= _TIMES * nbytes + _LITTLE
 
 
 def is_transformable_in_time(times: int, values: int) -> bool:
-    """The same for a sequence of so many times, each of so many values."""
+    """Whether the matrix for so many times is in proportion to values at each of them."""
     return times**2 <= max(_MOST_SQUARES, times * values // _VALUES_PER_SQUARE)
 
 
