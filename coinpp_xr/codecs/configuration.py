@@ -111,9 +111,9 @@ def checked(configuration: Any, codec_id: str, arguments: list[str]) -> dict[str
                 "or of a later version of coinpp-xr"
             )
         check, what = _ENTRIES[name]
-        if value is not None and not check(value):
+        if not check(value):
             raise ValueError(
                 f"the configuration of codec {codec_id!r} is damaged: {name} is {shown(value)} and "
                 f"should be {what}"
             )
-    return {name: value for name, value in given.items() if value is not None}
+    return given
