@@ -44,6 +44,7 @@ _DIVISORS = (
     3600,
     10**6,
 )
+_POINTS_AT_ONCE = 1 << 16
 # Along one axis: 600 metres at the equator.
 MOST_DEGREES = 1 << 16
 # Of an axis as configurations describe it; and of the numbers of its line.
@@ -105,11 +106,10 @@ class SphereGrid:
 
         λ is the latitude, φ the longitude (COIN++, appendix A.2).
         """
-        columns = len(self.longitude)
-        points = np.empty((len(self.latitude) * columns, 3), np.float32)
-        # Row by row: in double precision, all of them would be many times as large.
-        for start in range(0, len(points), columns):
-            cells = np.arange(start, start + columns)
+        points = np.empty((len(self.latitude) * len(self.longitude), 3), np.float32)
+        # Some at a time: in double precision, all of them would be many times as large.
+        for start in range(0, len(points), _POINTS_AT_ONCE):
+            cells = np.arange(start, min(start + _POINTS_AT_ONCE, len(points)))
             points[cells] = self.points_at(cells)
         return points
 

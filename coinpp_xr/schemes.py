@@ -69,12 +69,16 @@ class Quantized:
         return step_of(self.exponent)
 
     @property
-    def coefficients(self) -> Floating:
-        """Coefficients with the transform along time undone, (sequences, times, orders, waves)."""
-        # Single precision where it is far finer than the step.
+    def scaled(self) -> Floating:
+        """Symbols times the step, in single precision where it is far finer than the step."""
         scaled = self.symbols.astype(precision_of(self.symbols))
         scaled *= scaled.dtype.type(self.step)
-        return transform_in_time(scaled, inverse=True) if self.along_time else scaled
+        return scaled
+
+    @property
+    def coefficients(self) -> Floating:
+        """Coefficients with the transform along time undone, (sequences, times, orders, waves)."""
+        return transform_in_time(self.scaled, inverse=True) if self.along_time else self.scaled
 
 
 class Search:
@@ -279,9 +283,11 @@ def decode_values(synthesis: Synthesis, stream: bytes, exponent: int, along_time
     """Fields of :func:`encode_symbols`, shape (items, cells)."""
     expected = synthesis.expected(exponent, along_time)
     symbols = coding.decode(stream, synthesis.shape, expected)
-    coefficients = Quantized(symbols, exponent, along_time).coefficients
+    scaled = Quantized(symbols, exponent, along_time).scaled
     del symbols
-    return synthesis.values(coefficients)
+    if along_time:
+        scaled = transform_in_time(scaled, inverse=True)
+    return synthesis.values(scaled)
 
 
 # ---- the encoder's choice -----------------------------------------------------------------------

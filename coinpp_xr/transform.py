@@ -154,7 +154,7 @@ _MOST_ROWS = 256
 _MOST_ENTRIES, _MOST_COLUMNS_PER_ROW = 12_000_000, 16
 # Bytes that matrices take for each of their entries; and how many they may take beside those of
 # the fields, and at most of sequences.
-_ACROSS, _UPWARDS, _TIMES, _LITTLE = 16, 28, 8, 1 << 25
+_ACROSS, _UPWARDS, _TIMES, _LITTLE = 16, 28, 2, 3 << 24
 _MOST_SQUARES, _VALUES_PER_SQUARE = 1 << 20, 4
 # Values that one thread transforms at a time.
 _AT_A_TIME = 1 << 18

@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
@@ -93,6 +94,7 @@ _STEP_ORIGIN_THOROUGH = struct.pack("<ddB", 1.0, 0.0, 1)
         (Kind.RESIDUAL, (1, 1 << 18), {Tag.RESIDUAL: _STEP_ORIGIN_THOROUGH + bytes(99)}),
         (Kind.RESIDUAL, (1 << 18, 1), {Tag.RESIDUAL: _STEP_ORIGIN_THOROUGH + bytes(99)}),
         (Kind.LATENTS, (1, 1 << 18), {Tag.LATENTS: _STREAM}),
+        (Kind.LATENTS, (1, 1 << 18, 1), {Tag.LATENTS: _STREAM}),
         (Kind.PATTERNS, (1 << 18, 1), {Tag.LEVELS: bytes(12)}),
     ],
     ids=str,
@@ -104,7 +106,10 @@ def test_small_payloads_that_ask_for_much_memory(kind, shape, sections, along_ti
         along_time=along_time,
     ).pack()  # fmt: skip
     tracemalloc.start()
+    start = process_time()
     payloads.judge(payload, valid=None)
+    # Ten times as much as it is allowed: measuring memory takes time.
+    assert process_time() - start < 20
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < suites.allowed_bytes(payloads.PayloadSuite("damaged"), payload)
