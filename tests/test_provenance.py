@@ -82,11 +82,11 @@ def test_a_model_is_named_with_its_fingerprint(tiny_model) -> None:
 
 def test_it_takes_a_few_hundred_bytes(fields, path) -> None:
     write(fields[["t2m"]], path)
-    info = (path / "lossy_compression_info" / "zarr.json").stat().st_size
+    files = (path / "lossy_compression_info").rglob("*")
+    info = sum(file.stat().st_size for file in files if file.is_file())
     attributes = json.loads((path / "t2m" / "zarr.json").read_text())["attributes"]
     own = {key: v for key, v in attributes.items() if key.startswith("lossy")}
     assert info + len(json.dumps(own)) < 900
-    assert [p.name for p in (path / "lossy_compression_info").iterdir()] == ["zarr.json"]
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
