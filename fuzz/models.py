@@ -325,8 +325,10 @@ def _value(rng: Rng, definition: dict[str, Any], tensors: dict[str, Any]) -> Non
     with np.errstate(all="ignore"):
         if changed.dtype.kind == "f":
             new: Any = _one_of(rng, _VALUES)
-        else:
+        elif changed.dtype.kind in "iu":
             new = _one_of(rng, (np.iinfo(changed.dtype).min, np.iinfo(changed.dtype).max, 0))
+        else:  # another mutation made it something else
+            new = 0
         if rng.random() < 0.3:
             changed[...] = new
         else:

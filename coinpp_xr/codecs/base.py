@@ -83,8 +83,7 @@ class Configured:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The codec of Zarr's metadata; see :meth:`from_config`."""
-        configuration = data.get("configuration") if isinstance(data, Mapping) else data
-        return cls.from_config({} if configuration is None else configuration)
+        return cls.from_config(data.get("configuration", {}) if isinstance(data, Mapping) else data)
 
     def to_dict(self) -> dict[str, Any]:
         config = self.get_config()
