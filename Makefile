@@ -29,7 +29,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses 2
 
 # A minute of damaged payloads, and of whatever else may come from strangers.
-FUZZ := damaged repaired structured configurations models
+FUZZ := damaged repaired structured configurations models files
 fuzz: $(VENV)/.installed
 	set -e; for suite in $(FUZZ); do $(BIN)/python fuzz/run.py --suite $$suite --seconds 12; done
 
