@@ -81,6 +81,11 @@ class Window:
         self._memory[self._HEAD.size : self._HEAD.size + len(data)] = data
         self._HEAD.pack_into(self._memory, 0, count, len(data), time.monotonic())
 
+    def judged(self) -> None:
+        """Nothing is being read: the next input is made, which may take its time."""
+        count, length, _ = self._HEAD.unpack_from(self._memory)
+        self._HEAD.pack_into(self._memory, 0, count, length, 0.0)
+
     def look(self) -> tuple[int, bytes, float]:
         """Inputs so far, the last one, and for how many seconds it has been read."""
         count, length, since = self._HEAD.unpack_from(self._memory)
@@ -103,6 +108,7 @@ class Fuzzer:
         tracemalloc.start()
         while summary.inputs < inputs and time.monotonic() - start < seconds:
             self._try(self._suite.mutate(self._rng))
+            self._window.judged()
             if summary.findings and not self._keep_going:
                 break
         tracemalloc.stop()
