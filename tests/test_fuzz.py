@@ -38,9 +38,9 @@ from structured import structured  # noqa: E402
 
 
 @pytest.mark.parametrize("suite", ["structured", "configurations"])
-def test_a_few_hundred_inputs_find_nothing(suite) -> None:
+def test_many_inputs_find_nothing(suite) -> None:
     # Not so many seconds: a busy machine would not get far.
-    command = [sys.executable, FUZZ / "run.py", "--suite", suite, "--inputs", "300", "--seed", "1"]
+    command = [sys.executable, FUZZ / "run.py", "--suite", suite, "--inputs", "150", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)

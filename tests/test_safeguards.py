@@ -169,8 +169,10 @@ GUARANTEES = {
 }
 
 
-@pytest.mark.parametrize("chunks", [None, {"time": 6}], ids=["whole", "in chunks"])
-@pytest.mark.parametrize("name", GUARANTEES)
+@pytest.mark.parametrize(
+    ("name", "chunks"),
+    [("threshold", None), ("gradient", {"time": 6}), ("order in time", {"time": 6})],
+)
 def test_a_correction_beside_a_store(tmp_path, era5, name, chunks) -> None:
     safeguard, holds = GUARANTEES[name]
     era5.coinpp.to_zarr(tmp_path / "x.zarr", max_error=0.5)
