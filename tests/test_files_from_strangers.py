@@ -27,6 +27,7 @@ from refusals import refusal
 from coinpp_xr import cli
 from coinpp_xr.compressed_file import compress
 from coinpp_xr.data import Media, load_items
+from coinpp_xr.data.image_files import write_tiff
 from coinpp_xr.data.media import read_media
 from coinpp_xr.file_header import _USUAL
 from coinpp_xr.notebook_html import table
@@ -587,3 +588,10 @@ def test_metadata_and_messages_of_a_file_are_spelled_out(tmp_path: Path, capfd: 
         said = capfd.readouterr()
         assert_harmless(said.out + said.err)
         assert r"\x9b" in said.out + said.err
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0, 3), (2, 0, 4)])
+def test_an_image_of_nothing_is_no_tiff(shape: tuple[int, ...]) -> None:
+    metadata = {"pages": 2} if shape[0] == 2 else {}
+    with pytest.raises(ValueError, match="TIFF holds no image of shape"):
+        write_tiff(np.zeros(shape, np.uint8), metadata)

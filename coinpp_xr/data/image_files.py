@@ -201,6 +201,8 @@ def write_tiff(values: npt.NDArray[Any], metadata: dict[str, Any]) -> bytes:
         If TIFF has no such pixels.
     """
     imagecodecs = optional("imagecodecs", "writing TIFF")
+    if values.size == 0:  # libtiff would divide by it
+        raise ValueError(f"TIFF holds no image of shape {values.shape}; write .npy")
     image = values[0] if metadata.get("pages", 1) > 1 else values
     channels = image.shape[2] if image.ndim == 3 else 1
     if values.dtype.kind not in "uif" or image.ndim not in (2, 3) or channels > 4:
