@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,13 @@ class ChunkPlaces:
         first = self.times[number] if number < len(self.times) else None
         text = json.dumps([self.name, [int(i) for i in index], first])
         return hashlib.blake2b(text.encode(), digest_size=_PLACE_BYTES).digest()
+
+    def within(self, where: Sequence[slice]) -> dict[tuple[int, ...], bytes]:
+        """The places of all chunks of a part of the array, by their index."""
+        numbers = (
+            range(w.start // n, -(-w.stop // n)) for w, n in zip(where, self.chunks, strict=True)
+        )
+        return {index: self.of(index) for index in product(*numbers)}
 
     def placed(self, position: Sequence[int], content: bytes) -> bytes:
         """A file of the array, a payload or a shard of them, with the places of its chunks.

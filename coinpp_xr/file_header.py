@@ -14,6 +14,7 @@ from math import isfinite
 from sys import float_info
 from typing import Any
 
+from coinpp_xr.errors import shown
 from coinpp_xr.models import parse_name
 from coinpp_xr.patches import CHANNELS, MOST_CELLS
 
@@ -25,7 +26,7 @@ RATES = (
 )  # fmt: skip
 # Bytes of the JSON, and commas and the like in it: each stands for up to a hundred bytes of memory.
 MOST_JSON, _MOST_MARKS = 1 << 23, 1 << 17
-_LONGEST_NAME, _LONGEST_TEXT, _MOST_SHOWN = 1024, 200, 60
+_LONGEST_NAME, _LONGEST_TEXT = 1024, 200
 # What most files say: the JSON is deflated as if it followed this, which belongs to the format.
 _USUAL = (
     b'{"n":".npy","k":"array","m":{"format":"NumPy"},"c":{"id":"coinpp-volume","data_range":1.0,"'
@@ -132,15 +133,15 @@ def check_header(name: Any, kind: Any, metadata: Any, codec: Any) -> None:
     ValueError
     """
     if not _text(_LONGEST_NAME, r"(?s:.*)")(name):
-        raise ValueError(f"its name is {_shown(name)}, no text of {_LONGEST_NAME} characters")
+        raise ValueError(f"its name is {shown(name)}, no text of {_LONGEST_NAME} characters")
     if not _one_of(*KINDS)(kind):
-        raise ValueError(f"its kind is {_shown(kind)}, none of {', '.join(KINDS)}")
+        raise ValueError(f"its kind is {shown(kind)}, none of {', '.join(KINDS)}")
     for part, found in (("metadata", metadata), ("codec", codec)):
         if not isinstance(found, Mapping):
-            raise ValueError(f"its {part} is {_shown(found)}, no object")
+            raise ValueError(f"its {part} is {shown(found)}, no object")
         for key, value in found.items():
             if not _CHECKS[part].get(key, lambda _: False)(value):
-                raise ValueError(f"its {part} may not have {_shown(key)} = {_shown(value)}")
+                raise ValueError(f"its {part} may not have {shown(key)} = {shown(value)}")
     if "id" not in codec or len([rate for rate in RATES if rate in codec]) != 1:
         raise ValueError("its codec needs an id and one rate")
     if codec["id"] != CODECS.get(kind, codec["id"]):
@@ -184,9 +185,3 @@ def unpack_header(data: bytes) -> tuple[str, str, dict[str, Any], dict[str, Any]
     if not isinstance(header, dict) or sorted(header) != ["c", "k", "m", "n"]:
         raise ValueError("it is no object of n, k, m and c")
     return header["n"], header["k"], header["m"], header["c"], inflate.unused_data
-
-
-def _shown(value: Any) -> str:
-    """A value of unknown origin, short and in plain characters."""
-    text = f"{value!a}"
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isqrt, prod
+from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,12 @@ def parse_json(text: bytes | str, most: int = MOST_TEXT) -> dict[str, Any]:
     return found
 
 
+def is_number(value: Any, low: float = -float_info.max, high: float = float_info.max) -> bool:
+    """Whether a value is a number in a range, and no boolean; NaN is in none."""
+    # Python compares whole numbers that are too large for a float with floats exactly.
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
 def reason_of(error: Exception) -> str:
     """Why something is no model, in one line for people."""
     if isinstance(error, LookupError | TypeError | AttributeError):
@@ -146,7 +153,7 @@ def check_definition(definition: Mapping[str, Any]) -> None:
     if definition.get("domain") not in ("sphere", "patch"):
         raise ValueError(f"its domain is {str(definition.get('domain'))[:40]!r}")
     for name, (low, high) in _NUMBERS.items():
-        if not _is_number(definition.get(name), low, high):
+        if not is_number(definition.get(name), low, high):
             raise ValueError(f"its {name} must be a number from {low:g} to {high:g}")
     _check_extent("depth", definition.get("depth"))
     if ("box" in definition) != (definition["domain"] == "patch"):
@@ -325,7 +332,7 @@ def _check_box(box: Any) -> None:
     whole = all(type(n) is int and n > 0 for n in shape)
     if not whole or not 1 <= len(shape) <= 3 or prod(shape) > _MOST_CELLS:
         raise ValueError(f"its box must have one to three axes and at most {_MOST_CELLS} cells")
-    ends = all(_is_number(end, -_LARGEST, _LARGEST) for end in (low, high))
+    ends = all(is_number(end, -_LARGEST, _LARGEST) for end in (low, high))
     if not ends or high - low < 1 / _LARGEST:
         raise ValueError("its box must lie between two numbers, the lower one first")
 
@@ -335,8 +342,3 @@ def _check_extent(name: str, length: Any) -> None:
     low, high = _EXTENTS[kind]
     if type(length) is not int or not low <= length <= high:
         raise ValueError(f"its {kind} must be a whole number from {low} to {high}")
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    # Comparing works for whole numbers that are too large for a float, and refuses NaN.
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
@@ -10,6 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from coinpp_xr.errors import shown
+from coinpp_xr.model_schema import is_number
 from coinpp_xr.models import Model
 
 
@@ -22,9 +22,7 @@ def parse_unit_map(value: Any) -> tuple[float, float]:
         If they are not two finite numbers, the first above zero.
     """
     numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    small = plain and all(abs(n) <= sys.float_info.max for n in numbers)
-    if len(numbers) != 2 or not small or numbers[0] <= 0:
+    if len(numbers) != 2 or not all(map(is_number, numbers)) or numbers[0] <= 0:
         raise ValueError(
             "to_model_unit must be two numbers, scale (above 0) and offset, such as "
             f"(1, 273.15) for °C and a model in K; got {shown(value)}"

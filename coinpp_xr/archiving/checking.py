@@ -22,7 +22,7 @@ from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.tiling import Tiling, block_shape
 from coinpp_xr.archiving.work import Failure, Job, examine, in_plain_errors
 from coinpp_xr.bitstream import Payload, Tag
-from coinpp_xr.chunk_places import ChunkPlaces, places_of
+from coinpp_xr.chunk_places import places_of
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.labels import place_label
@@ -68,7 +68,12 @@ class BlockState:
 
 
 def look_at_block(
-    array: zarr.Array[Any], tiling: Tiling, number: int, row: Rows | None, *, decode: bool
+    array: zarr.Array[Any],
+    tiling: Tiling,
+    number: int,
+    row: Rows | None,
+    places: Mapping[Index, bytes],
+    decode: bool,
 ) -> BlockState:
     """Read all payloads of a block, and hold them against their own checksums and the manifest.
 
@@ -80,12 +85,13 @@ def look_at_block(
         Of the block.
     row : array or None
         Of the manifest.
+    places : mapping
+        What the block's chunks should say of where they belong.
     decode : bool
         Whether payloads that are as they were written are decoded, too.
     """
     where = tiling.where(number)
     expected = {_index(array, chunk): chunk for chunk in tiling.chunks_of(where)}
-    places = places_of(array)
     elsewhere, unplaced, n_placed, nbytes, checksum = [], [], 0, 0, 0
     wrong: list[tuple[Index | None, str]] = []
     seen: set[Index] = set()
@@ -95,7 +101,7 @@ def look_at_block(
         nbytes += len(payload)
         checksum = zlib.crc32(payload[:-4], checksum)
         try:
-            is_there = is_in_place(payload, places, index)
+            is_there = is_in_place(payload, places[index])
         except CorruptPayloadError as error:
             wrong.append((index, str(error)))
             continue
@@ -120,15 +126,15 @@ def look_at_block(
     return BlockState(n_placed, tuple(elsewhere), tuple(unplaced), lost, tuple(wrong))
 
 
-def is_in_place(payload: bytes, places: ChunkPlaces, index: Sequence[int]) -> bool | None:
-    """Whether a payload lies where it belongs; None if it does not say.
+def is_in_place(payload: bytes, place: bytes) -> bool | None:
+    """Whether a payload belongs to a place; None if it does not say.
 
     Raises
     ------
     CorruptPayloadError
     """
     found = Payload.unpack(payload).sections.get(Tag.PLACE)
-    return None if found is None else found == places.of(index)
+    return None if found is None else found == place
 
 
 def _index(array: zarr.Array[Any], chunk: Sequence[slice]) -> Index:
@@ -137,7 +143,12 @@ def _index(array: zarr.Array[Any], chunk: Sequence[slice]) -> Index:
 
 @in_plain_errors
 def check_block(
-    original: xr.Variable | None, job: Job, number: int, row: Rows | None, decode: bool
+    original: xr.Variable | None,
+    job: Job,
+    number: int,
+    row: Rows | None,
+    places: Mapping[Index, bytes],
+    decode: bool,
 ) -> BlockState:
     """What a worker does: look at a block, and hold it against the original where there is one.
 
@@ -147,7 +158,7 @@ def check_block(
         If it cannot be read.
     """
     array = job.open(job.name, read_only=True)
-    state = look_at_block(array, job.tiling, number, row, decode=decode and original is None)
+    state = look_at_block(array, job.tiling, number, row, places, decode and original is None)
     if original is None or state.wrong or state.lost or state.elsewhere:
         return state
     found = examine(job.values(original), array, job, number)
@@ -159,7 +170,7 @@ def check_block(
 # ---- all blocks ---------------------------------------------------------------------------------
 
 # Arguments of check_block.
-_Call = tuple[xr.Variable | None, Job, int, Rows | None, bool]
+_Call = tuple[xr.Variable | None, Job, int, Rows | None, Mapping[Index, bytes], bool]
 # Gives, for calls in any order, their number and what came of them: a reason where that failed.
 Runner = Callable[[Iterable[_Call]], Iterator[tuple[int, BlockState | str]]]
 
@@ -260,10 +271,12 @@ def look_through(
         if len(todo) < len(tiling):
             found.missing[name] = len(tiling) - len(todo)
         covered = set() if part is None else set(part.blocks())
+        places = places_of(array)  # once: it reads the coordinate
         calls: Iterator[_Call] = (
             (
                 part.block(number) if part is not None and number in covered else None,
-                job, number, None if rows is None else rows[number], decode,
+                job, number, None if rows is None else rows[number],
+                places.within(tiling.where(number)), decode,
             )
             for number in todo
         )  # fmt: skip

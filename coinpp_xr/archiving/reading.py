@@ -179,7 +179,7 @@ def look_at_chunk(group: zarr.Group, key: str) -> ChunkView:
         return ChunkView(
             name, place, len(payload), unpacked.kind.name.lower().replace("_", " "),
             tuple(unpacked.shape), str(unpacked.dtype), unpacked.fingerprint or None, sections,
-            is_in_place(payload, places_of(array), [int(number) for number in numbers]),
+            is_in_place(payload, places_of(array).of([int(number) for number in numbers])),
         )  # fmt: skip
     raise ValueError(
         f"chunk {key!r} is not stored: it is lost or not done, or it holds the fill value only and "

@@ -19,9 +19,10 @@ from numcodecs.compat import ensure_bytes, ensure_ndarray_like, ndarray_copy
 from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
 
 from coinpp_xr.codecs import recently_decoded
-from coinpp_xr.codecs.configuration import checked, is_number
+from coinpp_xr.codecs.configuration import checked
 from coinpp_xr.errors import CompressionWarning, shown
 from coinpp_xr.lattice import Bound
+from coinpp_xr.model_schema import is_number
 from coinpp_xr.quantization import parse_bits
 from coinpp_xr.settings import config
 

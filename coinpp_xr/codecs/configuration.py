@@ -7,28 +7,17 @@ in one line and takes no memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import isfinite
 from typing import Any
 
 from coinpp_xr.coordinates import MOST_DEGREES, axis_values
 from coinpp_xr.errors import shown
-from coinpp_xr.model_schema import MOST_TEXT
+from coinpp_xr.model_schema import MOST_TEXT, is_number
 
 # Numbers of a list; characters of a name; those that a compact model may have as text.
 _MOST_NUMBERS, _MOST_NAME = 1 << 10, 200
 _MOST_AXES = 32
 
 Check = Callable[[Any], bool]
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and no boolean."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return isfinite(value)
-    except OverflowError:
-        return False
 
 
 def is_whole(value: Any) -> bool:

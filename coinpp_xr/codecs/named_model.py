@@ -91,8 +91,6 @@ def check_named(config: Mapping[str, Any]) -> None:
     ------
     ValueError
     """
-    if not isinstance(config, Mapping):
-        raise ValueError(f"a codec's configuration must be a JSON object, got {type(config)}")
     name, fingerprint = config.get("model"), config.get("fingerprint")
     if name is not None:
         parse_name(name)
