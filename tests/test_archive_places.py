@@ -18,13 +18,15 @@ from coinpp_xr.archiving import archive, verify
 from coinpp_xr.archiving.claims import _put, claimed
 from coinpp_xr.archiving.manifest import CLAIMS, GROUP
 
-RATES = {"max_error": 0.5, "model": "none", "chunk_time": 8}
+RATES = {
+    "max_error": 0.5, "max_mean_error": 0.5, "model": "none", "chunk_time": 8, "effort": "fast"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def client():
     with Client(
-        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0"
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0"
     ) as client:
         yield client
 
@@ -64,7 +66,7 @@ def _in_a_bucket() -> None:
     options = {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
     s3fs.S3FileSystem(**options).mkdir("archives")
     how = {"storage_options": options, "variables": "t"}
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0"):
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0"):
         for number, check in enumerate((_begun_grown_and_verified, _in_zarr_format_2)):
             check(f"s3://archives/{number}.zarr", RATES | how)
     server.stop()

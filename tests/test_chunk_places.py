@@ -24,7 +24,7 @@ from coinpp_xr.chunk_places import places_of, placing_array
 from coinpp_xr.cli import app
 from coinpp_xr.stores import stored_payloads
 
-RATE = {"max_error": 0.5, "model": "none", "chunk_time": 4}
+RATE = {"max_error": 0.5, "model": "none", "chunk_time": 4, "effort": "fast"}
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from coinpp_xr.archiving.claims import claimed, others_at_work
 from coinpp_xr.archiving.manifest import CLAIMS, GROUP
 from coinpp_xr.files import write_atomically
 
-RATE = {"max_error": 0.5, "model": "none", "chunk_time": 4}
+RATE = {"max_error": 0.5, "model": "none", "chunk_time": 4, "effort": "fast"}
 
 
 @pytest.fixture(scope="module")

@@ -353,9 +353,8 @@ def test_what_fits_into_the_rate_is_without_loss(codec) -> None:
     assert 8 * len(exact) < 1.5 * values.size
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_arrays_of_every_kind_under_every_control(seed) -> None:
-    rng = np.random.default_rng(seed)
+def test_arrays_of_every_kind_under_every_control() -> None:
+    rng = np.random.default_rng(0)
     for _ in range(25):
         case = PatchCase.random(rng)
         assert case.check() == "", case

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numcodecs
@@ -28,7 +27,6 @@ zarr_any_numcodecs = pytest.importorskip("zarr_any_numcodecs")
 # Zarr says this of every store that xarray writes in format 3.
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata")
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 FREEZING = float(np.float32(273.15))
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
 
@@ -52,23 +50,22 @@ def largest_error(a: Any, b: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    "inner",
+    ("inner", "with_coordinates"),
     [
-        {"max_error": 0.5},
-        {"max_error": 0.5, "model": "none"},
-        {"max_error_relative": 0.01},
-        {"target_rmse": 1.0},
-        {"bits": 8},
+        ({"max_error": 0.5}, True),
+        ({"max_error": 0.5, "model": "none"}, False),
+        ({"max_error_relative": 0.01}, False),
+        ({"target_rmse": 1.0}, True),
+        ({"bits": 8}, False),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("with_coordinates", [False, True])
 def test_a_wrapped_codec_keeps_what_it_does_not_promise_itself(
     era5, inner, with_coordinates
 ) -> None:
     if with_coordinates:
         inner = {**inner, "latitude": era5.lat.values, "longitude": era5.lon.values}
-    values = era5.t2m.values[:4]
+    values = era5.t2m.values[:2]
     codec = safeguarded(COINppCodec(**inner), {"kind": "sign", "offset": FREEZING}, bound(0.25))
     decoded = codec.decode(payload := codec.encode(values))
     assert largest_error(decoded, values) <= 0.25
@@ -141,7 +138,7 @@ def test_chunks_of_a_wrapped_codec_hold_whole_globes(tmp_path, zarr_format) -> N
         field.to_dataset(name="t").to_zarr(tmp_path / "y", encoding={"t": encoding}, **given)
 
 
-# ---- corrections beside the data ----------------------------------------------------------------
+# ---- corrections beside the data: docs/safeguards.md, which is run, has more --------------------
 
 
 def eastward(values: Any) -> Any:
@@ -149,62 +146,22 @@ def eastward(values: Any) -> Any:
     return (np.roll(values, -1, -1) - np.roll(values, 1, -1)) / 2
 
 
-def tendency(values: Any) -> Any:
-    return np.sign(np.diff(values, axis=0))
-
-
-GUARANTEES = {
-    "threshold": (
-        {"kind": "sign", "offset": FREEZING},
-        lambda a, b: np.array_equal(np.asarray(a) < FREEZING, np.asarray(b) < FREEZING),
-    ),
-    "gradient": (
-        stencil("(X[2] - X[0]) / 2", 2, 1, "wrap", 0.3),
-        lambda a, b: largest_error(eastward(a), eastward(b)) <= 0.3,
-    ),
-    "order in time": (
-        stencil("sign(X[1] - X[0])", 0, 0, "valid", 0),
-        lambda a, b: np.array_equal(tendency(a), tendency(b)),
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "chunks"),
-    [("threshold", None), ("gradient", {"time": 6}), ("order in time", {"time": 6})],
-)
-def test_a_correction_beside_a_store(tmp_path, era5, name, chunks) -> None:
-    safeguard, holds = GUARANTEES[name]
+def test_a_correction_beside_a_store_is_made_chunk_by_chunk(tmp_path, era5) -> None:
     era5.coinpp.to_zarr(tmp_path / "x.zarr", max_error=0.5)
     decoded = xr.open_zarr(tmp_path / "x.zarr", chunks=None).t2m
 
-    def divided(fields):
-        return fields.load() if chunks is None else fields.chunk(chunks)
-
+    chunks = {"time": 6}
     correction = xarray_safeguards.produce_data_array_correction(
-        divided(era5.t2m), divided(decoded), safeguards=[safeguard, bound(0.5)]
+        era5.t2m.chunk(chunks),
+        decoded.chunk(chunks),
+        safeguards=[stencil("(X[2] - X[0]) / 2", 2, 1, "wrap", 0.3), bound(0.5)],
     )
     correction.to_dataset().to_zarr(tmp_path / "x.zarr", mode="a")
 
-    safe = divided(xr.open_zarr(tmp_path / "x.zarr", chunks=None)).safeguarded.t2m
-    assert not holds(decoded, era5.t2m)
-    assert holds(safe, era5.t2m)
+    safe = xr.open_zarr(tmp_path / "x.zarr", chunks=None).chunk(chunks).safeguarded.t2m
+    assert largest_error(eastward(decoded), eastward(era5.t2m)) > 0.3
+    assert largest_error(eastward(safe), eastward(era5.t2m)) <= 0.3
     assert largest_error(safe, era5.t2m) <= 0.5
-
-
-def test_a_region_with_a_bound_of_its_own(tmp_path) -> None:
-    with xr.open_dataset(EXAMPLES / "gfs_t2m_0p25_asia.nc", engine="netcdf4") as ds:
-        gfs = ds.load()
-    gfs.coinpp.to_zarr(tmp_path / "x.zarr", max_error=0.5)
-    decoded = xr.open_zarr(tmp_path / "x.zarr", chunks=None).t2m
-    inside = (gfs.latitude < 40) & (gfs.longitude > 70)
-    region = {"kind": "select", "selector": "region", "safeguards": [bound(0.5), bound(0.05)]}
-    correction = xarray_safeguards.produce_data_array_correction(
-        gfs.t2m, decoded, safeguards=[region], late_bound={"region": inside.astype(np.uint8)}
-    )
-    safe = xarray_safeguards.apply_data_array_correction(decoded, correction)
-    assert float(abs(safe - gfs.t2m).where(inside).max()) <= 0.05
-    assert 0.05 < largest_error(safe, gfs.t2m) <= 0.5
 
 
 @pytest.mark.data
