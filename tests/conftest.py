@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Tiny matrices: one torch thread each is fastest, above all on a busy machine. The codec's own
-# pool keeps two, so that concurrency is tested.
+# Tiny arrays: one thread each is fastest, above all on a busy machine. Tests of what several
+# threads do set their number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("COINPP_XR_THREADS", "2")
+os.environ.setdefault("COINPP_XR_THREADS", "1")
 # Tests that decode a payload twice mean it.
 os.environ.setdefault("COINPP_XR_DECODED_CACHE_BYTES", "0")
 

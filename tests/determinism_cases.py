@@ -80,7 +80,7 @@ def encoded() -> Iterator[tuple[str, str]]:
 
 def start(what: str, setting: Mapping[str, str], python: str = sys.executable) -> Any:
     """A process that prints digests, with these variables in its environment."""
-    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_THREADS")}
     return subprocess.Popen(
         [python, str(Path(__file__)), what], stdout=subprocess.PIPE, text=True,
         env=environment | {"PYTHONWARNINGS": "ignore"} | dict(setting),

@@ -272,7 +272,8 @@ if __name__ == "__main__":
     values = dask.array.ones((8, 4, 8), chunks=(4, 4, 8), dtype="f4").map_blocks(slow)
     axes = {"lat": [67.5, 22.5, -22.5, -67.5], "lon": np.arange(0, 360, 45.0)}
     globes = xr.Dataset({"t": (("time", "lat", "lon"), values)}, axes)
-    rate = {"max_error": 0.5, "model": "none", "chunk_time": 4, "allow_coarse": True}
+    rate = {"max_error": 0.5, "model": "none", "chunk_time": 4, "effort": "fast"}
+    rate["allow_coarse"] = True
     if what == "to_zarr":
         globes.coinpp.to_zarr(target, **rate)
     elif what == "file":

@@ -67,7 +67,7 @@ def fields(kind: str, n: int, rng: np.random.Generator, model: Model) -> np.ndar
     gaps=st.sampled_from(["none", "land", "cells", "globes", "almost all"]),
     seed=st.integers(0, 5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_target_is_never_missed(tiny_model, kind, n, fraction, dtype, gaps, seed) -> None:
     rng = np.random.default_rng(seed)
     if dtype == "<f2" and kind in ("tiny", "huge", "heavy tails", "spike"):
