@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -32,6 +33,11 @@ DOCUMENTS = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 _AT_ONCE = 32
 # Offset and length of a chunk that a shard does not hold.
 _NOT_THERE = np.iinfo(np.uint64).max
+
+# Who wants documents compact now, and what undoes that.
+_compact_lock = threading.Lock()
+_compacting = 0
+_compact: Any = None
 
 
 @contextmanager
@@ -206,10 +212,22 @@ def open_group(
         return None
 
 
-def compact_documents() -> AbstractContextManager[Any]:
+@contextmanager
+def compact_documents() -> Iterator[None]:
     """Zarr writes metadata without line breaks and indentation, which take up to half of it."""
-    setting: AbstractContextManager[Any] = zarr.config.set({"json_indent": None})
-    return setting
+    # The setting belongs to the whole process: the last of several threads restores it.
+    global _compacting, _compact
+    with _compact_lock:
+        if _compacting == 0:
+            _compact = zarr.config.set({"json_indent": None})
+        _compacting += 1
+    try:
+        yield
+    finally:
+        with _compact_lock:
+            _compacting -= 1
+            if _compacting == 0:
+                _compact.__exit__(None, None, None)
 
 
 def is_consolidated(group: zarr.Group) -> bool:

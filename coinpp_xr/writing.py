@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,10 @@ from coinpp_xr.chunk_places import placing
 from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
+from coinpp_xr.computing import compute
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
-from coinpp_xr.parallel import stopped, thread_count
 from coinpp_xr.planning import Settings, check_codec, check_new, design
 from coinpp_xr.provenance import described, without_containers
 from coinpp_xr.rate_requests import BESIDE, settle
@@ -143,26 +142,8 @@ def write(
             writes = _to_write(dataset, plans, arguments, existing)
             where = (arguments.pop(key, None) for key in ("group", "storage_options"))
             placed, group = placing(target, plans, *where)
-            _compute(writes.to_zarr(placed, group=group or None, compute=False, **arguments))
+            compute(writes.to_zarr(placed, group=group or None, compute=False, **arguments))
         return _report(dataset, plans, reasons, placed, group)
-
-
-def _compute(writes: Any) -> None:
-    """Compute what dask was told to write; when this ends, in an error too, so have all writes."""
-    import dask.base
-    import dask.threaded
-
-    if dask.base.get_scheduler(collections=[writes]) is not dask.threaded.get:
-        writes.compute()
-        return
-    workers = dask.config.get("num_workers", None) or thread_count()
-    with ExitStack() as until_all_ended, ThreadPoolExecutor(workers) as pool:
-        try:
-            writes.compute(pool=pool)
-        except KeyboardInterrupt:
-            until_all_ended.enter_context(stopped())
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 # ---- new arrays -------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ LAYERS = {
     "datasets": "rate_requests recommended recommendation_table "
     "roundtrip compression_result blockwise "
     "catalogue comparison comparison_table model_choice planning verification provenance stores "
-    "chunk_places writing compressed_file file_header",
+    "chunk_places computing writing compressed_file file_header",
     "archives": "archiving",
     "accessors": "accessor array_accessor",
     "public names": "coinpp_xr",
