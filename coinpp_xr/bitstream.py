@@ -145,8 +145,8 @@ class Tag(IntEnum):
     STREAMS = 11
     # What decoded values are brought back to: the range that they came from, the right means.
     FINISH = 12
-    # Where the chunk belongs, hashed; see chunk_places.
-    PLACE = 13
+    PLACE = 13  # where the chunk belongs, hashed; see chunk_places
+    STEPS = 14  # the arithmetic that makes values of whole numbers
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Payload:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array that this payload decodes to."""
+        """Of the array that this payload decodes to."""
         return prod(self.shape) * self.dtype.itemsize
 
     def pack(self) -> bytes:

@@ -22,6 +22,7 @@ from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.exact import pack_bytes
 from coinpp_xr.guarantees import Given, Goal
 from coinpp_xr.lattice import Bound
+from coinpp_xr.lossless import without_loss
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
 from coinpp_xr.parallel import single_threaded_blas
@@ -123,7 +124,9 @@ def _encode_chunk(
 ) -> bytes:
     if values.dtype.hasobject:
         raise TypeError("cannot compress objects; convert to float32 first (da.astype('float32'))")
-    if values.dtype.kind != "f" or values.dtype.itemsize > 8:
+    exactly = goal.bound is not None and goal.bound.error == 0
+    kinds = "fiu" if exactly else "f"
+    if values.dtype.kind not in kinds or values.dtype.itemsize > 8:
         return pack_lossless(values)
     if values.ndim < 2:
         raise ValueError(
@@ -141,6 +144,8 @@ def _encode_chunk(
     table = values.reshape(-1, prod(values.shape[-2:]))
     keep, valid_range = exact
     usable = usable_cells(table)
+    if exactly:
+        return _without_loss(values, usable, grid, effort, time_axis)
     if goal.bound is not None and (zero := table == 0).any():
         usable &= ~(zero & np.signbit(table))  # -0.0 keeps its bits
     if valid_range is not None:
@@ -197,6 +202,20 @@ def _in_range(payload: bytes, given: Given, model: Model, grid: SphereGrid) -> b
     decoded, coded = decoded_fields(payload, {model.fingerprint: model}.__getitem__, grid)
     found = given.finish(decoded, coded, (), Goal())
     return payload if found is None else with_finish(payload, found[0])
+
+
+def _without_loss(
+    values: npt.NDArray[Any], usable: Bool, grid: SphereGrid | None, effort: str, time_axis: int
+) -> bytes:
+    table = values.reshape(usable.shape)
+    usable = usable & ~((table == 0) & np.signbit(table.astype(np.float64)))
+    if not usable.any() or (values.dtype.kind != "f" and values.dtype.itemsize == 8):
+        return pack_lossless(values)
+    grid = layouts_of(*values.shape[-2:])[0] if grid is None else grid
+    axis = time_axis if values.ndim > 2 else 0
+    payload = without_loss(values, usable, around=grid.goes_around, effort=effort, time_axis=axis)
+    plain = _exact(values, None if payload is None else len(payload))
+    return min((p for p in (payload, plain) if p is not None), key=len)
 
 
 def _exact(values: npt.NDArray[Any], most: int | None) -> bytes | None:

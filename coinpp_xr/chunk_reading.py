@@ -14,6 +14,7 @@ import numpy.typing as npt
 from coinpp_xr import entropy, patterns, residual
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Payload, Tag
 from coinpp_xr.coding.pyramid import bounded, stream
+from coinpp_xr.coding.pyramid.limits import UNIT_BITS
 from coinpp_xr.coding.pyramid.stream import PARTS
 from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.coordinates import SphereGrid
@@ -35,6 +36,7 @@ from coinpp_xr.schemes import (
     mean_field,
 )
 from coinpp_xr.settings import config
+from coinpp_xr.source_steps import SourceSteps
 from coinpp_xr.transform import is_transformable, is_transformable_in_time
 
 Bool = npt.NDArray[np.bool_]
@@ -122,7 +124,7 @@ def _decode_fields(
         streams = payload.section(Tag.STREAMS)
         values = PyramidReader(payload).decode(lambda start, end: streams[start:end], wanted)
         return values.reshape(payload.shape)
-    if len(payload.shape) < 2 or 0 in payload.shape or payload.dtype.kind != "f":
+    if len(payload.shape) < 2 or 0 in payload.shape or not _is_of_numbers(payload):
         raise CorruptPayloadError("payload's header contradicts itself")
     items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
     mask = None
@@ -179,6 +181,18 @@ def _decode_fields(
     return values.reshape(payload.shape)
 
 
+def _is_of_numbers(payload: Payload) -> bool:
+    """Whether a payload of fields says that they are of a type that it can hold."""
+    whole = Tag.STEPS in payload.sections and payload.dtype.itemsize < 8
+    return payload.dtype.kind in ("fiu" if whole else "f")
+
+
+def _steps_of(payload: Payload, items: int) -> SourceSteps | None:
+    if Tag.STEPS not in payload.sections:
+        return None
+    return SourceSteps.unpack(payload.section(Tag.STEPS), items)
+
+
 def _finish_of(payload: Payload, items: int) -> Finish:
     if Tag.FINISH not in payload.sections:
         return Finish()
@@ -219,7 +233,7 @@ class PyramidReader:
     """
 
     def __init__(self, payload: Payload) -> None:
-        if len(payload.shape) < 2 or 0 in payload.shape or payload.dtype.kind != "f":
+        if len(payload.shape) < 2 or 0 in payload.shape or not _is_of_numbers(payload):
             raise CorruptPayloadError("payload's header contradicts itself")
         batch, self._shape = payload.shape[:-2], payload.shape[-2:]
         self._items, cells = prod(batch), prod(self._shape)
@@ -228,6 +242,7 @@ class PyramidReader:
             raise CorruptPayloadError("payload's header contradicts itself")
         self._payload = payload
         self._finish = _finish_of(payload, self._items)
+        self._steps = _steps_of(payload, self._items)
         self._mask = None
         if Tag.MASK in payload.sections:
             self._mask = unpack_mask(payload.section(Tag.MASK), self._items, cells, self._shape[1])
@@ -271,7 +286,7 @@ class PyramidReader:
         values = np.zeros((self._items, *self._shape), dtype)
         with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything
             for item, field in self._head.decode(read, self._valid, items, **memory):
-                self._fill(values[item], field)
+                self._fill(values[item], field, item)
                 self._finish.apply(values[item], item)
         if self._mask is not None:
             special = self._payload.section(Tag.SPECIAL_VALUES)
@@ -279,12 +294,17 @@ class PyramidReader:
             values.reshape(self._mask.shape)[self._mask] = known
         return values
 
-    def _fill(self, values: npt.NDArray[Any], field: npt.NDArray[np.int32]) -> None:
+    def _fill(self, values: npt.NDArray[Any], field: npt.NDArray[np.int32], item: int) -> None:
         """Values of a field, block by block."""
         rows = max(1, CELLS_AT_ONCE // self._shape[1])
+        steps = None if self._steps is None else self._steps.of(item)
 
         def fill(start: int) -> None:
             part = slice(start, start + rows)
+            if steps is not None:
+                whole = (field[part] >> UNIT_BITS).astype(np.int64)
+                values[part] = steps.values(whole, values.dtype)
+                return
             numbers = self._head.lattice.of_fractions(field[part], PARTS)
             values[part] = round_to(numbers, values.dtype)
 
@@ -306,8 +326,9 @@ def _with_residual(
     sequences = Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_))
     section = payload.section(Tag.RESIDUAL)
     return residual.decode(
-        section, mask, (n_lat, n_lon), sequences, payload.dtype, base, model, grid
-    )
+        section, mask, (n_lat, n_lon), sequences, payload.dtype, base, model, grid,
+        _steps_of(payload, items),
+    )  # fmt: skip
 
 
 def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:

@@ -144,6 +144,8 @@ def extremes(values: Floating, valid: Bool) -> tuple[float, float]:
 def round_to(values: Floating, dtype: np.dtype[Any]) -> Floating:
     """Values as they come back: in the data's type, and finite."""
     if dtype.kind != "f":
+        if values.dtype == dtype:
+            return values
         least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
         values = np.rint(values)
         if dtype.itemsize < 8:

@@ -141,4 +141,4 @@ def in_digits(value: float | None) -> str:
     if value is None:
         return "–"
     text = f"{value:,.0f}" if 1000 <= abs(value) < _MOST_DIGITS else f"{value:.3g}"
-    return text.replace("-", "−") if value < 0 else text
+    return text.replace("-", "−") if value < 0 else text.removeprefix("-")

@@ -113,6 +113,8 @@ def choose_model(
     ValueError
         If under ``bits`` a model is too large to embed.
     """
+    if codec_settings.get("max_error") == 0:  # no model helps
+        return Choice(None, False, "")
     has_target = "bits" not in codec_settings
     trained, remarks = None, []
     if train_minutes is not None:

@@ -72,6 +72,8 @@ def attributes(before: Mapping[Any, Any], codec: Any, named: str) -> dict[Any, A
     """
     earlier = {key: value for key, value in before.items() if str(key).startswith(PREFIX)}
     said: dict[Any, Any] = {key: v for key, v in before.items() if key not in earlier}
+    if codec.rate.is_lossless:  # whatever was lost before
+        return dict(before)
     controls = dict(codec.rate.controls)
     for beside in ("max_mean_error", "keep"):
         if getattr(codec, beside) is not None:
@@ -116,7 +118,7 @@ def described(
     there : iterable of (name, attributes)
         Of arrays that the store has already.
     """
-    if not codecs:
+    if all(codec.rate.is_lossless for codec in codecs.values()):
         return dataset
     others = {name: array.attrs for name, array in dataset.variables.items()} | dict(there)
     named = container_name(others)

@@ -165,7 +165,7 @@ class VariableReport:
     def asked_of_spread(self) -> float | None:
         """The target or absolute bound per ``least_spread``; a relative bound has none."""
         asked = self.target_rmse if self.bound is None else self.bound
-        return None if self.bound_relative else share(asked, self.least_spread)
+        return None if self.bound_relative or asked == 0 else share(asked, self.least_spread)
 
     @property
     def rmse_of_spread(self) -> float | None:
@@ -182,6 +182,8 @@ class VariableReport:
         """The target or bound with its unit, for people; empty if there was none."""
         if self.bound is not None and self.bound_relative:
             return f"±{100 * self.bound:g} %"
+        if self.bound == 0:
+            return "exact"
         if self.bound is not None:
             return f"±{in_digits(self.bound)} {self.unit}".rstrip()
         if self.target_rmse is None:

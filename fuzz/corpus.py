@@ -86,6 +86,14 @@ def _arrays() -> list[tuple[np.ndarray, bool, dict[str, Any]]]:
         values = rng.integers(0, 50, (2, 4, 5)).astype(dtype)
         chosen.append((values, False, {"bound": Bound(1e-9)}))
         chosen.append((np.asfortranarray(values), False, {"bound": Bound(1e-9)}))
+    packed = np.rint(8 * KINDS["smooth"](rng, (4, 10, 20)))
+    for dtype, step in (("<f4", 0.01), (">f8", 0.01), ("<f4", 0.25), ("<i2", 1)):
+        values = (packed * step + 280 * (step < 1)).astype(dtype)
+        for effort in ("fast", "default"):
+            chosen.append((values, False, {"bound": Bound(0.0), "effort": effort}))
+    noisy = packed * np.float32(0.01) + rng.choice([0, 0.001], (4, 1, 1))
+    noisy[:, 2:4, 3:9] = np.nan
+    chosen.append((noisy.astype(np.float32), False, {"bound": Bound(0.0)}))
     like = KINDS["like the reference"](rng, (3, 10, 20)).astype(np.float32)
     like[:, 4] = np.nan
     chosen.append((like, True, {"bound": Bound(0.5)}))

@@ -309,7 +309,7 @@ def write_attributes(
     """
     for variable in report.encoded:
         array, manifest = entries[variable.name]
-        if not manifest.done().all():
+        if not manifest.done().all() or codec_of(array).rate.is_lossless:
             continue
         measured = {
             "rmse": variable.rmse, "largest_error": variable.max_error, "bias": variable.bias

@@ -274,6 +274,11 @@ class Rate:
     bound: Bound | None = None
 
     @property
+    def is_lossless(self) -> bool:
+        """Whether every value comes back bit for bit."""
+        return self.bound is not None and self.bound.error == 0
+
+    @property
     def controls(self) -> dict[str, float]:
         """As an argument of the codec, by its name."""
         if self.bound is not None:
@@ -310,6 +315,8 @@ class Rate:
         if name == "bits":
             return cls(bits=parse_bits(value))
         unit = _UNITS.get(name, "in the data's unit")
+        if name == "max_error" and is_number(value) and value == 0:
+            return cls(bound=Bound(0.0))  # nothing is lost
         number = parse_error(name, value, unit)
         if name == "max_error":
             return cls(bound=Bound(number))

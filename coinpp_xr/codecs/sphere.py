@@ -45,7 +45,10 @@ class _SphereSettings(NamesModel):
         exceeded: the smallest payload that meets it, with or without the model.
     max_error : float, optional
         No finite value comes back further away than this, in the data's unit. Whatever else a
-        chunk holds (NaN, infinities, -0.0 with their bits) comes back as it was.
+        chunk holds (NaN, infinities, -0.0 with their bits) comes back as it was. 0: nothing is
+        lost, of integers either.
+    lossless : bool
+        Another way to say ``max_error=0``.
     max_error_relative : float, optional
         The same as a fraction of each value, below 1; zeros stay zeros.
     max_mean_error : float, optional
@@ -97,6 +100,7 @@ class _SphereSettings(NamesModel):
         bits: int | None = None,
         max_error: float | None = None,
         max_error_relative: float | None = None,
+        lossless: bool = False,
         target_rmse: float | None = None,
         max_mean_error: float | None = None,
         keep: Sequence[float] | None = None,
@@ -120,6 +124,10 @@ class _SphereSettings(NamesModel):
             raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {shown(effort)}")
         if (latitude is None) != (longitude is None):
             raise ValueError("give latitude and longitude together, or neither")
+        if lossless:
+            if max_error is not None:
+                raise ValueError("give one rate control, not lossless and max_error")
+            max_error = 0.0
         self._rate = Rate.parse(
             bits=bits, max_error=max_error, max_error_relative=max_error_relative,
             target_rmse=target_rmse,

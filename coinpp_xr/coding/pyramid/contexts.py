@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.decisions import CLASSES, LARGEST_SIZE, decide, decision
-from coinpp_xr.coding.pyramid.limits import UNIT_BITS, rebuilt, steps_to
+from coinpp_xr.coding.pyramid.limits import (
+    LARGEST,
+    UNIT_BITS,
+    WHOLE,
+    as_prediction,
+    rebuilt,
+    steps_to,
+)
 from coinpp_xr.coding.pyramid.prediction import BEFORE, after, predict_row, put_row, quantise_row
 from coinpp_xr.coding.pyramid.range_coder import (
     BROKEN,
@@ -109,7 +116,8 @@ def code_rows(
     k4, k5, k6, k7 = coefficients[4], coefficients[5], coefficients[6], coefficients[7]
     size_class, size_kind, rate = tables.size_class, tables.size_kind, tables.rate
     plainly = quick >= CLASSES
-    spread, away, expected = rows.spread, rows.away, rows.size
+    spread, away, off, expected = rows.spread, rows.away, rows.off, rows.size
+    whole = limits.free == WHOLE
     nears, fars, signs = rows.near, rows.far, rows.signs
     base, total, predicted = rows.base, rows.total, rows.predicted
     one_by_one = places.beside
@@ -157,8 +165,11 @@ def code_rows(
             if one_by_one:
                 if j > 0:
                     before = rebuilt(np.int64(predicted[j - 1]), np.int64(here[j - 1]), limits)
-                guess = after(base[j], total[j], weight, before, limits)
-                predicted[j], away[j] = guess, guess - base[j]
+                unbound = after(base[j], total[j], weight, before)
+                guess = as_prediction(unbound, limits)
+                predicted[j] = guess
+                away[j] = guess - base[j]
+                off[j] = at_most(at_least(unbound - guess, -LARGEST), LARGEST)
                 if quantising:
                     wanted = target[item, y, which[1] + j * which[2]]
                     here[j] = steps_to(wanted, guess, limits)
@@ -180,24 +191,28 @@ def code_rows(
             # Damaged streams lead to sums that overflow.
             size = at_most(at_least(size >> COEFFICIENT_BITS, 0), LARGEST_SIZE - 1)
             c = np.int64(size_class[size])
+            if whole:  # predictions were rounded: to which side says more than anything else
+                lean = np.int64(off[j])
+                kind_of_lean = at_most(abs(lean) >> 1, 31)
+            else:
+                lean = np.int64(away[j])
+                kind_of_lean = np.int64(size_kind[at_most(abs(lean), LARGEST_SIZE - 1)])
             value = np.int64(here[j])
             zero = False
             if c < quick:
                 where = (
                     at_most(c, CLASSES - 1) * 64
                     + at_most(near, 3) * 16
-                    + at_most(far, 3) * 4
+                    + (at_most(kind_of_lean >> 2, 3) if whole else at_most(far, 3)) * 4
                     + at_most(around, 3)
                 )
                 zero, r = by_one_context(buffer, r, value == 0, state.sure, where, rate)
                 if zero:
                     here[j] = 0
                     continue
-            gap, lean = at_least(np.int64(spread[j]), 0), np.int64(away[j])
-            aside = abs(lean)
+            gap = at_least(np.int64(spread[j]), 0)
             near_far = at_most(near, 7) * 8 + at_most(far >> 1, 7)
             kind_of_gap = np.int64(size_kind[at_most(gap, LARGEST_SIZE - 1)])
-            kind_of_lean = np.int64(size_kind[at_most(aside, LARGEST_SIZE - 1)])
             if has_references:
                 past, apart = (
                     at_least(np.int64(rows.past[j]), 0),

@@ -16,6 +16,8 @@ UNIT_BITS = 6
 UNIT = 1 << UNIT_BITS
 # Of fields.
 LARGEST = 1 << 30
+# As :attr:`Limits.free`: all predictions and values are whole numbers of steps.
+WHOLE = 255
 
 
 class Limits(NamedTuple):
@@ -32,7 +34,7 @@ class Limits(NamedTuple):
         No value is outside.
     free : int
         Fewer steps than this may lead from a prediction to what is no whole number; 0 where
-        nothing must come back exactly.
+        nothing must come back exactly, :data:`WHOLE` where everything must.
     second : int
         A multiple of 64; zero if there is no second.
     """
@@ -58,7 +60,8 @@ def as_prediction(value: Any, limits: Any) -> Any:
     value = _within(value, limits)
     if limits.free > 0:
         near = limits.free * UNIT - UNIT // 2
-        if abs(value) <= near or abs(value - limits.second) <= near:
+        whole = limits.free == WHOLE
+        if whole or abs(value) <= near or abs(value - limits.second) <= near:
             value = (value + UNIT // 2) & -UNIT
     return value
 

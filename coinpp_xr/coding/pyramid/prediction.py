@@ -81,8 +81,9 @@ class Rows(NamedTuple):
     base, total, size : int64 arrays, shape (columns,)
         The mean of the four nearest; sums; what steps are expected to be from what was coded
         before this pass.
-    predicted, spread, away : int32 arrays, shape (columns,)
-        The prediction; how far the nearest are from their mean, and the prediction.
+    predicted, spread, away, off : int32 arrays, shape (columns,)
+        The prediction; how far the nearest are from their mean, and the prediction; how far that
+        was before it was made to keep to limits.
     near, far, signs : uint16 arrays, shape (columns,)
         Steps at near and at far neighbours; signs of the near ones.
     features : int32 array, shape (features of references, columns)
@@ -98,6 +99,7 @@ class Rows(NamedTuple):
     predicted: Int32
     spread: Int32
     away: Int32
+    off: Int32
     near: npt.NDArray[np.uint16]
     far: npt.NDArray[np.uint16]
     signs: npt.NDArray[np.uint16]
@@ -109,13 +111,13 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, columns: int, n_references: int) -> Rows:
         base, total, size = np.empty((3, columns), np.int64)
-        predicted, spread, away, past, apart = np.empty((5, columns), np.int32)
+        predicted, spread, away, off, past, apart = np.empty((6, columns), np.int32)
         near, far, signs = np.empty((3, columns), np.uint16)
         features = np.empty((N_FEATURES * n_references, columns), np.int32)
         nothing = np.zeros(BEFORE + columns + BEHIND, np.int32)
         return cls(
-            base, total, size, predicted, spread, away, near, far, signs, features, past, apart,
-            nothing,
+            base, total, size, predicted, spread, away, off, near, far, signs, features, past,
+            apart, nothing,
         )  # fmt: skip
 
 
@@ -160,7 +162,7 @@ def predict_row(
     n2, n3 = values[s2 : s2 + columns], values[s3 : s3 + columns]
     m0, m1 = marks[s0 : s0 + columns], marks[s1 : s1 + columns]
     m2, m3 = marks[s2 : s2 + columns], marks[s3 : s3 + columns]
-    spread, away, predicted = rows.spread, rows.away, rows.predicted
+    spread, away, off, predicted = rows.spread, rows.away, rows.off, rows.predicted
     near, far, signs = rows.near, rows.far, rows.signs
     for j in range(columns):
         a, b = np.int64(n0[j]), np.int64(n1[j])
@@ -203,11 +205,14 @@ def predict_row(
             total[j] += weight * np.int64(feature[j])
     if not places.beside:
         for j in range(columns):
-            value = as_prediction(base[j] + (total[j] >> WEIGHT_BITS), limits)
+            free = base[j] + (total[j] >> WEIGHT_BITS)
+            value = as_prediction(free, limits)
             predicted[j] = value
             away[j] = value - base[j]
+            off[j] = at_most(at_least(free - value, -LARGEST), LARGEST)
         return
-    away[:] = 0
+    for j in range(columns):
+        away[j] = 0
     if i > first:
         k = neighbours + N_FEATURES * references.number
         w0, w1, w2 = np.int64(weights[k]), np.int64(weights[k + 1]), np.int64(weights[k + 2])
@@ -222,10 +227,9 @@ def predict_row(
 
 
 @inlined
-def after(base: Any, total: Any, weight: Any, before: Any, limits: Any) -> Any:
-    """The prediction of a point, given the value of the one before it."""
-    value = base + ((total + weight * (before - base)) >> WEIGHT_BITS)
-    return as_prediction(value, limits)
+def after(base: Any, total: Any, weight: Any, before: Any) -> Any:
+    """The prediction of a point, given the value of the one before it, free of limits."""
+    return base + ((total + weight * (before - base)) >> WEIGHT_BITS)
 
 
 @compiled
@@ -313,7 +317,7 @@ def quantise_rows(
             wanted = target[item, row + i * spacing, column:]
             weight, before = np.int64(band[last_weight]), base[0]
             for j in range(columns):
-                value = after(base[j], total[j], weight, before, limits)
+                value = as_prediction(after(base[j], total[j], weight, before), limits)
                 predicted[j] = value
                 own[j] = 0
                 if valid.shape[0] == 0 or valid[item, row + i * spacing, column + j * spacing]:

@@ -1,0 +1,166 @@
+"""Fields without loss: as the whole numbers that they were made of, coded like any others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr import residual
+from coinpp_xr.bitstream import Kind, Tag, pack_fields
+from coinpp_xr.choice import LARGE_GLOBE
+from coinpp_xr.coding.pyramid import stream
+from coinpp_xr.coding.pyramid.bounded import QUICK
+from coinpp_xr.coding.pyramid.limits import UNIT, WHOLE, Limits
+from coinpp_xr.fields import Sequences, are_few
+from coinpp_xr.lattice import Lattice
+from coinpp_xr.source_steps import SourceSteps, Steps
+from coinpp_xr.step_search import find_steps
+
+Array = npt.NDArray[Any]
+Bool = npt.NDArray[np.bool_]
+Int = npt.NDArray[np.int64]
+
+# A value that so many cells of a chunk share is told by a mask, if that takes fewer bytes.
+_COMMON = 0.15
+_MOST_COMMON = 3
+# Of all values, those that must be on steps; not counted are fields of few values beside them, such
+# as zeros.
+_MOST_ON_STEPS, _FEW = 0.8, 16
+# So many kinds of steps are tried on the next field.
+_KNOWN = 5
+# Fields of fewer cells are small.
+_SMALL = 4096
+# Whole numbers, one apart.
+_WHOLE = Lattice(1.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Numbers:
+    """Fields as whole numbers.
+
+    Parameters
+    ----------
+    steps : SourceSteps
+    numbers : int64 array, shape (items, cells)
+        Zeros where not on the steps.
+    coded : bool array, shape (items, cells)
+        Which are.
+    """
+
+    steps: SourceSteps
+    numbers: Int
+    coded: Bool
+
+    @classmethod
+    def of(cls, table: Array, usable: Bool) -> _Numbers | None:
+        """None where values are on no steps that could be found."""
+        kinds: list[Steps] = []
+        # Of small fields, all together tell more than each alone.
+        together = find_steps(table[usable]) if len(table) > 1 and table.shape[1] < _SMALL else None
+        guesses = [] if together is None else [together]
+        which, lost = np.zeros(len(table), np.intp), 0
+        numbers, coded = np.zeros(table.shape, np.int64), np.zeros(table.shape, np.bool_)
+        for item, (values, valid) in enumerate(zip(table, usable, strict=True)):
+            own = values[valid]
+            if len(own) == 0:
+                continue
+            # The last ones first: fields that follow each other are mostly alike.
+            steps = find_steps(own, kinds[:-_KNOWN:-1] + guesses)
+            if steps is None:  # kept as it is, but most fields must have steps
+                lost += len(own)
+                if lost > (1 - _MOST_ON_STEPS) * usable.sum():
+                    return None
+                continue
+            if steps not in kinds:
+                kinds.append(steps)
+            which[item] = kinds.index(steps)
+            numbers[item, valid], coded[item, valid] = steps.exactly(own)
+            beside = own[~coded[item, valid]]
+            if len(np.unique(beside)) > _FEW:
+                lost += len(beside)
+        if not kinds or lost > (1 - _MOST_ON_STEPS) * usable.sum():
+            return None
+        return cls(SourceSteps(kinds, which), numbers, coded)
+
+    def ways(self) -> Iterator[Bool]:
+        """Which cells to code as numbers: all, or all but those that share a few values."""
+        yield self.coded
+        found, counts = np.unique(self.numbers[self.coded], return_counts=True)
+        order = np.argsort(-counts)[:_MOST_COMMON]
+        common = found[order][counts[order] > _COMMON * self.coded.sum()]
+        if 0 < len(common) < len(found):
+            yield self.coded & ~np.isin(self.numbers, common)
+
+
+def without_loss(
+    values: Array, usable: Bool, *, around: bool, effort: str, time_axis: int
+) -> bytes | None:
+    """A payload that gives every value back bit for bit.
+
+    Parameters
+    ----------
+    values : array, shape (..., n_lat, n_lon)
+        Floats or integers.
+    usable : bool array, shape (items, cells)
+        Finite values that are not -0.0; all others are kept as they are.
+    around : bool
+        Whether the first column follows the last.
+    effort : str
+    time_axis : int
+
+    Returns
+    -------
+    bytes or None
+        None for what was never quantized, and for shapes that nothing is made for.
+    """
+    items, cells = usable.shape
+    if items > stream.MOST_ITEMS or cells > stream.MOST_CELLS or not are_few(items, cells):
+        return None
+    found = _Numbers.of(values.reshape(usable.shape), usable)
+    if found is None:
+        return None
+    batch, n_lat, n_lon = values.shape[:-2], values.shape[-2], values.shape[-1]
+    everything = np.ones(items, np.bool_)
+    sequences = Sequences.of(batch, time_axis, everything)
+    shape = (n_lat, n_lon)
+    payloads = []
+    for coded in found.ways():
+        told: dict[Tag, bytes] = {Tag.STEPS: found.steps.pack()}
+        pyramid = _through_pyramid(found.numbers, coded, shape, sequences, around, effort)
+        payloads.append(
+            pack_fields(values, coded, Kind.PYRAMID, told | pyramid, time_axis=time_axis)
+        )
+        if effort == "best" or (effort != "fast" and cells < LARGE_GLOBE):
+            section = residual.of_numbers(
+                found.numbers, coded, shape, sequences, around=around,
+                nbytes=prod(values.shape) * values.dtype.itemsize,
+            )  # fmt: skip
+            if section is not None:
+                rows = told | {Tag.RESIDUAL: section}
+                payloads.append(
+                    pack_fields(values, coded, Kind.RESIDUAL, rows, time_axis=time_axis)
+                )
+    return min(payloads, key=len)
+
+
+def _through_pyramid(
+    numbers: Int,
+    coded: Bool,
+    shape: tuple[int, int],
+    sequences: Sequences,
+    around: bool,
+    effort: str,
+) -> dict[Tag, bytes]:
+    counted = numbers[coded]
+    ends = (counted.min(), counted.max()) if counted.size else (0, 0)
+    limits = Limits(int(ends[0]) * UNIT, int(ends[1]) * UNIT, WHOLE, 0)
+    result = stream.encode(
+        numbers.reshape(-1, *shape), coded.reshape(-1, *shape), sequences.order, _WHOLE,
+        around=around, quick=QUICK[effort], limits=limits,
+    )  # fmt: skip
+    return {Tag.PYRAMID: result.head, Tag.STREAMS: result.streams}
