@@ -112,6 +112,9 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     rain = np.maximum(with_gaps[0, :, 5:, 9:] / 9, 0)[[0, 1, 2, 4, 6]]
     rain[0, 0, :3] = np.nan
     fraction = np.clip(larger / 30 + 0.5, 0, 1)
+    # Steps of their own, a gap, and a value beside them.
+    steps = [np.rint(9 * smooth[t]) * step + 250 for t, step in enumerate((0.1, 0.25, 0.1))]
+    steps[1][2:4, 3:9], steps[2][5, 5] = np.nan, 251.23456
     assert model.reference is not None
     alike = model.offset + model.reference.numbers / 128 + rng.standard_normal((3, 10, 20))
     return {
@@ -155,6 +158,14 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         "pyramid-relative-f4": (
             -np.exp(rough[:3] / 50).astype("<f4"), None,
             {"bound": Bound(0.01, relative=True), "effort": "fast"},
+        ),
+        "exact-steps-f4": (np.stack(steps).astype("<f4"), None, {"bound": Bound(0.0)}),
+        "exact-pyramid-f8": (
+            np.rint(7 * smooth[:20] + rough[0]) * 0.02 + 250, None,
+            {"bound": Bound(0.0), "effort": "fast"},
+        ),
+        "exact-integers-i2": (
+            np.rint(30 * with_gaps[0, 1:3, 3:, :]).astype(">i2"), None, {"bound": Bound(0.0)}
         ),
     }  # fmt: skip
 

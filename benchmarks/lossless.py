@@ -1,0 +1,147 @@
+"""Fields that were quantized before, without loss: bytes and seconds, beside other codecs.
+
+Every variable of the native grids and of the GRIB files whose values lie on steps, as float32. The
+others are PCodec and Blosc on the floats, as users would, and then, as if somebody had told them
+the steps, PCodec, Blosc and JPEG XL on the whole numbers, each with its best setting.
+
+    COINPP_DATA=... python benchmarks/lossless.py     # a quarter of an hour
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from math import exp, log, prod
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import xarray as xr
+from common import data_file, write_result
+from numcodecs import Blosc
+from pcodec import ChunkConfig, standalone
+
+from coinpp_xr import COINppCodec
+from coinpp_xr.bitstream import Payload
+from coinpp_xr.step_search import find_steps
+
+GRIB = ("era5-2mt-2019-03-uk", "era5-levels-members", "regular_gg_sfc", "alternate-scanning")
+EFFORTS = ("fast", "default", "best")
+# Of longer sequences, and of levels one after the other, so many fields.
+MOST_FIELDS = 96
+FEWEST_CELLS = 10_000
+
+
+def variables() -> Iterator[tuple[str, np.ndarray]]:
+    """Names and values, shape (..., n_lat, n_lon)."""
+    for path in sorted(data_file("native").glob("*.nc")):
+        with xr.open_dataset(path, engine="netcdf4", decode_times=False) as ds:
+            for name, array in ds.data_vars.items():
+                if array.ndim >= 2 and array.shape[-2] > 1:
+                    yield f"{path.stem} {name}", array.values
+    for stem in GRIB:
+        how: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}, "decode_times": False}
+        with xr.open_dataset(data_file(f"grib/{stem}.grib"), engine="cfgrib", **how) as ds:
+            for name, array in ds.data_vars.items():
+                yield f"{stem} {name}", array.values
+
+
+def numbers_of(fields: np.ndarray) -> np.ndarray | None:
+    """Whole numbers of all fields, from the lowest on; gaps are zero. None where there are none."""
+    found, steps = np.zeros(fields.shape, np.int64), None
+    for field, own in zip(fields, found, strict=True):
+        valid = np.isfinite(field)
+        if valid.any():
+            steps = find_steps(field[valid], [] if steps is None else [steps])
+            if steps is None:
+                return None
+            numbers = steps.exactly(field[valid])[0]
+            own[valid] = numbers - numbers.min() + 1
+    return found.astype(np.uint16 if found.max() < 1 << 16 else np.uint32)
+
+
+def others(fields: np.ndarray, numbers: np.ndarray) -> dict[str, Callable[[], int]]:
+    """What each of the others takes, by name."""
+
+    def pcodec(values: np.ndarray) -> int:
+        flat = np.ascontiguousarray(values).reshape(-1)
+        return len(standalone.simple_compress(flat, ChunkConfig(compression_level=12)))
+
+    def blosc(values: np.ndarray) -> int:
+        ways = (Blosc("zstd", 9, shuffle) for shuffle in (Blosc.SHUFFLE, Blosc.BITSHUFFLE))
+        return min(len(way.encode(values)) for way in ways)
+
+    def jpeg_xl(values: np.ndarray) -> int:
+        if values.dtype != np.uint16:
+            return values.nbytes
+        return sum(len(imagecodecs.jpegxl_encode(v, lossless=True, effort=9)) for v in values)
+
+    return {
+        "PCodec": lambda: pcodec(fields),
+        "Blosc": lambda: blosc(np.ascontiguousarray(fields)),
+        "PCodec, whole numbers": lambda: pcodec(numbers),
+        "Blosc, whole numbers": lambda: blosc(numbers),
+        "JPEG XL, whole numbers": lambda: jpeg_xl(numbers),
+    }
+
+
+def row(name: str, values: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
+    """Bytes and seconds of one variable."""
+    fields = values.reshape(-1, *values.shape[-2:])
+    found: dict[str, Any] = {
+        "name": name, "shape": list(values.shape), "nbytes": values.nbytes, "bytes": {},
+        "seconds": {}, "kinds": {},
+    }  # fmt: skip
+    for effort in EFFORTS:
+        codec = COINppCodec(model="none", lossless=True, effort=effort)
+        started = time.perf_counter()
+        payload = codec.encode(values)
+        encoded = time.perf_counter()
+        decoded = codec.decode(payload)
+        seconds = encoded - started, time.perf_counter() - encoded
+        if decoded.tobytes() != values.tobytes():
+            raise RuntimeError(f"{name} did not come back")
+        found["bytes"][effort] = len(payload)
+        found["seconds"][effort] = [round(each, 3) for each in seconds]
+        found["kinds"][effort] = Payload.unpack(payload).kind.name.lower()
+    for peer, size in others(fields, numbers).items():
+        started = time.perf_counter()
+        found["bytes"][peer] = size()
+        found["seconds"][peer] = round(time.perf_counter() - started, 3)
+    return found
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Geometric means, and the least, of what others take over what we take."""
+
+    def ratios(effort: str, peers: list[str]) -> list[float]:
+        return [min(r["bytes"][p] for p in peers) / r["bytes"][effort] for r in rows]
+
+    peers = [name for name in rows[0]["bytes"] if name not in EFFORTS]
+    found: dict[str, Any] = {}
+    for effort in EFFORTS:
+        for told, some in (("PCodec", ["PCodec"]), ("best of all others", peers)):
+            own = ratios(effort, some)
+            mean = exp(sum(map(log, own)) / len(own))
+            found[f"{effort} beside {told}"] = {"mean": round(mean, 3), "least": round(min(own), 3)}
+    return found
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    rows = []
+    for name, values in variables():
+        others_of_time = prod(values.shape[1:-2]) if values.ndim > 2 else 0
+        short = values[: max(1, MOST_FIELDS // others_of_time)] if others_of_time else values
+        fields = short.astype(np.float32)
+        numbers = numbers_of(fields.reshape(-1, *fields.shape[-2:]))
+        if numbers is None or fields.size < FEWEST_CELLS or len(np.unique(numbers)) < 256:
+            continue
+        rows.append(row(name, fields, numbers))
+        print(name, rows[-1]["bytes"], flush=True)
+    write_result("lossless", {"rows": rows, "summary": summary(rows)})
+
+
+if __name__ == "__main__":
+    main()
