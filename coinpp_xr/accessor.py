@@ -67,9 +67,9 @@ class DatasetAccessor:
             Default: every float variable with latitude and longitude. Others are left alone,
             and the report says why.
         max_error : float, mapping or "recommended", optional
-            No value comes back further away than this, in the unit of the variable; 0: every
-            bit comes back; "recommended", also in a mapping, takes what :meth:`recommend` says. So does a call
-            without any rate control.
+            No value comes back further away than this, in the unit of the variable; 0: nothing is
+            lost. "recommended", also in a mapping, takes what :meth:`recommend` says. So does a
+            call without any rate control.
         max_error_relative : float or mapping, optional
             The same as a fraction of each value (0.01 is 1 %); zeros stay zeros.
         target_rmse : float or mapping, optional
