@@ -22,7 +22,7 @@ from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.exact import pack_bytes
 from coinpp_xr.guarantees import Given, Goal
 from coinpp_xr.lattice import Bound
-from coinpp_xr.lossless import without_loss
+from coinpp_xr.lossless import has_wider_steps, without_loss
 from coinpp_xr.models import Model
 from coinpp_xr.network import BaseNetwork
 from coinpp_xr.parallel import single_threaded_blas
@@ -191,6 +191,13 @@ def _encode_chunk(
 
         task = Task(values, usable, grid, model, latents_of, effort, goal, keep, place)
         payload = task.smallest()
+        bound = goal.bound
+        if bound and not bound.relative and has_wider_steps(table, usable, bound.error):
+            exactly_ = without_loss(
+                values, usable, around=grid.goes_around, effort=effort,
+                time_axis=place["time_axis"],
+            )  # fmt: skip
+            payload = min((p for p in (payload, exactly_) if p), key=len, default=None)
     else:
         raise ValueError("give bits and a model, target_rmse, or a bound")
     plain = _exact(values, None if payload is None else len(payload))

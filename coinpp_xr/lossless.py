@@ -19,7 +19,7 @@ from coinpp_xr.coding.pyramid.limits import UNIT, WHOLE, Limits
 from coinpp_xr.fields import Sequences, are_few
 from coinpp_xr.lattice import Lattice
 from coinpp_xr.source_steps import SourceSteps, Steps
-from coinpp_xr.step_search import find_steps
+from coinpp_xr.step_search import find_steps, rough_step
 
 Array = npt.NDArray[Any]
 Bool = npt.NDArray[np.bool_]
@@ -146,6 +146,15 @@ def without_loss(
                     pack_fields(values, coded, Kind.RESIDUAL, rows, time_axis=time_axis)
                 )
     return min(payloads, key=len)
+
+
+def has_wider_steps(table: Array, usable: Bool, error: float) -> bool:
+    """Whether values seem to lie on steps of more than twice an error: by the first field."""
+    for values, valid in zip(table, usable, strict=True):
+        if valid.any():
+            step = rough_step(values[valid])
+            return step is not None and 2 * error < step
+    return False
 
 
 def _through_pyramid(

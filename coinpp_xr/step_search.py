@@ -71,13 +71,9 @@ def find_steps(values: Array, known: Iterable[Steps] = ()) -> Steps | None:
         (sample.astype(np.float32) == sample).all() and (values.astype(np.float32) == values).all()
     )
     single = rounded or values.dtype.itemsize == 4
-    largest = max(abs(double[0]), abs(double[-1]))
-    if not _LEAST < largest < 1 / _LEAST:
-        return None
-    # In double precision products and offsets may have been far larger than what they add up to.
-    place = float(np.spacing(np.float32(largest)) if single else 64 * np.spacing(largest))
-    found = _rough_step(double, place)
-    if found is None:
+    place = _place(double, single=single)
+    found = None if place is None else _rough_step(double, place)
+    if place is None or found is None:
         return None
     best, missed = None, _FEW
     for steps in _arithmetics(double, *found, place, single=single):
@@ -89,6 +85,31 @@ def find_steps(values: Array, known: Iterable[Steps] = ()) -> Steps | None:
         if share == 0:
             break
     return None if best is None else packed_twice(best, sample)
+
+
+def rough_step(values: Array) -> float | None:
+    """About how far apart the steps of a field are; None where there seem to be none.
+
+    Quick: it is not known yet whether any arithmetic gives these values.
+
+    Parameters
+    ----------
+    values : float array, shape (values,)
+        Finite.
+    """
+    sample = _sample(values).astype(np.float64)
+    place = _place(sample, single=values.dtype.itemsize == 4)
+    found = None if place is None or len(sample) < 2 else _rough_step(sample, place)
+    return None if found is None else found[0]
+
+
+def _place(sample: Float64, *, single: bool) -> float | None:
+    """The last place of the largest value, of those in order; None where powers overflow."""
+    largest = max(abs(sample[0]), abs(sample[-1])) if len(sample) else 0.0
+    if not _LEAST < largest < 1 / _LEAST:
+        return None
+    # In double precision products and offsets may have been far larger than what they add up to.
+    return float(np.spacing(np.float32(largest)) if single else 64 * np.spacing(largest))
 
 
 def _sample(values: Array) -> Array:

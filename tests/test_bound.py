@@ -204,7 +204,7 @@ def test_one_outlier_costs_little(era5) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_error": 0}, "max_error must be a positive number"),
+        ({"max_error": False}, "max_error must be a positive number"),
         ({"max_error": -1.0}, "max_error must be a positive number"),
         ({"max_error": np.nan}, "max_error must be a positive number"),
         ({"max_error": np.inf}, "max_error must be a positive number"),

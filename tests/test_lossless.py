@@ -162,6 +162,15 @@ def test_any_scale_and_offset(dtype, step, offset, ten, single, gaps, seed) -> N
     round_trip(values, effort="fast")
 
 
+def test_a_bound_below_half_a_step_is_met_exactly() -> None:
+    values = tenths(field()).astype("f4")
+    tiny = COINppCodec(model="none", max_error=1e-6).encode(values)
+    assert is_same(COINppCodec(max_error=1, model="none").decode(tiny), values)
+    assert len(tiny) <= len(round_trip(values))
+    coarse = COINppCodec(model="none", max_error=0.5).encode(values)
+    assert len(coarse) < len(tiny)
+
+
 def test_lossless_is_a_bound_of_zero(era5) -> None:
     codec = COINppCodec(model="none", lossless=True)
     assert codec == COINppCodec(model="none", max_error=0)

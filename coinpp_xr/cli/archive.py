@@ -38,8 +38,8 @@ def archive(
     max_error: Annotated[
         str | None,
         typer.Option(
-            metavar="E|NAME=E,...", help="Largest error of any value, in the variable's unit, or "
-            "recommended.",
+            metavar="E|NAME=E,...", help="Largest error of any value, in the variable's unit; 0: "
+            "nothing is lost; or recommended.",
         ),
     ] = None,
     max_error_relative: Annotated[
