@@ -196,6 +196,8 @@ def _steps_of(payload: Payload, items: int) -> SourceSteps | None:
 def _finish_of(payload: Payload, items: int) -> Finish:
     if Tag.FINISH not in payload.sections:
         return Finish()
+    if Tag.STEPS in payload.sections:
+        raise CorruptPayloadError("payload's header contradicts itself")  # nothing was lost
     return Finish.unpack(payload.section(Tag.FINISH), payload.dtype, items)
 
 

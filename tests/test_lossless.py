@@ -254,6 +254,14 @@ def test_steps_that_make_no_sense_are_refused() -> None:
             SourceSteps.unpack(data, 2)
 
 
+def test_what_is_exact_has_no_finish() -> None:
+    for values in (tenths(field()).astype("f4"), field().astype(">i2")):
+        payload = Payload.unpack(round_trip(values))
+        payload.sections[Tag.FINISH] = bytes(9)
+        with pytest.raises(CorruptPayloadError, match="contradicts itself"):
+            COINppCodec(model="none", max_error=0).decode(payload.pack())
+
+
 def test_searching_finds_what_somebody_wrote() -> None:
     numbers = field().ravel()
     found = find_steps(packed(numbers))
