@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from typing import Any
 
@@ -32,7 +33,7 @@ _MOST_COMMON = 3
 # as zeros.
 _MOST_ON_STEPS, _FEW = 0.8, 16
 # So many kinds of steps are tried on the next field.
-_KNOWN = 5
+_KNOWN = 4
 # Fields of fewer cells are small.
 _SMALL = 4096
 # Whole numbers, one apart.
@@ -59,7 +60,7 @@ class _Numbers:
     @classmethod
     def of(cls, table: Array, usable: Bool) -> _Numbers | None:
         """None where values are on no steps that could be found."""
-        kinds: list[Steps] = []
+        kinds: dict[Steps, int] = {}
         # Of small fields, all together tell more than each alone.
         together = find_steps(table[usable]) if len(table) > 1 and table.shape[1] < _SMALL else None
         guesses = [] if together is None else [together]
@@ -70,22 +71,20 @@ class _Numbers:
             if len(own) == 0:
                 continue
             # The last ones first: fields that follow each other are mostly alike.
-            steps = find_steps(own, kinds[:-_KNOWN:-1] + guesses)
+            steps = find_steps(own, [*islice(reversed(kinds), _KNOWN), *guesses])
             if steps is None:  # kept as it is, but most fields must have steps
                 lost += len(own)
                 if lost > (1 - _MOST_ON_STEPS) * usable.sum():
                     return None
                 continue
-            if steps not in kinds:
-                kinds.append(steps)
-            which[item] = kinds.index(steps)
+            which[item] = kinds.setdefault(steps, len(kinds))
             numbers[item, valid], coded[item, valid] = steps.exactly(own)
             beside = own[~coded[item, valid]]
             if len(np.unique(beside)) > _FEW:
                 lost += len(beside)
         if not kinds or lost > (1 - _MOST_ON_STEPS) * usable.sum():
             return None
-        return cls(SourceSteps(kinds, which), numbers, coded)
+        return cls(SourceSteps(list(kinds), which), numbers, coded)
 
     def ways(self) -> Iterator[Bool]:
         """Which cells to code as numbers: all, or all but those that share a few values."""

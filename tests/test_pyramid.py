@@ -19,6 +19,7 @@ from coinpp_xr.codecs.sphere import COINppArrayCodec
 from coinpp_xr.coding import masks
 from coinpp_xr.coding.pyramid import coders, prediction, references, schedule, stream
 from coinpp_xr.coding.pyramid.levels import PASSES, interleave, level_count
+from coinpp_xr.coding.pyramid.limits import WHOLE, Limits
 from coinpp_xr.coding.pyramid.walk import NO_LIMITS
 from coinpp_xr.lattice import Lattice
 
@@ -258,9 +259,7 @@ def test_predictions_are_those_of_plain_array_arithmetic(
         if beside:
             before = rows.base[0]
             for j in range(columns):
-                value = prediction.after(
-                    rows.base[j], rows.total[j], int(weights[-1]), before, NO_LIMITS
-                )
+                value = prediction.after(rows.base[j], rows.total[j], int(weights[-1]), before)
                 rows.predicted[j] = value
                 before = value + 64 * int(steps[i, j])
         assert (rows.predicted == expected).all()
@@ -391,3 +390,19 @@ def test_values_of_one_sign_keep_a_relative_bound() -> None:
     payload = codec.encode(values)
     assert Payload.unpack(payload).kind == Kind.PYRAMID
     assert np.abs(codec.decode(payload) / values - 1).max() <= 0.01 + 1e-6
+
+
+@pytest.mark.parametrize("quick", [48, 8, 0])
+def test_whole_numbers_stay_whole(quick) -> None:
+    rng = np.random.default_rng(2)
+    numbers = np.rint(np.cumsum(rng.standard_normal((3, 37, 50)), axis=2)).astype(np.int64)
+    valid = rng.random(numbers.shape) < 0.9
+    limits = Limits(int(numbers.min()) * 64, int(numbers.max()) * 64, WHOLE, 0)
+    order = np.arange(3)[None]
+    coded = stream.encode(
+        numbers, valid, order, Lattice(1.0, 0.0), around=True, quick=quick, limits=limits
+    )
+    head = stream.Head.parse(coded.head, valid, order, (37, 50))
+    for item, field in head.decode(lambda start, end: coded.streams[start:end], valid):
+        assert (field % 64 == 0).all()
+        assert (field[valid[item]] == 64 * numbers[item][valid[item]]).all()

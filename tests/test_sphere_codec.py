@@ -387,7 +387,7 @@ def test_no_rate_control_warns_that_no_error_is_bounded(tiny_model) -> None:
     [
         ({"bits": 8, "max_error": 0.5}, ValueError, "give one rate control"),
         ({"bits": 0}, ValueError, "from 1 to 16"),
-        ({"max_error": 0}, ValueError, "max_error must be a positive number"),
+        ({"max_error": -0.5}, ValueError, "max_error must be a positive number"),
         ({"max_error": float("nan")}, ValueError, "max_error must be a positive number"),
         ({"max_error_relative": 1.5}, ValueError, "a fraction of the value, below 1"),
         ({"target_rmse": 0}, ValueError, "target_rmse must be a positive number"),
