@@ -16,7 +16,7 @@ from torch import Tensor
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.geometry import PassGeometry, geometry
 from coinpp_xr.coding.pyramid.levels import PAD, PASSES, Pass, level_count, reach_of
-from coinpp_xr.coding.pyramid.limits import UNIT
+from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT, WHOLE
 from coinpp_xr.coding.pyramid.parameters import Key
 from coinpp_xr.coding.pyramid.prediction import WEIGHT_BITS
 from coinpp_xr.coding.pyramid.walk import Walk
@@ -138,7 +138,7 @@ class TensorWalk:
         value = (base + (total >> WEIGHT_BITS)).clamp(limits.low, limits.high)
         if limits.free == 0:
             return value
-        near = limits.free * UNIT - UNIT // 2
+        near = LARGEST if limits.free == WHOLE else limits.free * UNIT - UNIT // 2
         rounded = (value + UNIT // 2) & -UNIT
         there = (value.abs() <= near) | ((value - limits.second).abs() <= near)
         return torch.where(there, rounded, value)
