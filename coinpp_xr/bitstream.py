@@ -168,7 +168,7 @@ class Payload:
 
     @property
     def nbytes(self) -> int:
-        """Of the array that this payload decodes to."""
+        """Bytes of the array that this payload decodes to."""
         return prod(self.shape) * self.dtype.itemsize
 
     def pack(self) -> bytes:

@@ -124,7 +124,7 @@ def _encode_chunk(
 ) -> bytes:
     if values.dtype.hasobject:
         raise TypeError("cannot compress objects; convert to float32 first (da.astype('float32'))")
-    exactly = goal.bound is not None and goal.bound.error == 0
+    exactly = goal.bound is not None and goal.bound.is_exact
     kinds = "fiu" if exactly else "f"
     if values.dtype.kind not in kinds or values.dtype.itemsize > 8:
         return pack_lossless(values)

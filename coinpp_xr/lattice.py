@@ -52,6 +52,11 @@ class Bound:
     error: float
     relative: bool = False
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing may be lost."""
+        return self.error == 0
+
     def __str__(self) -> str:
         name = "max_error_relative" if self.relative else "max_error"
         return f"{name}={self.error:g}"

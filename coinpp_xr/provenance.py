@@ -70,10 +70,10 @@ def attributes(before: Mapping[Any, Any], codec: Any, named: str) -> dict[Any, A
     named : str
         Name of the container.
     """
-    earlier = {key: value for key, value in before.items() if str(key).startswith(PREFIX)}
-    said: dict[Any, Any] = {key: v for key, v in before.items() if key not in earlier}
     if codec.rate.is_lossless:  # whatever was lost before
         return dict(before)
+    earlier = {key: value for key, value in before.items() if str(key).startswith(PREFIX)}
+    said: dict[Any, Any] = {key: v for key, v in before.items() if key not in earlier}
     controls = dict(codec.rate.controls)
     for beside in ("max_mean_error", "keep"):
         if getattr(codec, beside) is not None:

@@ -74,14 +74,6 @@ class Steps:
     ratio: float = 1.0
     phase: float = 0.0
 
-    @property
-    def size(self) -> float:
-        """The distance of neighbouring values, about, in the data's unit."""
-        size = self.step * self.ratio
-        if self.arithmetic == Arithmetic.MULTIPLIED:
-            return size * self.factor
-        return size / self.factor if self.arithmetic == Arithmetic.DIVIDED else size
-
     def values(self, numbers: Int, dtype: np.dtype[Any]) -> Array:
         """What numbers stand for."""
         with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything

@@ -276,7 +276,7 @@ class Rate:
     @property
     def is_lossless(self) -> bool:
         """Whether every value comes back bit for bit."""
-        return self.bound is not None and self.bound.error == 0
+        return self.bound is not None and self.bound.is_exact
 
     @property
     def controls(self) -> dict[str, float]:
