@@ -91,11 +91,12 @@ class Kind(IntEnum):
     PATCHES_FROM_MODEL = 10  # coded by what a model has learned
     # Under a bound from coarse to fine, every field readable by itself.
     PYRAMID = 11
+    DIGITS = 12  # whole numbers without loss
 
     @property
     def has_grid(self) -> bool:
         return not self.of_patches and self not in (
-            Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL, Kind.PYRAMID
+            Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL, Kind.PYRAMID, Kind.DIGITS
         )  # fmt: skip
 
     @property
@@ -124,7 +125,7 @@ class Kind(IntEnum):
     @property
     def has_time(self) -> bool:
         return self.has_coefficients or self in (
-            Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL, Kind.PYRAMID
+            Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL, Kind.PYRAMID, Kind.DIGITS
         )  # fmt: skip
 
 
@@ -147,6 +148,7 @@ class Tag(IntEnum):
     FINISH = 12
     PLACE = 13  # where the chunk belongs, hashed; see chunk_places
     STEPS = 14  # the arithmetic that makes values of whole numbers
+    DIGITS = 15
 
 
 @dataclass(frozen=True)

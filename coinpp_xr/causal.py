@@ -14,7 +14,6 @@ Values are integers; predictions and errors are in 1/64, logits in 1/256, weight
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from math import isqrt
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from coinpp_xr.binary import (
 )
 from coinpp_xr.compiled import compiled
 from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.sigmoid import HIGH, LOW, sigmoid_table
 
 Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -69,15 +69,6 @@ _CONTEXTS = (
     _NODES * _BANDS,
 )
 _SETS = (_NODES * _SCALES, _NODES * _SIZES, _NODES * _SIZES, _NODES * _BANDS)
-
-# Logistic distribution: 2^30 σ(z / 64) for z / 64 from −20 to 12.
-_SIGMOID_LOW, _SIGMOID_HIGH, _SIGMOID_FINE = -20, 12, 64
-
-
-@cache
-def sigmoid_table() -> Int:
-    z = np.arange(_SIGMOID_LOW * _SIGMOID_FINE, _SIGMOID_HIGH * _SIGMOID_FINE + 1)
-    return np.rint(2.0**30 / (1 + np.exp(-z / _SIGMOID_FINE))).astype(np.int64)
 
 
 class State(NamedTuple):
@@ -348,7 +339,7 @@ def _find_contexts(node: int, scale: int, place: int, kinds: Int, contexts: Int,
 @compiled
 def _beyond(sigmoid: Int, near: int, far: int, inverse: int) -> int:
     """σ(far / scale) / σ(near / scale) in 1/65536: that a value goes further once it got there."""
-    low, high = _SIGMOID_LOW * _SIGMOID_FINE, _SIGMOID_HIGH * _SIGMOID_FINE
+    low, high = LOW, HIGH
     a, b = (near * inverse) >> 18, (far * inverse) >> 18
     # Far out only the difference counts; it must not leave the table.
     excess = max(low // 2 - a, 0)
@@ -360,7 +351,7 @@ def _beyond(sigmoid: Int, near: int, far: int, inverse: int) -> int:
 @compiled
 def _within(sigmoid: Int, near: int, middle: int, far: int, inverse: int) -> int:
     """Share of the probability between near and far that lies beyond the middle, in 1/65536."""
-    low, high = _SIGMOID_LOW * _SIGMOID_FINE, _SIGMOID_HIGH * _SIGMOID_FINE
+    low, high = LOW, HIGH
     a, b, c = (near * inverse) >> 18, (middle * inverse) >> 18, (far * inverse) >> 18
     excess = max(low // 2 - a, 0)
     a, b = min(a + excess, high), min(max(b + excess, low), high)

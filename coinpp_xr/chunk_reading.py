@@ -138,6 +138,8 @@ def _decode_fields(
         decoded = decoded.reshape(items, cells)
     elif payload.kind == Kind.RESIDUAL:
         decoded = _with_residual(payload, mask)
+    elif payload.kind == Kind.DIGITS:
+        decoded = _of_digits(payload, mask)
     else:
         grid = _grid_of(payload, grid)
         model = None
@@ -320,17 +322,42 @@ def _with_residual(
     model: Model | None = None,
     grid: SphereGrid | None = None,
 ) -> Floating:
+    n_lat, n_lon = payload.shape[-2:]
+    section, sequences = payload.section(Tag.RESIDUAL), _sequences_of(payload)
+    return residual.decode(
+        section, mask, (n_lat, n_lon), sequences, payload.dtype, base, model, grid
+    )
+
+
+def _of_digits(payload: Payload, mask: Bool | None) -> npt.NDArray[Any]:
+    """Values of whole numbers, shape (items, cells); anything where masked."""
+    from coinpp_xr.coding import digits  # compiles, or loads what was compiled
+
+    sequences, (n_lat, n_lon) = _sequences_of(payload), payload.shape[-2:]
+    items, cells = sequences.order.size, n_lat * n_lon
+    steps, everywhere = _steps_of(payload, items), np.ones((n_lat, n_lon), np.bool_)
+    if steps is None or cells > digits.MOST_CELLS:
+        raise CorruptPayloadError("payload's header contradicts itself")
+
+    def valid_of(item: int) -> Bool:
+        return everywhere if mask is None else ~mask[item].reshape(n_lat, n_lon)
+
+    coded = items * cells - (0 if mask is None else int(mask.sum()))
+    values = np.empty((items, cells), payload.dtype)
+    for item, numbers in digits.decode(
+        payload.section(Tag.DIGITS), sequences.order, valid_of, (n_lat, n_lon), coded
+    ):
+        values[item] = steps.of(item).values(numbers.reshape(-1), payload.dtype)
+    return values
+
+
+def _sequences_of(payload: Payload) -> Sequences:
+    """Of all fields, which follow each other."""
     batch, items = payload.shape[:-2], prod(payload.shape[:-2])
     few = are_few(items, prod(payload.shape[-2:]))
     if payload.time_axis >= max(len(batch), 1) or items > residual.MOST_ITEMS or not few:
         raise CorruptPayloadError("payload's header contradicts itself")
-    n_lat, n_lon = payload.shape[-2:]
-    sequences = Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_))
-    section = payload.section(Tag.RESIDUAL)
-    return residual.decode(
-        section, mask, (n_lat, n_lon), sequences, payload.dtype, base, model, grid,
-        _steps_of(payload, items),
-    )  # fmt: skip
+    return Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_))
 
 
 def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:

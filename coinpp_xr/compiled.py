@@ -17,11 +17,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Compiled functions of one file contain those of the other.
 _SOURCES = (
     "binary.py", "blocks.py", "causal.py", "deblocking.py", "elementary.py", "evaluation.py",
-    "orthonormal.py", "patches.py", "splitting.py",
+    "orthonormal.py", "patches.py", "sigmoid.py", "splitting.py",
+    "coding/digit_decisions.py", "coding/digit_predictions.py", "coding/digit_rows.py",
     "coding/masks.py", "coding/pyramid/contexts.py", "coding/pyramid/decisions.py",
     "coding/pyramid/fitting.py", "coding/pyramid/levels.py", "coding/pyramid/limits.py",
-    "coding/pyramid/prediction.py",
-    "coding/pyramid/range_coder.py", "coding/pyramid/references.py", "coding/pyramid/sampling.py",
+    "coding/pyramid/prediction.py", "coding/pyramid/range_coder.py", "coding/pyramid/references.py",
+    "coding/pyramid/sampling.py",
 )  # fmt: skip
 
 

@@ -116,11 +116,18 @@ def _legendre_columns(latitude: bytes, degree: int) -> list[Operand]:
     return [right(np.array(column, np.float32)) for column in legendre(height, degree)]
 
 
-def legendre(height: Float64, degree: int) -> Iterator[list[Float64]]:
+def legendre(height: Float64, degree: int, most: int | None = None) -> Iterator[list[Float64]]:
     """Normalised associated Legendre functions of the height, sin(latitude).
 
     The mean over the sphere of the square of ``P_l^m cos(mφ)`` is one. Stable upward recursion
     in l (Holmes and Featherstone 2002).
+
+    Parameters
+    ----------
+    height : float64 array
+    degree : int
+    most : int, optional
+        So many functions of each order, not all of them.
 
     Yields
     ------
@@ -133,9 +140,10 @@ def legendre(height: Float64, degree: int) -> Iterator[list[Float64]]:
         if m > 0:
             diagonal = diagonal * across * sqrt((2 * m + 1) / (2 * m) * (2 if m == 1 else 1))
         column = [diagonal]
-        if degree > m:
+        last = degree if most is None else min(degree, m + most - 1)
+        if last > m:
             column.append(height * sqrt(2 * m + 3) * diagonal)
-        for l in range(m + 2, degree + 1):  # noqa: E741
+        for l in range(m + 2, last + 1):  # noqa: E741
             forward = sqrt((4 * l * l - 1) / (l * l - m * m))
             back = sqrt((2 * l + 1) * (l - 1 + m) * (l - 1 - m) / ((2 * l - 3) * (l * l - m * m)))
             column.append(forward * height * column[-1] - back * column[-2])

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr import residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
-from coinpp_xr.choice import LARGE_GLOBE
 from coinpp_xr.coding.pyramid import stream
 from coinpp_xr.coding.pyramid.bounded import QUICK
 from coinpp_xr.coding.pyramid.limits import UNIT, WHOLE, Limits
@@ -36,6 +33,10 @@ _MOST_ON_STEPS, _FEW = 0.8, 16
 _KNOWN = 4
 # Fields of fewer cells are small.
 _SMALL = 4096
+# Digits that are read as a whole must save so much; chunks of fewer cells are not sampled, others
+# by so many strips of rows, one row in eight, from which less is learned than from all.
+_WORTH, _FEW_CELLS = 0.97, 1 << 16
+_STRIPS, _SAMPLED, _LEARNED = 4, 8, 0.93
 # Whole numbers, one apart.
 _WHOLE = Lattice(1.0, 0.0)
 
@@ -123,28 +124,76 @@ def without_loss(
     found = _Numbers.of(values.reshape(usable.shape), usable)
     if found is None:
         return None
-    batch, n_lat, n_lon = values.shape[:-2], values.shape[-2], values.shape[-1]
-    everything = np.ones(items, np.bool_)
-    sequences = Sequences.of(batch, time_axis, everything)
-    shape = (n_lat, n_lon)
-    payloads = []
+    shape = (values.shape[-2], values.shape[-1])
+    sequences = Sequences.of(values.shape[:-2], time_axis, np.ones(items, np.bool_))
+    steps, payloads = {Tag.STEPS: found.steps.pack()}, []
     for coded in found.ways():
-        told: dict[Tag, bytes] = {Tag.STEPS: found.steps.pack()}
         pyramid = _through_pyramid(found.numbers, coded, shape, sequences, around, effort)
         payloads.append(
-            pack_fields(values, coded, Kind.PYRAMID, told | pyramid, time_axis=time_axis)
+            pack_fields(values, coded, Kind.PYRAMID, steps | pyramid, time_axis=time_axis)
         )
-        if effort == "best" or (effort != "fast" and cells < LARGE_GLOBE):
-            section = residual.of_numbers(
-                found.numbers, coded, shape, sequences, around=around,
-                nbytes=prod(values.shape) * values.dtype.itemsize,
-            )  # fmt: skip
-            if section is not None:
-                rows = told | {Tag.RESIDUAL: section}
-                payloads.append(
-                    pack_fields(values, coded, Kind.RESIDUAL, rows, time_axis=time_axis)
-                )
-    return min(payloads, key=len)
+    smallest = min(payloads, key=len)
+    table = _Table(found.numbers, found.coded, shape, sequences, around)
+    if not table.seems_smaller(len(smallest), effort):
+        return smallest
+    digits = pack_fields(
+        values, found.coded, Kind.DIGITS, steps | {Tag.DIGITS: table.digits()}, time_axis=time_axis
+    )
+    # Of a pyramid fields are read one by one.
+    worth = 1 if effort == "best" or items == 1 else _WORTH
+    return digits if len(digits) < worth * len(smallest) else smallest
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Whole numbers of fields, and which of them count: shape (items, cells)."""
+
+    numbers: Int
+    coded: Bool
+    shape: tuple[int, int]
+    sequences: Sequences
+    around: bool
+
+    def digits(self) -> bytes:
+        """The section that holds them digit by digit."""
+        from coinpp_xr.coding import digits  # compiles, or loads what was compiled
+
+        def field_of(item: int) -> tuple[Int, Bool]:
+            return self.numbers[item].reshape(self.shape), self.coded[item].reshape(self.shape)
+
+        order = self.sequences.order
+        return digits.encode(
+            order, field_of, self.shape, _ends(self.numbers, self.coded), around=self.around
+        )
+
+    def seems_smaller(self, size: int, effort: str) -> bool:
+        """Whether digits are worth a try, by some rows, against so many bytes."""
+        n_lat, n_lon = self.shape
+        if effort == "best" or self.coded.size < _FEW_CELLS or n_lat < _SAMPLED * _STRIPS:
+            return True
+        rows = n_lat // (_SAMPLED * _STRIPS)
+        starts = np.linspace(0, n_lat - rows, _STRIPS).astype(int)
+        chosen = (starts[:, None] + np.arange(rows)).reshape(-1)
+
+        def cut(table: Any) -> Any:
+            taken = table.reshape(-1, n_lat, n_lon)[:, chosen]
+            return np.ascontiguousarray(taken.reshape(len(table), -1))
+
+        sample = _Table(
+            cut(self.numbers), cut(self.coded), (len(chosen), n_lon), self.sequences, self.around
+        )
+        count = int(sample.coded.sum())
+        if count == 0:
+            return False
+        # Less is learned from a part than from all.
+        expected = _LEARNED * len(sample.digits()) * int(self.coded.sum()) / count
+        return expected < size * (_WORTH if effort == "fast" else 1)
+
+
+def _ends(numbers: Int, coded: Bool) -> tuple[int, int]:
+    """The lowest and the highest number."""
+    counted = numbers[coded]
+    return (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
 
 
 def has_wider_steps(table: Array, usable: Bool, error: float) -> bool:
@@ -164,9 +213,8 @@ def _through_pyramid(
     around: bool,
     effort: str,
 ) -> dict[Tag, bytes]:
-    counted = numbers[coded]
-    ends = (counted.min(), counted.max()) if counted.size else (0, 0)
-    limits = Limits(int(ends[0]) * UNIT, int(ends[1]) * UNIT, WHOLE, 0)
+    low, high = _ends(numbers, coded)
+    limits = Limits(low * UNIT, high * UNIT, WHOLE, 0)
     result = stream.encode(
         numbers.reshape(-1, *shape), coded.reshape(-1, *shape), sequences.order, _WHOLE,
         around=around, quick=QUICK[effort], limits=limits,

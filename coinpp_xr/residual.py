@@ -23,7 +23,6 @@ from coinpp_xr.fields import PlaneFields, Sequences, are_few, round_to
 from coinpp_xr.lattice import LARGEST, Bound, Lattice, lattice_of
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
-from coinpp_xr.source_steps import SourceSteps
 
 if TYPE_CHECKING:
     from coinpp_xr import causal
@@ -146,51 +145,6 @@ def encode(
     return Residual(header + stream, valid & ~coded)
 
 
-def of_numbers(
-    numbers: Int,
-    coded: Bool,
-    shape: tuple[int, int],
-    sequences: Sequences,
-    *,
-    around: bool,
-    nbytes: int,
-) -> bytes | None:
-    """A section for :func:`decode` that holds whole numbers as they are.
-
-    Parameters
-    ----------
-    numbers : int64 array, shape (items, cells)
-    coded : bool array, shape (items, cells)
-        Which of them count.
-    shape : (n_lat, n_lon)
-    sequences : Sequences
-        Of all items.
-    around : bool
-        Whether the first column follows the last.
-    nbytes : int
-        Of the array that a decoder makes of them.
-
-    Returns
-    -------
-    bytes or None
-        None for what takes too much memory beside that array.
-    """
-    items, cells = coded.shape
-    few = items <= MOST_ITEMS and are_few(items, cells)
-    if not few or not are_in_proportion(items, cells, nbytes):
-        return None
-    from coinpp_xr import causal  # compiles, or loads what was compiled
-
-    thorough, alone = causal.can_look_around(shape), sequences.order.size == 1
-
-    def globe_of(item: int) -> tuple[Int, Bool]:
-        return np.where(coded[item], numbers[item], 0).reshape(shape), coded[item].reshape(shape)
-
-    prior = causal.no_prior(shape, thorough=thorough, alone=alone)
-    found = causal.encode(sequences.order, globe_of, prior, around=around)
-    return _HEADER.pack(1.0, 0.0, _THOROUGH * thorough | _AROUND * around) + found
-
-
 def _prior(
     model: Model | None,
     grid: SphereGrid | None,
@@ -236,7 +190,6 @@ def decode(
     base: Floating | None = None,
     model: Model | None = None,
     grid: SphereGrid | None = None,
-    steps: SourceSteps | None = None,
 ) -> npt.NDArray[Any]:
     """Fields of :func:`encode`, shape (items, cells); anything where masked.
 
@@ -251,8 +204,6 @@ def decode(
         What values are rounded to.
     base : float array, shape (items, cells), optional
         See :func:`encode`.
-    steps : SourceSteps, optional
-        What the numbers of :func:`of_numbers` stand for.
 
     Raises
     ------
@@ -289,9 +240,6 @@ def decode(
     for item, integers in causal.decode(
         section[_HEADER.size :], sequences.order, valid_of, prior, around=around
     ):
-        if steps is not None:
-            fields[item] = steps.of(item).values(integers.reshape(-1), dtype)
-            continue
         decoded = lattice.values(integers).reshape(-1)
         if base is not None:
             decoded += base[item]

@@ -22,7 +22,7 @@ from coinpp_xr.caching import remembered
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.elementary import cosine, sine
 from coinpp_xr.harmonics import legendre
-from coinpp_xr.parallel import map_in_threads
+from coinpp_xr.parallel import map_compiled, map_in_threads
 from coinpp_xr.products import Operand, left, right, right_in_place, same_product
 
 Float64 = npt.NDArray[np.float64]
@@ -293,9 +293,14 @@ class SphereTransform:
 
         most = n_lon // 2
         bases = np.empty((most + 1, n_lat, n_lat))
-        by_order = legendre(sine(np.deg2rad(self.latitude)), n_lat + most)
+        by_order = legendre(sine(np.deg2rad(self.latitude)), n_lat + most, n_lat)
         for m, functions in enumerate(islice(by_order, most + 1)):
-            bases[m] = orthonormal(np.stack(functions[:n_lat]) * self._row_weights)
+            np.multiply(functions, self._row_weights, out=bases[m])
+
+        def straighten(m: int) -> None:
+            bases[m] = orthonormal(bases[m])
+
+        map_compiled(straighten, range(most + 1))
         return bases
 
 

@@ -1,0 +1,149 @@
+"""Decisions about whole numbers ↔ bits, each by six contexts and a distribution, compiled."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coding.pyramid.range_coder import (
+    at_least,
+    at_most,
+    by_one_context,
+    code_bit,
+    even_chances,
+    learned,
+)
+from coinpp_xr.compiled import compiled, inlined
+from coinpp_xr.mixing import ONE
+from coinpp_xr.sigmoid import HIGH, LOW
+
+Int = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+
+# Of one, in predictions and errors.
+PARTS = 8
+# Contexts of a decision, and inputs of its mixture: those, the distribution, and one left over.
+CONTEXTS, INPUTS, _SLOT_BITS = 6, 8, 16
+_LARGEST_LOGIT = 2839
+# Sets of weights, by what is decided: copies, the length, the first digits, the others.
+ROUGH, EXTENTS, LENGTHS = 32, 40, 32
+_TREE, EARLY, NEAR, LEVELS = 32, 7, 16, 48
+COPY_SETS = 3 * 64
+LENGTH_SETS = COPY_SETS + _TREE * EXTENTS
+EARLY_SETS = LENGTH_SETS + EARLY * LENGTHS
+_SETS = EARLY_SETS + NEAR * EXTENTS
+OTHER_COPY_SETS = 3 * ROUGH
+OTHER_LENGTH_SETS = OTHER_COPY_SETS + _TREE * LENGTHS
+OTHER_EARLY_SETS = OTHER_LENGTH_SETS + EARLY * EXTENTS
+_OTHER_SETS = OTHER_EARLY_SETS + LEVELS
+# What the distribution leaves less of a chance than this is decided by one context.
+SURE = 66
+# Predictions, and what the one of them that learns looks at.
+PREDICTIONS, FEATURES = 11, 18
+
+
+class State(NamedTuple):
+    """What a coder has learned, and room to work in."""
+
+    chances: Int32  # (contexts << 16,), see range_coder
+    weights: Int32  # (sets, inputs)
+    others: Int32  # (other sets, inputs)
+    sure: Int32
+    learning: Int  # weights of the prediction that learns
+    recent: Int32  # (predictions + 1, 2, n_lon): errors in this row and in the one above
+    slots: Int
+    logits: Int
+    guesses: Int
+    features: Int
+
+
+def new_state(columns: int) -> State:
+    return State(
+        even_chances(CONTEXTS << _SLOT_BITS),
+        np.full((_SETS, INPUTS), int(0.3 * ONE), np.int32),
+        np.full((_OTHER_SETS, INPUTS), int(0.3 * ONE), np.int32),
+        even_chances(96 * 16),
+        np.zeros(FEATURES, np.int64),
+        np.zeros((PREDICTIONS + 1, 2, columns), np.int32),
+        np.zeros(CONTEXTS, np.int64), np.zeros(INPUTS, np.int64),
+        np.zeros(PREDICTIONS, np.int64), np.zeros(FEATURES, np.int64),
+    )  # fmt: skip
+
+
+@compiled
+def length_of(number: Any) -> Any:
+    """How many binary digits a number has."""
+    length = np.int64(0)
+    if number >= 1 << 16:
+        number, length = number >> 16, length + 16
+    if number >= 1 << 8:
+        number, length = number >> 8, length + 8
+    if number >= 1 << 4:
+        number, length = number >> 4, length + 4
+    if number >= 1 << 2:
+        number, length = number >> 2, length + 2
+    if number >= 1 << 1:
+        number, length = number >> 1, length + 1
+    return length + number
+
+
+@compiled
+def extent_of(error: Any) -> Any:
+    """Half octaves of an expected error in 1/8."""
+    size = error + PARTS
+    length = length_of(size)
+    return at_most(2 * (length - 4) + ((size >> (length - 2)) & 1), EXTENTS - 1)
+
+
+@inlined
+def slot(table: Any, context: Any) -> Any:
+    return (table << _SLOT_BITS) + (((context * 2654435761) & 0xFFFFFFFF) >> 16)
+
+
+@compiled
+def chance_below(sigmoid: Any, number: Any, mean: Any, reciprocal: Any) -> Any:
+    """The distribution's chance of less than a number, in 2^-30."""
+    place = ((PARTS * number - PARTS // 2 - mean) * reciprocal) >> 18
+    place = at_most(at_least(place - (LOW << 8), 0), ((HIGH - LOW) << 8) - 1)
+    entry = place >> 8
+    return sigmoid[entry] + (((sigmoid[entry + 1] - sigmoid[entry]) * (place & 255)) >> 8)
+
+
+@inlined
+def mixed(
+    buffer: Any, r: Any, yes: Any, state: Any, tables: Any, of_set: Any, of_other: Any
+) -> Any:
+    """A decision by all contexts of ``state.slots`` and by ``state.logits[6]``."""
+    chances, slots, logits = state.chances, state.slots, state.logits
+    first, second = state.weights[of_set], state.others[of_other]
+    x = np.int64(0)
+    y = np.int64(0)
+    for k in range(CONTEXTS):
+        logits[k] = tables.stretch[chances[slots[k]] >> 8]
+    for k in range(INPUTS):
+        x += first[k] * logits[k]
+        y += second[k] * logits[k]
+    x = at_most(at_least(x >> 16, -_LARGEST_LOGIT), _LARGEST_LOGIT)
+    y = at_most(at_least(y >> 16, -_LARGEST_LOGIT), _LARGEST_LOGIT)
+    p = np.int64(tables.squash[((x + y) >> 1) + _LARGEST_LOGIT])
+    yes, r = code_bit(buffer, r, yes, p)
+    truth = np.int64(ONE) if yes else np.int64(0)
+    ex = truth - tables.squash[x + _LARGEST_LOGIT]
+    ey = truth - tables.squash[y + _LARGEST_LOGIT]
+    for k in range(INPUTS):
+        first[k] += (ex * logits[k] + (1 << 13)) >> 14
+        second[k] += (ey * logits[k] + (1 << 13)) >> 14
+    for k in range(CONTEXTS):
+        entry = np.int64(chances[slots[k]])
+        chances[slots[k]] = learned(entry, truth, tables.rate)
+    return yes, r
+
+
+@inlined
+def surely(buffer: Any, r: Any, yes: Any, state: Any, tables: Any, logit: Any, extent: Any) -> Any:
+    """A decision of which the distribution is sure."""
+    context = ((logit + _LARGEST_LOGIT) >> 6) * 16 + at_most(extent >> 1, 15)
+    yes, r = by_one_context(buffer, r, yes, state.sure, context, tables.rate)
+    return yes, r
