@@ -37,6 +37,8 @@ _SMALL = 4096
 # by so many strips of rows, one row in eight, from which less is learned than from all.
 _WORTH, _FEW_CELLS = 0.97, 1 << 16
 _STRIPS, _SAMPLED, _LEARNED = 4, 8, 0.93
+# So many times as frequent as the numbers next to it is that of the cell west where many are copies.
+_COPIES = 2
 # Whole numbers, one apart.
 _WHOLE = Lattice(1.0, 0.0)
 
@@ -163,8 +165,21 @@ class _Table:
 
         order = self.sequences.order
         return digits.encode(
-            order, field_of, self.shape, _ends(self.numbers, self.coded), around=self.around
-        )
+            order, field_of, self.shape, _ends(self.numbers, self.coded), around=self.around,
+            copying=self._has_copies(),
+        )  # fmt: skip
+
+    def _has_copies(self) -> bool:
+        """Whether many cells hold the number of the one west of them, where that is not flat.
+
+        Where numbers change smoothly, those next to it are as frequent.
+        """
+        numbers = self.numbers.reshape(-1, *self.shape)
+        coded = self.coded.reshape(numbers.shape)
+        here, west, north = numbers[:, 1:, 1:], numbers[:, 1:, :-1], numbers[:, :-1, 1:]
+        all_coded = coded[:, 1:, 1:] & coded[:, 1:, :-1] & coded[:, :-1, 1:]
+        away = np.abs(here - west)[all_coded & (west != north)]
+        return bool((away == 0).sum() > _COPIES * (away == 1).sum())
 
     def seems_smaller(self, size: int, effort: str) -> bool:
         """Whether digits are worth a try, by some rows, against so many bytes."""

@@ -24,7 +24,7 @@ Int32 = npt.NDArray[np.int32]
 
 # Of one, in predictions and errors.
 PARTS = 8
-# Contexts of a decision, and inputs of its mixture: those, the distribution, and one left over.
+# Contexts of a decision, and inputs of its mixture: those and two distributions.
 CONTEXTS, INPUTS, _SLOT_BITS = 6, 8, 16
 _LARGEST_LOGIT = 2839
 # Sets of weights, by what is decided: copies, the length, the first digits, the others.
@@ -40,8 +40,8 @@ OTHER_EARLY_SETS = OTHER_LENGTH_SETS + EARLY * EXTENTS
 _OTHER_SETS = OTHER_EARLY_SETS + LEVELS
 # What the distribution leaves less of a chance than this is decided by one context.
 SURE = 66
-# Predictions, and what the one of them that learns looks at.
-PREDICTIONS, FEATURES = 11, 18
+# Predictions, the one by least squares, and what that looks at.
+PREDICTIONS, LEAST_SQUARES, FEATURES = 12, 11, 18
 
 
 class State(NamedTuple):
@@ -51,12 +51,14 @@ class State(NamedTuple):
     weights: Int32  # (sets, inputs)
     others: Int32  # (other sets, inputs)
     sure: Int32
-    learning: Int  # weights of the prediction that learns
+    sums: Int  # (features + 1, features): normal equations, and their right sides
+    solution: Int
     recent: Int32  # (predictions + 1, 2, n_lon): errors in this row and in the one above
     slots: Int
     logits: Int
     guesses: Int
     features: Int
+    scaled: Int
 
 
 def new_state(columns: int) -> State:
@@ -65,10 +67,10 @@ def new_state(columns: int) -> State:
         np.full((_SETS, INPUTS), int(0.3 * ONE), np.int32),
         np.full((_OTHER_SETS, INPUTS), int(0.3 * ONE), np.int32),
         even_chances(96 * 16),
-        np.zeros(FEATURES, np.int64),
+        np.zeros((FEATURES + 1, FEATURES), np.int64), np.zeros(FEATURES, np.int64),
         np.zeros((PREDICTIONS + 1, 2, columns), np.int32),
         np.zeros(CONTEXTS, np.int64), np.zeros(INPUTS, np.int64),
-        np.zeros(PREDICTIONS, np.int64), np.zeros(FEATURES, np.int64),
+        np.zeros(PREDICTIONS, np.int64), np.zeros(FEATURES, np.int64), np.zeros(FEATURES, np.int64),
     )  # fmt: skip
 
 
@@ -103,8 +105,46 @@ def slot(table: Any, context: Any) -> Any:
 
 
 @compiled
-def chance_below(sigmoid: Any, number: Any, mean: Any, reciprocal: Any) -> Any:
-    """The distribution's chance of less than a number, in 2^-30."""
+def distribution(sigmoid: Any, mean: Any, error: Any) -> Any:
+    """A logistic distribution of all numbers from 0 on.
+
+    Returns
+    -------
+    mean, reciprocal :
+        Of the distribution: what differences from the mean are multiplied by.
+    low, high :
+        Its chances of less than the lowest of the numbers that are still possible, and of less than
+        all above them, in 2^-30.
+    """
+    reciprocal = np.int64(64 << 26) // ((9 * error >> 4) + 3)
+    return (
+        mean,
+        reciprocal,
+        _chance_below(sigmoid, np.int64(0), mean, reciprocal),
+        np.int64(1 << 30),
+    )
+
+
+@compiled
+def share_above(sigmoid: Any, possible: Any, number: Any) -> Any:
+    """The chance of less than a number, and how much of what is possible is not, in 1/65536."""
+    mean, reciprocal, low, high = possible
+    at = _chance_below(sigmoid, number, mean, reciprocal)
+    share = np.int64(ONE // 2)
+    if high - low >= 64:
+        share = at_most(at_least(((high - at) << 16) // (high - low), 1), ONE - 1)
+    return at, share
+
+
+@compiled
+def narrowed(possible: Any, at: Any, above: Any) -> Any:
+    """What is possible once it is known to be above, or below."""
+    mean, reciprocal, low, high = possible
+    return mean, reciprocal, (at if above else low), (high if above else at)
+
+
+@compiled
+def _chance_below(sigmoid: Any, number: Any, mean: Any, reciprocal: Any) -> Any:
     place = ((PARTS * number - PARTS // 2 - mean) * reciprocal) >> 18
     place = at_most(at_least(place - (LOW << 8), 0), ((HIGH - LOW) << 8) - 1)
     entry = place >> 8
@@ -115,7 +155,7 @@ def chance_below(sigmoid: Any, number: Any, mean: Any, reciprocal: Any) -> Any:
 def mixed(
     buffer: Any, r: Any, yes: Any, state: Any, tables: Any, of_set: Any, of_other: Any
 ) -> Any:
-    """A decision by all contexts of ``state.slots`` and by ``state.logits[6]``."""
+    """A decision by all contexts of ``state.slots`` and by the last two ``state.logits``."""
     chances, slots, logits = state.chances, state.slots, state.logits
     first, second = state.weights[of_set], state.others[of_other]
     x = np.int64(0)

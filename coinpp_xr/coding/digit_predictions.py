@@ -1,8 +1,8 @@
 """What whole numbers are expected to be, from those around them, compiled.
 
-An average of eleven simple predictions, one of which learns (normalised least mean squares), each
-weighted by how far it was off around here. Predictions and errors are in 1/8, the weights of the
-prediction that learns in 2^-20.
+An average of twelve predictions, eleven simple ones and one by least squares that never stop
+learning, each weighted by how far it was off around here. Predictions and errors are in 1/8, what
+least squares weigh neighbours by is in 1/65536.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from coinpp_xr.coding.digit_decisions import FEATURES, PARTS, PREDICTIONS
+from coinpp_xr.coding.digit_decisions import FEATURES, LEAST_SQUARES, PARTS, PREDICTIONS
 from coinpp_xr.coding.pyramid.range_coder import at_least, at_most
 from coinpp_xr.compiled import compiled
 
-# How fast it learns: 0.005 in 2^-20 and 1/8.
-_RATE = 655
-_MOST_WEIGHT = 1 << 23
-# Seven predictions from this field alone, three that look at the one before, one that learns.
-_ALONE, _LEARNING = 7, 10
-_NEIGHBOURS = 11
+# Simple predictions from this field alone; neighbours in it that least squares look at.
+_ALONE, _NEIGHBOURS = 8, 11
 _FARTHEST = 1 << 27
+# Least squares see neighbours in units of the expected error, these times finer, and clipped. What
+# was learned fades by so many parts of 4096 every fourth cell, when equations are solved further.
+_FINE, _CLIPPED, _FADING, _EVERY = 16, 1023, 4080, 4
+_LARGEST_WEIGHT = 1 << 19
 
 
 @compiled
 def predict(state: Any, near: Any, past: Any, now: Any, j: Any) -> Any:
-    """Mean, expected error, and the energy of what the prediction that learns looks at.
+    """Mean and expected error, and the same of least squares alone.
 
     ``near`` and ``past`` are numbers around the cell in its field and in the one before, of which
     the first is negative where there is none. ``now`` tells which of the two rows of errors is
@@ -34,19 +34,18 @@ def predict(state: Any, near: Any, past: Any, now: Any, j: Any) -> Any:
     """
     w, n, nw, ne, ww, nn, www, nne, nee, nnw, nww = near
     p, pw, pn, pe, ps, pnw, pne = past
-    guesses, features, learning, recent = (
-        state.guesses, state.features, state.learning, state.recent
-    )  # fmt: skip
+    guesses, features, solution = state.guesses, state.features, state.solution
+    recent = state.recent
     guesses[0], guesses[1], guesses[2] = PARTS * w, PARTS * n, PARTS * (w + n - nw)
     guesses[3] = PARTS * (w + ne - n)
     guesses[4] = PARTS * n + PARTS // 2 * (ne - nw)
     guesses[5] = PARTS * w + 6 * (ne - n) + 2 * (n - nw)
-    guesses[6] = PARTS * (2 * w - ww)
+    guesses[6], guesses[7] = PARTS * (2 * w - ww), PARTS * (2 * n - nn)
     centre, used = (w + n) >> 1, np.int64(_NEIGHBOURS)
     if p >= 0:
-        guesses[7] = PARTS * p
-        guesses[8] = PARTS * p + PARTS // 2 * (w - pw + n - pn)
-        guesses[9] = PARTS * (p + w - pw + n - pn - (nw - pnw))
+        guesses[8] = PARTS * p
+        guesses[9] = PARTS * p + PARTS // 2 * (w - pw + n - pn)
+        guesses[10] = PARTS * (p + w - pw + n - pn - (nw - pnw))
         centre, used = p + ((w - pw + n - pn) >> 1), np.int64(FEATURES)
         features[11], features[12], features[13] = pw - p, pn - p, pnw - p
         features[14], features[15], features[16] = pne - p, pe - p, ps - p
@@ -56,29 +55,29 @@ def predict(state: Any, near: Any, past: Any, now: Any, j: Any) -> Any:
     features[6], features[7], features[8] = www - centre, nne - centre, nee - centre
     features[9], features[10] = nnw - centre, nww - centre
     found = np.int64(0)
-    energy = np.int64(1)
     for k in range(used):
-        found += learning[k] * features[k]
-        energy += features[k] * features[k]
-    guesses[_LEARNING] = PARTS * centre + at_most(at_least(found >> 17, -_FARTHEST), _FARTHEST)
+        found += solution[k] * features[k]
+    found = at_most(at_least(found >> 13, -_FARTHEST), _FARTHEST)
+    guesses[LEAST_SQUARES] = PARTS * centre + found
     least = np.int64(1 << 40)
     for k in range(PREDICTIONS):
-        if k < _ALONE or k == _LEARNING or p >= 0:
-            least = at_most(least, _error_around(recent, k, now, j))
+        if k < _ALONE or k == LEAST_SQUARES or p >= 0:
+            least = at_most(least, _errors_around(recent, k, now, j))
     total = np.int64(0)
     mean = np.int64(0)
     for k in range(PREDICTIONS):
-        if k < _ALONE or k == _LEARNING or p >= 0:
-            weight = ((least + 4) << 12) // (_error_around(recent, k, now, j) + 4)
+        if k < _ALONE or k == LEAST_SQUARES or p >= 0:
+            weight = ((least + 4) << 12) // (_errors_around(recent, k, now, j) + 4)
             total += weight * weight
             mean += weight * weight * guesses[k]
-    error = _error_around(recent, PREDICTIONS, now, j)
-    error += recent[PREDICTIONS, now, at_least(j - 2, 0)]
-    return mean // total, error // 5, energy
+    return (
+        mean // total, _error(recent, PREDICTIONS, now, j),
+        guesses[LEAST_SQUARES], _error(recent, LEAST_SQUARES, now, j),
+    )  # fmt: skip
 
 
 @compiled
-def _error_around(recent: Any, k: Any, now: Any, j: Any) -> Any:
+def _errors_around(recent: Any, k: Any, now: Any, j: Any) -> Any:
     """Errors of a prediction in the cells west, north-west, north and north-east, added up."""
     west, east = at_least(j - 1, 0), at_most(j + 1, recent.shape[2] - 1)
     above = 1 - now
@@ -89,18 +88,49 @@ def _error_around(recent: Any, k: Any, now: Any, j: Any) -> Any:
 
 
 @compiled
-def learn(state: Any, number: Any, mean: Any, energy: Any, has_past: Any, now: Any, j: Any) -> None:
-    """Note how far predictions were off."""
-    guesses, features, learning, recent = (
-        state.guesses, state.features, state.learning, state.recent
-    )  # fmt: skip
+def _error(recent: Any, k: Any, now: Any, j: Any) -> Any:
+    """What a prediction is expected to be off by."""
+    return (_errors_around(recent, k, now, j) + recent[k, now, at_least(j - 2, 0)]) // 5
+
+
+@compiled
+def learn(state: Any, number: Any, mean: Any, error: Any, has_past: Any, now: Any, j: Any) -> None:
+    """Note how far predictions were off, where the mean was expected to be off by ``error``."""
+    guesses, features, recent = state.guesses, state.features, state.recent
+    scaled, sums = state.scaled, state.sums
     for k in range(PREDICTIONS):
         recent[k, now, j] = abs(PARTS * number - guesses[k])
     recent[PREDICTIONS, now, j] = abs(PARTS * number - mean)
-    gain = (((PARTS * number - guesses[_LEARNING]) * _RATE) << 20) // energy
-    for k in range(FEATURES if has_past else _NEIGHBOURS):
-        weight = learning[k] + ((gain * features[k]) >> 20)
-        learning[k] = at_most(at_least(weight, -_MOST_WEIGHT), _MOST_WEIGHT)
+    used = np.int64(FEATURES) if has_past else np.int64(_NEIGHBOURS)
+    unit = np.int64(_FINE * PARTS << 16) // (error + PARTS)
+    for k in range(used):
+        scaled[k] = at_most(at_least((features[k] * unit) >> 16, -_CLIPPED), _CLIPPED)
+    centre = guesses[0] - PARTS * features[0]  # west, and what west is beside it
+    target = ((PARTS * number - centre) * unit) // (PARTS << 16)
+    target = at_most(at_least(target, -_CLIPPED), _CLIPPED)
+    for a in range(used):
+        for c in range(a + 1):
+            sums[a, c] += scaled[a] * scaled[c]
+        sums[FEATURES, a] += scaled[a] * target
+    if j % _EVERY == _EVERY - 1:
+        _solve_further(sums, state.solution, used)
+        for a in range(used):
+            for c in range(a + 1):
+                sums[a, c] = (sums[a, c] * _FADING) >> 12
+            sums[FEATURES, a] = (sums[FEATURES, a] * _FADING) >> 12
+
+
+@compiled
+def _solve_further(sums: Any, solution: Any, used: Any) -> None:
+    """A sweep of Gauss and Seidel over the normal equations, of which the lower half is there."""
+    for a in range(used):
+        rest = sums[FEATURES, a] << 16
+        for c in range(a):
+            rest -= sums[a, c] * solution[c]
+        for c in range(a + 1, used):
+            rest -= sums[c, a] * solution[c]
+        diagonal = sums[a, a] + (sums[a, a] >> 10) + 1024
+        solution[a] = at_most(at_least(rest // diagonal, -_LARGEST_WEIGHT), _LARGEST_WEIGHT)
 
 
 @compiled

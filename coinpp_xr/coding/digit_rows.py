@@ -28,16 +28,18 @@ from coinpp_xr.coding.digit_decisions import (
     OTHER_LENGTH_SETS,
     ROUGH,
     SURE,
-    chance_below,
+    distribution,
     extent_of,
     length_of,
     mixed,
+    narrowed,
+    share_above,
     slot,
     surely,
 )
 from coinpp_xr.coding.digit_predictions import learn, pass_over, predict
 from coinpp_xr.coding.pyramid.range_coder import BROKEN, at_least, at_most, opened, put_back
-from coinpp_xr.compiled import compiled, inlined
+from coinpp_xr.compiled import compiled
 from coinpp_xr.mixing import ONE
 
 Bool = npt.NDArray[np.bool_]
@@ -135,15 +137,6 @@ def _earlier(before: Any, i: Any, j: Any) -> Any:
     return p, pw, pn, pe, ps, pnw, pne
 
 
-@inlined
-def _share(low: Any, middle: Any, high: Any) -> Any:
-    """How much of what is between low and high is above the middle, in 1/65536."""
-    share = np.int64(ONE // 2)
-    if high - low >= 64:
-        share = at_most(at_least(((high - middle) << 16) // (high - low), 1), ONE - 1)
-    return share
-
-
 @compiled
 def code_rows(
     buffer: Any,
@@ -158,6 +151,7 @@ def code_rows(
     end: Any,
     tree: Any,
     around: Any,
+    copying: Any,
 ) -> None:
     """Rows from ``first`` to ``end`` of a band that starts with the row ``start``."""
     r = opened(registers)
@@ -165,7 +159,6 @@ def code_rows(
     past_copies = before.copies
     columns, has_past = numbers.shape[1], before.numbers.shape[0] > 0
     slots, logits = state.slots, state.logits
-    logits[7] = 0
     for i in range(first, end):
         now = i & 1
         for j in range(columns):
@@ -200,8 +193,8 @@ def code_rows(
 
             x = np.int64(numbers[i, j])
             copied = np.int64(0)
-            logits[6] = 0
-            for step in range(3):
+            logits[6], logits[7] = 0, 0
+            for step in range(3 if copying else 0):
                 other = w if step == 0 else (n if step == 1 else p)
                 if (step == 1 and n == w) or (step == 2 and (p < 0 or p in (w, n))):
                     continue
@@ -218,30 +211,27 @@ def code_rows(
                 if same:
                     x, copied = other, np.int64(step + 1)
                     break
-            mean, spread, energy = predict(state, near, past, now, j)
+            mean, error, other_mean, other_error = predict(state, near, past, now, j)
             if copied == 0:
-                scale = (9 * spread >> 4) + 3
-                reciprocal = np.int64(64 << 26) // scale
-                extent, fine = extent_of(spread), length_of(scale) - 4
+                extent, fine = extent_of(error), length_of((9 * error >> 4) + 3) - 4
                 middle = at_least(mean, 0) >> 3
                 lm, lp = length_of(middle), (length_of(p) if p >= 0 else np.int64(LENGTHS - 1))
-                low = chance_below(sigmoid, np.int64(0), mean, reciprocal)
-                high = np.int64(1 << 30)
+                around_mean = distribution(sigmoid, mean, error)
+                around_other = distribution(sigmoid, other_mean, other_error)
                 # How many digits: a number of `tree` digits itself.
                 length = length_of(x)
                 node = np.int64(1)
                 for b in range(tree - 1, -1, -1):
                     half = ((node << (b + 1)) - (1 << tree)) + (1 << b)
-                    at = chance_below(
-                        sigmoid, np.int64(1) << at_most(half - 1, 26), mean, reciprocal
-                    )
-                    chance = _share(low, at, high)
+                    edge = np.int64(1) << at_most(half - 1, 26)
+                    at, chance = share_above(sigmoid, around_mean, edge)
+                    other_at, other_chance = share_above(sigmoid, around_other, edge)
                     bit = ((length >> b) & 1) == 1
                     logit = np.int64(tables.stretch[chance])
                     if chance < SURE or chance > ONE - SURE:
                         bit, r = surely(buffer, r, bit, state, tables, logit, extent)
                     else:
-                        logits[6] = logit
+                        logits[6], logits[7] = logit, tables.stretch[other_chance]
                         kind = np.int64(3 << 24) + (node << 16)
                         slots[0] = slot(0, kind + lm * 64 + extent)
                         slots[1] = slot(1, kind + lw * 32 + ln)
@@ -255,10 +245,8 @@ def code_rows(
                             OTHER_COPY_SETS + node * LENGTHS + lm,
                         )  # fmt: skip
                     node = 2 * node + bit
-                    if bit:
-                        low = at
-                    else:
-                        high = at
+                    around_mean = narrowed(around_mean, at, bit)
+                    around_other = narrowed(around_other, other_at, bit)
                 length = node - (1 << tree)
                 if length > MOST_DIGITS:
                     registers[BROKEN] = 1
@@ -266,15 +254,15 @@ def code_rows(
                 # The digits after the first.
                 found = np.int64(length > 0)
                 for b in range(length - 2, -1, -1):
-                    edge = found << (b + 1)
-                    at = chance_below(sigmoid, edge + (np.int64(1) << b), mean, reciprocal)
-                    chance = _share(low, at, high)
+                    edge = (2 * found + 1) << b
+                    at, chance = share_above(sigmoid, around_mean, edge)
+                    other_at, other_chance = share_above(sigmoid, around_other, edge)
                     bit = ((x >> b) & 1) == 1
                     logit = np.int64(tables.stretch[chance])
                     if chance < SURE or chance > ONE - SURE:
                         bit, r = surely(buffer, r, bit, state, tables, logit, extent)
                     else:
-                        logits[6] = logit
+                        logits[6], logits[7] = logit, tables.stretch[other_chance]
                         digit = length - 2 - b
                         # What neighbours say that have the same digits so far.
                         above_b = b + 1
@@ -319,12 +307,10 @@ def code_rows(
                                 OTHER_EARLY_SETS + level,
                             )  # fmt: skip
                     found = 2 * found + bit
-                    if bit:
-                        low = at
-                    else:
-                        high = at
+                    around_mean = narrowed(around_mean, at, bit)
+                    around_other = narrowed(around_other, other_at, bit)
                 x = found
 
             numbers[i, j], copies[i, j] = x, copied
-            learn(state, x, mean, energy, p >= 0, now, j)
+            learn(state, x, mean, error, p >= 0, now, j)
     put_back(registers, r)

@@ -36,7 +36,7 @@ MOST_CELLS = 1 << 24
 _CELLS_AT_ONCE = 1 << 14
 # The lowest number, how many digits the highest has from there, flags; lengths of streams.
 _HEAD = struct.Struct("<qBB")
-_AROUND = 1
+_AROUND, _COPYING = 1, 2
 _LENGTH = struct.Struct("<I")
 
 
@@ -44,13 +44,14 @@ class _Walk:
     """Fields one after the other, each in bands of rows that are coded by themselves."""
 
     def __init__(
-        self, coders: list[binary.Coder], shape: tuple[int, int], most: int, around: bool
+        self, coders: list[binary.Coder], shape: tuple[int, int], digits: int, flags: int
     ) -> None:
         rows, columns = shape
         self.coders = coders
         self._starts = [rows * band // len(coders) for band in range(len(coders) + 1)]
         self._states = [new_state(columns) for _ in coders]
-        self._tree, self._around = most.bit_length().bit_length(), around
+        self._tree = digits.bit_length()
+        self._around, self._copying = bool(flags & _AROUND), bool(flags & _COPYING)
         self._tables, self._sigmoid = tables(), sigmoid_table()
         self._at_once = max(1, _CELLS_AT_ONCE // columns)
 
@@ -67,7 +68,7 @@ class _Walk:
                 coder = self.coders[band] = binary.with_room(self.coders[band], room)
                 code_rows(
                     coder.buffer, coder.registers, state, self._tables, self._sigmoid, here,
-                    before, start, first, last, self._tree, self._around,
+                    before, start, first, last, self._tree, self._around, self._copying,
                 )  # fmt: skip
                 if binary.is_broken(coder):
                     raise CorruptPayloadError("the digits are damaged")
@@ -82,6 +83,7 @@ def encode(
     ends: tuple[int, int],
     *,
     around: bool,
+    copying: bool,
 ) -> bytes:
     """Code fields of whole numbers that follow each other.
 
@@ -97,6 +99,8 @@ def encode(
         The lowest and the highest of all numbers, less than 2^25 apart.
     around : bool
         Whether the first column follows the last, as on a whole globe.
+    copying : bool
+        Whether to ask first if a number is that of a neighbour: where many are.
 
     Returns
     -------
@@ -104,9 +108,10 @@ def encode(
         For :func:`decode` with the same order, shape and valid cells.
     """
     low, high = ends
+    digits, flags = (high - low).bit_length(), _AROUND * around | _COPYING * copying
     walk = _Walk(
         [binary.encoder(1 << 12) for _ in range(band_count(shape[0] * shape[1]))],
-        shape, high - low, around,
+        shape, digits, flags,
     )  # fmt: skip
     for sequence in order:
         before = NOTHING
@@ -116,7 +121,7 @@ def encode(
             before, past = Field(own, valid, np.zeros(shape, np.int8)), before
             walk.field(before, past)
     streams = [binary.finish(coder) for coder in walk.coders]
-    head = _HEAD.pack(low, (high - low).bit_length(), _AROUND * around)
+    head = _HEAD.pack(low, digits, flags)
     lengths = b"".join(_LENGTH.pack(len(stream)) for stream in streams)
     return head + lengths + b"".join(streams)
 
@@ -150,7 +155,7 @@ def decode(
     if len(section) < at:
         raise CorruptPayloadError("the digits are cut short")
     low, digits, flags = _HEAD.unpack_from(section)
-    if digits > MOST_DIGITS or flags > _AROUND or abs(low) > 1 << 40:
+    if digits > MOST_DIGITS or flags > (_AROUND | _COPYING) or abs(low) > 1 << 40:
         raise CorruptPayloadError("the digits are damaged")
     streams = []
     for band in range(bands):
@@ -159,7 +164,7 @@ def decode(
         at += length
     if at != len(section) or LEAST_BITS * coded > 8 * len(section):
         raise CorruptPayloadError("the digits do not fit their shape")
-    walk = _Walk([binary.decoder(s) for s in streams], shape, (1 << digits) - 1, bool(flags))
+    walk = _Walk([binary.decoder(s) for s in streams], shape, digits, flags)
     for sequence in order:
         before = NOTHING
         for item in sequence:
