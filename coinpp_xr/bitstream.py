@@ -95,9 +95,7 @@ class Kind(IntEnum):
 
     @property
     def has_grid(self) -> bool:
-        return not self.of_patches and self not in (
-            Kind.LOSSLESS, Kind.PATTERNS, Kind.RESIDUAL, Kind.PYRAMID, Kind.DIGITS
-        )  # fmt: skip
+        return self.has_coefficients or self in (Kind.LATENTS, Kind.RESIDUAL_FROM_MODEL)
 
     @property
     def has_model(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -33,11 +33,13 @@ _MOST_ON_STEPS, _FEW = 0.8, 16
 _KNOWN = 4
 # Fields of fewer cells are small.
 _SMALL = 4096
-# Digits that are read as a whole must save so much; chunks of fewer cells are not sampled, others
-# by so many strips of rows, one row in eight, from which less is learned than from all.
-_WORTH, _FEW_CELLS = 0.97, 1 << 16
-_STRIPS, _SAMPLED, _LEARNED = 4, 8, 0.93
-# So many times as frequent as the numbers next to it is that of the cell west where many are copies.
+# What digits, slower and read as a whole, must save. Whether they will is seen by a sample: one row
+# in eight, in strips, or one time in eight; less is learned from it than from all.
+_WORTH = {"fast": 0.85, "default": 0.97, "best": 1.0, "paper": 0.97}
+_SAMPLED, _LEARNED = 8, 0.93
+_FEW_CELLS, _STRIPS, _FEWEST_ROWS, _FEWEST_TIMES = 1 << 16, 4, 8, 3
+# Where many are copies, the number of the cell west is so many times as frequent as those next to
+# it.
 _COPIES = 2
 # Whole numbers, one apart.
 _WHOLE = Lattice(1.0, 0.0)
@@ -141,9 +143,7 @@ def without_loss(
     digits = pack_fields(
         values, found.coded, Kind.DIGITS, steps | {Tag.DIGITS: table.digits()}, time_axis=time_axis
     )
-    # Of a pyramid fields are read one by one.
-    worth = 1 if effort == "best" or items == 1 else _WORTH
-    return digits if len(digits) < worth * len(smallest) else smallest
+    return digits if len(digits) < _WORTH[effort] * len(smallest) else smallest
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,27 +182,34 @@ class _Table:
         return bool((away == 0).sum() > _COPIES * (away == 1).sum())
 
     def seems_smaller(self, size: int, effort: str) -> bool:
-        """Whether digits are worth a try, by some rows, against so many bytes."""
-        n_lat, n_lon = self.shape
-        if effort == "best" or self.coded.size < _FEW_CELLS or n_lat < _SAMPLED * _STRIPS:
+        """Whether digits are worth a try against so many bytes: by an eighth of the fields."""
+        sample = None if effort == "best" else self._sample()
+        if sample is None:
             return True
-        rows = n_lat // (_SAMPLED * _STRIPS)
-        starts = np.linspace(0, n_lat - rows, _STRIPS).astype(int)
-        chosen = (starts[:, None] + np.arange(rows)).reshape(-1)
-
-        def cut(table: Any) -> Any:
-            taken = table.reshape(-1, n_lat, n_lon)[:, chosen]
-            return np.ascontiguousarray(taken.reshape(len(table), -1))
-
-        sample = _Table(
-            cut(self.numbers), cut(self.coded), (len(chosen), n_lon), self.sequences, self.around
-        )
-        count = int(sample.coded.sum())
+        count = int(sample.coded[sample.sequences.order].sum())
         if count == 0:
             return False
         # Less is learned from a part than from all.
         expected = _LEARNED * len(sample.digits()) * int(self.coded.sum()) / count
-        return expected < size * (_WORTH if effort == "fast" else 1)
+        return expected < size * _WORTH[effort]
+
+    def _sample(self) -> _Table | None:
+        """Some rows of large fields, some times of long sequences, None of what is short."""
+        n_lat, n_lon = self.shape
+        rows, times = n_lat // _SAMPLED // _STRIPS, self.sequences.order.shape[1] // _SAMPLED
+        if self.coded.size >= _FEW_CELLS and rows >= _FEWEST_ROWS:
+            starts = np.linspace(0, n_lat - rows, _STRIPS).astype(int)
+            chosen = (starts[:, None] + np.arange(rows)).reshape(-1)
+
+            def cut(table: Any) -> Any:
+                taken = table.reshape(-1, n_lat, n_lon)[:, chosen]
+                return np.ascontiguousarray(taken.reshape(len(table), -1))
+
+            numbers, coded, shape = cut(self.numbers), cut(self.coded), (len(chosen), n_lon)
+            return _Table(numbers, coded, shape, self.sequences, self.around)
+        if self.coded.size >= _FEW_CELLS and times >= _FEWEST_TIMES:
+            return replace(self, sequences=Sequences(self.sequences.order[:, :times]))
+        return None
 
 
 def _ends(numbers: Int, coded: Bool) -> tuple[int, int]:

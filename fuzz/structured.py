@@ -38,6 +38,7 @@ _COUNTS = (0, 1, 2, 3, 4, 7, 8, 16, 63, 255, 256, 65535, 1 << 16, 1 << 20, 1 << 
 _MOST_CELLS = 1 << 18
 _HEAD, _ENTRY, _LIMITS = struct.Struct("<ddBBII"), struct.Struct("<II"), struct.Struct("<iiBi")
 _RESIDUAL = struct.Struct("<ddB")
+_DIGITS = struct.Struct("<qBBI")
 _PATCHES = struct.Struct("<BBHHHBIff")
 
 
@@ -351,6 +352,7 @@ _CHANGES: dict[Tag, list[Change]] = {
     Tag.MEANS: [_means],
     Tag.LEVELS: [_levels, _damaged_section(Tag.LEVELS)],
     Tag.RESIDUAL: [_field_of(Tag.RESIDUAL, _RESIDUAL), _damaged_section(Tag.RESIDUAL)],
+    Tag.DIGITS: [_field_of(Tag.DIGITS, _DIGITS), _damaged_section(Tag.DIGITS), _reversed],
     Tag.PATCHES: [_patches, _patches, _reversed],
     Tag.PYRAMID: [_pyramid_head, _pyramid_head, _pyramid_schedule, _pyramid_index, _reversed],
     Tag.FINISH: [_finish, _damaged_section(Tag.FINISH)],

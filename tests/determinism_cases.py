@@ -67,6 +67,7 @@ def encoded() -> Iterator[tuple[str, str]]:
         ("max_error, coarse", COINppCodec(model="none", max_error=30.0), rough),
         ("max_error", COINppCodec(model="none", max_error=1.0), gaps),
         ("max_error_relative", COINppCodec(model="none", max_error_relative=0.01), rough),
+        ("without loss", COINppCodec(model="none", max_error=0), (rough * 8).round() / 4),
         ("bits of patches", ImagePatchCodec(model="photo-32", bits=6), colours),
         ("target_psnr", ImagePatchCodec(target_psnr=34), colours),
         ("target_bpp", ImagePatchCodec(target_bpp=1.0), colours),

@@ -22,10 +22,11 @@ LAYERS = {
     "network": "latent_maps siren network evaluation fitting devices",
     "bits": "quantization mixing orthonormal binary entropy coefficients exact bitstream transform "
     "reference causal stepping patches patch_header splitting blocks bands priors deblocking "
-    "fields lattice coding finishing shared_values source_steps step_room step_search inner_steps",
+    "fields lattice coding finishing shared_values source_steps step_room step_search inner_steps "
+    "sigmoid",
     "models": "model_schema model_files model models model_units compact",
     "schemes": "coarseness recognition schemes patterns residual choice lossless patch_latents "
-    "patch_reading patch_subject",
+    "patch_reading patch_subject pyramid_reading",
     "one chunk": "chunk chunk_fields chunk_reading guarantees patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing patch_learning "
     "deblocking_training patch_building",

@@ -12,8 +12,9 @@ from zarr.abc.codec import ArrayBytesCodecPartialDecodeMixin
 from zarr.abc.store import RangeByteRequest
 
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.chunk_reading import PyramidReader, check_expected, items_of
+from coinpp_xr.chunk_reading import check_expected
 from coinpp_xr.codecs import recently_decoded
+from coinpp_xr.pyramid_reading import PyramidReader, items_of
 
 # Read at once, in the hope that the head of a payload is in it; then four times as much.
 _FIRST_BYTES = 1 << 14

@@ -41,7 +41,7 @@ _OTHER_SETS = OTHER_EARLY_SETS + LEVELS
 # What the distribution leaves less of a chance than this is decided by one context.
 SURE = 66
 # Predictions, the one by least squares, and what that looks at.
-PREDICTIONS, LEAST_SQUARES, FEATURES = 12, 11, 18
+PREDICTIONS, LEAST_SQUARES, FEATURES = 12, 11, 21
 
 
 class State(NamedTuple):
@@ -64,14 +64,21 @@ class State(NamedTuple):
 def new_state(columns: int) -> State:
     return State(
         even_chances(CONTEXTS << _SLOT_BITS),
-        np.full((_SETS, INPUTS), int(0.3 * ONE), np.int32),
-        np.full((_OTHER_SETS, INPUTS), int(0.3 * ONE), np.int32),
+        _first_weights(_SETS),
+        _first_weights(_OTHER_SETS),
         even_chances(96 * 16),
         np.zeros((FEATURES + 1, FEATURES), np.int64), np.zeros(FEATURES, np.int64),
         np.zeros((PREDICTIONS + 1, 2, columns), np.int32),
         np.zeros(CONTEXTS, np.int64), np.zeros(INPUTS, np.int64),
         np.zeros(PREDICTIONS, np.int64), np.zeros(FEATURES, np.int64), np.zeros(FEATURES, np.int64),
     )  # fmt: skip
+
+
+def _first_weights(sets: int) -> Int32:
+    """Distributions know something from the start."""
+    weights = np.full((sets, INPUTS), int(0.1 * ONE), np.int32)
+    weights[:, CONTEXTS:] = ONE // 2
+    return weights
 
 
 @compiled

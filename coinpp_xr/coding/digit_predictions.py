@@ -20,12 +20,12 @@ _ALONE, _NEIGHBOURS = 8, 11
 _FARTHEST = 1 << 27
 # Least squares see neighbours in units of the expected error, these times finer, and clipped. What
 # was learned fades by so many parts of 4096 every fourth cell, when equations are solved further.
-_FINE, _CLIPPED, _FADING, _EVERY = 16, 1023, 4080, 4
+_FINE, _CLIPPED, _FADING, _EVERY = 16, 1023, 4000, 4
 _LARGEST_WEIGHT = 1 << 19
 
 
 @compiled
-def predict(state: Any, near: Any, past: Any, now: Any, j: Any) -> Any:
+def predict(state: Any, near: Any, past: Any, change: Any, usual: Any, now: Any, j: Any) -> Any:
     """Mean and expected error, and the same of least squares alone.
 
     ``near`` and ``past`` are numbers around the cell in its field and in the one before, of which
@@ -41,6 +41,7 @@ def predict(state: Any, near: Any, past: Any, now: Any, j: Any) -> Any:
     guesses[4] = PARTS * n + PARTS // 2 * (ne - nw)
     guesses[5] = PARTS * w + 6 * (ne - n) + 2 * (n - nw)
     guesses[6], guesses[7] = PARTS * (2 * w - ww), PARTS * (2 * n - nn)
+    guesses[8], guesses[9], guesses[10] = guesses[0], guesses[0], guesses[0]
     centre, used = (w + n) >> 1, np.int64(_NEIGHBOURS)
     if p >= 0:
         guesses[8] = PARTS * p
@@ -50,6 +51,7 @@ def predict(state: Any, near: Any, past: Any, now: Any, j: Any) -> Any:
         features[11], features[12], features[13] = pw - p, pn - p, pnw - p
         features[14], features[15], features[16] = pne - p, pe - p, ps - p
         features[17] = (w - pw) - (n - pn)
+        features[18], features[19], features[20] = change
     features[0], features[1], features[2] = w - centre, n - centre, nw - centre
     features[3], features[4], features[5] = ne - centre, ww - centre, nn - centre
     features[6], features[7], features[8] = www - centre, nne - centre, nee - centre
@@ -70,10 +72,10 @@ def predict(state: Any, near: Any, past: Any, now: Any, j: Any) -> Any:
             weight = ((least + 4) << 12) // (_errors_around(recent, k, now, j) + 4)
             total += weight * weight
             mean += weight * weight * guesses[k]
-    return (
-        mean // total, _error(recent, PREDICTIONS, now, j),
-        guesses[LEAST_SQUARES], _error(recent, LEAST_SQUARES, now, j),
-    )  # fmt: skip
+    error = _error(recent, PREDICTIONS, now, j)
+    if usual >= 0:
+        error = (5 * error + 2 * usual) // 13
+    return mean // total, error, guesses[LEAST_SQUARES], _error(recent, LEAST_SQUARES, now, j)
 
 
 @compiled
@@ -94,7 +96,7 @@ def _error(recent: Any, k: Any, now: Any, j: Any) -> Any:
 
 
 @compiled
-def learn(state: Any, number: Any, mean: Any, error: Any, has_past: Any, now: Any, j: Any) -> None:
+def learn(state: Any, number: Any, mean: Any, error: Any, has_past: Any, now: Any, j: Any) -> Any:
     """Note how far predictions were off, where the mean was expected to be off by ``error``."""
     guesses, features, recent = state.guesses, state.features, state.recent
     scaled, sums = state.scaled, state.sums
@@ -118,6 +120,7 @@ def learn(state: Any, number: Any, mean: Any, error: Any, has_past: Any, now: An
             for c in range(a + 1):
                 sums[a, c] = (sums[a, c] * _FADING) >> 12
             sums[FEATURES, a] = (sums[FEATURES, a] * _FADING) >> 12
+    return recent[PREDICTIONS, now, j]
 
 
 @compiled

@@ -54,7 +54,7 @@ LEAST_BITS = 2e-5
 
 
 class Field(NamedTuple):
-    """A field that is being coded, or the one before; (0, 0) where there is none.
+    """A field that is being coded, or one before; of shape (0, 0) where there is none.
 
     Parameters
     ----------
@@ -65,14 +65,23 @@ class Field(NamedTuple):
     copies : int8 array
         1 and 2 where a number is that of the cell west or north, 3 where that of the field
         before, 0 where it is another.
+    missed : int32 array
+        How far predictions were off, in 1/8.
     """
 
     numbers: Int32
     valid: Bool
     copies: npt.NDArray[np.int8]
+    missed: Int32
+
+    @classmethod
+    def of(cls, numbers: Int32, valid: Bool) -> Field:
+        """Numbers that are to be encoded, or to be decoded into."""
+        shape = numbers.shape
+        return cls(numbers, valid, np.zeros(shape, np.int8), np.zeros(shape, np.int32))
 
 
-NOTHING = Field(np.zeros((0, 0), np.int32), np.zeros((0, 0), np.bool_), np.zeros((0, 0), np.int8))
+NOTHING = Field.of(np.zeros((0, 0), np.int32), np.zeros((0, 0), np.bool_))
 
 
 @compiled
@@ -138,6 +147,25 @@ def _earlier(before: Any, i: Any, j: Any) -> Any:
 
 
 @compiled
+def _changes(before: Any, second: Any, past: Any, i: Any, j: Any) -> Any:
+    """From the last field but one to the last, here, east and south, and errors there, added up."""
+    here = np.int64(0)
+    p = past[0]
+    if p < 0:
+        return (here, here, here), np.int64(-1)
+    missed = before.missed
+    east, down = at_most(j + 1, missed.shape[1] - 1), at_most(i + 1, missed.shape[0] - 1)
+    usual = 2 * np.int64(missed[i, j]) + missed[i, east] + missed[down, j]
+    if second.numbers.shape[0] == 0 or not second.valid[i, j]:
+        return (here, here, here), usual
+    q = np.int64(second.numbers[i, j])
+    here = p - q
+    eastern = past[3] - second.numbers[i, east] if second.valid[i, east] else here
+    southern = past[4] - second.numbers[down, j] if second.valid[down, j] else here
+    return (here, eastern, southern), usual
+
+
+@compiled
 def code_rows(
     buffer: Any,
     registers: Any,
@@ -146,6 +174,7 @@ def code_rows(
     sigmoid: Any,
     here: Any,
     before: Any,
+    second: Any,
     start: Any,
     first: Any,
     end: Any,
@@ -167,6 +196,7 @@ def code_rows(
                 continue
             near = _around(here, i, j, start, around)
             past = _earlier(before, i, j)
+            change, usual = _changes(before, second, past, i, j)
             w, n, nw, ne, ww, nn = near[0], near[1], near[2], near[3], near[4], near[5]
             p, pw, pe = past[0], past[1], past[3]
             # How the field before looks here.
@@ -211,7 +241,7 @@ def code_rows(
                 if same:
                     x, copied = other, np.int64(step + 1)
                     break
-            mean, error, other_mean, other_error = predict(state, near, past, now, j)
+            mean, error, other_mean, other_error = predict(state, near, past, change, usual, now, j)
             if copied == 0:
                 extent, fine = extent_of(error), length_of((9 * error >> 4) + 3) - 4
                 middle = at_least(mean, 0) >> 3
@@ -312,5 +342,5 @@ def code_rows(
                 x = found
 
             numbers[i, j], copies[i, j] = x, copied
-            learn(state, x, mean, error, p >= 0, now, j)
+            here.missed[i, j] = learn(state, x, mean, error, p >= 0, now, j)
     put_back(registers, r)

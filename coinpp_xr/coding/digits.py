@@ -55,8 +55,8 @@ class _Walk:
         self._tables, self._sigmoid = tables(), sigmoid_table()
         self._at_once = max(1, _CELLS_AT_ONCE // columns)
 
-    def field(self, here: Field, before: Field) -> None:
-        """Encode the numbers of a field, or decode them into it."""
+    def field(self, here: Field, before: Field, second: Field) -> None:
+        """Encode the numbers of a field after two others, or decode them into it."""
 
         def code(band: int) -> None:
             start, end = self._starts[band], self._starts[band + 1]
@@ -68,7 +68,7 @@ class _Walk:
                 coder = self.coders[band] = binary.with_room(self.coders[band], room)
                 code_rows(
                     coder.buffer, coder.registers, state, self._tables, self._sigmoid, here,
-                    before, start, first, last, self._tree, self._around, self._copying,
+                    before, second, start, first, last, self._tree, self._around, self._copying,
                 )  # fmt: skip
                 if binary.is_broken(coder):
                     raise CorruptPayloadError("the digits are damaged")
@@ -114,12 +114,12 @@ def encode(
         shape, digits, flags,
     )  # fmt: skip
     for sequence in order:
-        before = NOTHING
+        past = NOTHING, NOTHING
         for item in sequence:
             numbers, valid = field_of(int(item))
-            own = np.where(valid, numbers - low, 0).astype(np.int32)
-            before, past = Field(own, valid, np.zeros(shape, np.int8)), before
-            walk.field(before, past)
+            field = Field.of(np.where(valid, numbers - low, 0).astype(np.int32), valid)
+            walk.field(field, *past)
+            past = field, past[0]
     streams = [binary.finish(coder) for coder in walk.coders]
     head = _HEAD.pack(low, digits, flags)
     lengths = b"".join(_LENGTH.pack(len(stream)) for stream in streams)
@@ -166,11 +166,11 @@ def decode(
         raise CorruptPayloadError("the digits do not fit their shape")
     walk = _Walk([binary.decoder(s) for s in streams], shape, digits, flags)
     for sequence in order:
-        before = NOTHING
+        past = NOTHING, NOTHING
         for item in sequence:
-            empty = np.zeros(shape, np.int32), valid_of(int(item)), np.zeros(shape, np.int8)
-            before, past = Field(*empty), before
-            walk.field(before, past)
-            yield int(item), before.numbers.astype(np.int64) + low
+            field = Field.of(np.zeros(shape, np.int32), valid_of(int(item)))
+            walk.field(field, *past)
+            past = field, past[0]
+            yield int(item), field.numbers.astype(np.int64) + low
     for coder in walk.coders:
         binary.check_end(coder)

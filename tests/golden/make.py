@@ -161,8 +161,12 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         ),
         "exact-steps-f4": (np.stack(steps).astype("<f4"), None, {"bound": Bound(0.0)}),
         "exact-pyramid-f8": (
-            np.rint(7 * smooth[:20] + rough[0]) * 0.02 + 250, None,
+            np.rint(300 * larger.repeat(2, axis=1)) * 0.02 + 250, None,
             {"bound": Bound(0.0), "effort": "fast"},
+        ),
+        "exact-copies-f4": (
+            np.where(with_gaps[0, :3] > 9, np.nan, np.rint(5 * with_gaps[0, :3]) / 4)
+            .repeat(2, axis=-1).repeat(2, axis=-2).astype("<f4"), None, {"bound": Bound(0.0)},
         ),
         "exact-integers-i2": (
             np.rint(30 * with_gaps[0, 1:3, 3:, :]).astype(">i2"), None, {"bound": Bound(0.0)}

@@ -1,0 +1,140 @@
+"""Fields of a pyramid, one by one or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.bitstream import Payload, Tag
+from coinpp_xr.coding.pyramid import bounded, stream
+from coinpp_xr.coding.pyramid.limits import UNIT_BITS
+from coinpp_xr.coding.pyramid.stream import PARTS
+from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.exact import unpack_mask, unpack_special_values
+from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
+from coinpp_xr.finishing import Finish
+from coinpp_xr.parallel import map_compiled
+from coinpp_xr.source_steps import SourceSteps
+
+
+def items_of(shape: tuple[int, ...], selection: tuple[Any, ...]) -> set[int]:
+    """Numbers of the fields that a selection of an array (..., n_lat, n_lon) touches."""
+    batch = shape[:-2]
+    numbers = np.arange(prod(batch)).reshape(batch)
+    return set(np.atleast_1d(numbers[selection[: len(batch)]]).ravel().tolist())
+
+
+class PyramidReader:
+    """Reads fields of a payload one by one, without its streams at first.
+
+    Parameters
+    ----------
+    payload : Payload
+        Of kind PYRAMID; its streams are not looked at.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+
+    def __init__(self, payload: Payload) -> None:
+        if len(payload.shape) < 2 or 0 in payload.shape or not is_of_numbers(payload):
+            raise CorruptPayloadError("payload's header contradicts itself")
+        batch, self._shape = payload.shape[:-2], payload.shape[-2:]
+        self._items, cells = prod(batch), prod(self._shape)
+        few = self._items <= stream.MOST_ITEMS and are_few(self._items, cells)
+        if payload.time_axis >= max(len(batch), 1) or not few:
+            raise CorruptPayloadError("payload's header contradicts itself")
+        self._payload = payload
+        self._finish = finish_of(payload, self._items)
+        self._steps = steps_of(payload, self._items)
+        self._mask = None
+        if Tag.MASK in payload.sections:
+            self._mask = unpack_mask(payload.section(Tag.MASK), self._items, cells, self._shape[1])
+        sequences = Sequences.of(batch, payload.time_axis, np.ones(self._items, np.bool_))
+        self._head, self._valid = bounded.read_head(
+            payload.section(Tag.PYRAMID), self._mask, sequences, (self._shape[0], self._shape[1])
+        )
+
+    @property
+    def units(self) -> int:
+        """How many parts of the streams are decoded as a whole."""
+        return len(self._head.units)
+
+    def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
+        """Which bytes of the streams some fields need: starts and ends."""
+        return self._head.ranges(items, known)
+
+    def decode(
+        self,
+        read: Callable[[int, int], bytes],
+        items: set[int] | None = None,
+        **memory: Any,
+    ) -> npt.NDArray[Any]:
+        """All fields, shape (items, n_lat, n_lon); those that are not wanted hold anything.
+
+        Parameters
+        ----------
+        read : callable
+            (start, end) → those bytes of the streams.
+        items : set of int, optional
+            Numbers of the fields that are wanted, else all.
+        **memory
+            What is ``known`` and how to ``keep`` more of it, see
+            :meth:`coinpp_xr.coding.pyramid.stream.Head.decode`.
+
+        Raises
+        ------
+        CorruptPayloadError
+        """
+        dtype = self._payload.dtype
+        values = np.zeros((self._items, *self._shape), dtype)
+        with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything
+            for item, field in self._head.decode(read, self._valid, items, **memory):
+                self._fill(values[item], field, item)
+                self._finish.apply(values[item], item)
+        if self._mask is not None:
+            special = self._payload.section(Tag.SPECIAL_VALUES)
+            known = unpack_special_values(special, self._mask, dtype, self._shape[1])
+            values.reshape(self._mask.shape)[self._mask] = known
+        return values
+
+    def _fill(self, values: npt.NDArray[Any], field: npt.NDArray[np.int32], item: int) -> None:
+        """Values of a field, block by block."""
+        rows = max(1, CELLS_AT_ONCE // self._shape[1])
+        steps = None if self._steps is None else self._steps.of(item)
+
+        def fill(start: int) -> None:
+            part = slice(start, start + rows)
+            if steps is not None:
+                whole = (field[part] >> UNIT_BITS).astype(np.int64)
+                values[part] = steps.values(whole, values.dtype)
+                return
+            numbers = self._head.lattice.of_fractions(field[part], PARTS)
+            values[part] = round_to(numbers, values.dtype)
+
+        map_compiled(fill, range(0, len(values), rows))
+
+
+def is_of_numbers(payload: Payload) -> bool:
+    """Whether a payload of fields says that they are of a type that it can hold."""
+    whole = Tag.STEPS in payload.sections and payload.dtype.itemsize < 8
+    return payload.dtype.kind in ("fiu" if whole else "f")
+
+
+def steps_of(payload: Payload, items: int) -> SourceSteps | None:
+    if Tag.STEPS not in payload.sections:
+        return None
+    return SourceSteps.unpack(payload.section(Tag.STEPS), items)
+
+
+def finish_of(payload: Payload, items: int) -> Finish:
+    if Tag.FINISH not in payload.sections:
+        return Finish()
+    if Tag.STEPS in payload.sections:
+        raise CorruptPayloadError("payload's header contradicts itself")  # nothing was lost
+    return Finish.unpack(payload.section(Tag.FINISH), payload.dtype, items)
