@@ -43,6 +43,7 @@ class DatasetAccessor:
         max_error: Bound = None,
         max_error_relative: Bound = None,
         target_rmse: Bound = None,
+        lossless: bool = False,
         keep: Keep = None,
         max_mean_error: Bound = None,
         allow_coarse: bool = False,
@@ -75,6 +76,8 @@ class DatasetAccessor:
         target_rmse : float or mapping, optional
             Area-weighted RMSE of every chunk, in the unit of the variable, which is never
             exceeded.
+        lossless : bool
+            Every bit comes back, as with ``max_error=0``.
         keep : float, sequence or mapping, optional
             Values that come back exactly, beside a bound or target.
         max_mean_error : float or mapping, optional
@@ -107,18 +110,20 @@ class DatasetAccessor:
             If under ``bits`` the codec stores a variable without loss because the model was not
             made for it, or if no rate control is given; it says what is taken.
         """
+        from coinpp_xr.rate_requests import controls
         from coinpp_xr.roundtrip import compress
 
         refuse_unknown(unknown, self.compress)
         return compress(
             self._dataset,
             variables=variables,
-            rates={
-                "bits": bits,
-                "max_error": max_error,
-                "max_error_relative": max_error_relative,
-                "target_rmse": target_rmse,
-            },
+            rates=controls(
+                bits=bits,
+                max_error=max_error,
+                max_error_relative=max_error_relative,
+                target_rmse=target_rmse,
+                lossless=lossless,
+            ),
             beside={"keep": keep, "max_mean_error": max_mean_error},
             model=model,
             effort=effort,
@@ -133,6 +138,7 @@ class DatasetAccessor:
         target_rmse: Bound = None,
         max_error: Bound = None,
         max_error_relative: Bound = None,
+        lossless: bool = False,
         keep: Keep = None,
         max_mean_error: Bound = None,
         variables: str | Iterable[str] | None = None,
@@ -163,7 +169,7 @@ class DatasetAccessor:
             nothing is left, and with ``mode="w"`` the old store stays as it was. So does a zip
             file (a path that ends with ``.zip``, or a ``zarr.storage.ZipStore``, which is
             read-only afterwards), to which nothing can be added later.
-        bits, target_rmse, max_error, max_error_relative, keep, max_mean_error
+        bits, target_rmse, max_error, max_error_relative, lossless, keep, max_mean_error
             As for :meth:`compress`. With mappings, a variable that none of them names is
             written without loss.
         variables : str or iterable of str, optional
@@ -214,16 +220,18 @@ class DatasetAccessor:
             If what was read back is not within the target or bound.
         """
         from coinpp_xr.planning import Settings
+        from coinpp_xr.rate_requests import controls
         from coinpp_xr.writing import write
 
         refuse_for_zarr(to_zarr_arguments, self.to_zarr)
         settings = Settings(
-            rates={
-                "bits": bits,
-                "max_error": max_error,
-                "max_error_relative": max_error_relative,
-                "target_rmse": target_rmse,
-            },
+            rates=controls(
+                bits=bits,
+                max_error=max_error,
+                max_error_relative=max_error_relative,
+                target_rmse=target_rmse,
+                lossless=lossless,
+            ),
             beside={"keep": keep, "max_mean_error": max_mean_error},
             variables=variables,
             model=model,

@@ -43,12 +43,14 @@ class DataArrayAccessor:
         max_error: Bound = None,
         max_error_relative: Bound = None,
         target_rmse: Bound = None,
+        lossless: bool = False,
         keep: Keep = None,
         max_mean_error: Bound = None,
         allow_coarse: bool = False,
         **unknown: Never,
     ) -> CompressionResult:
         """Compress in memory and decompress again; see ``ds.coinpp.compress``."""
+        from coinpp_xr.rate_requests import controls
         from coinpp_xr.roundtrip import compress
 
         refuse_unknown(unknown, self.compress)
@@ -57,12 +59,13 @@ class DataArrayAccessor:
         result = compress(
             dataset,
             variables=[name],
-            rates={
-                "bits": bits,
-                "max_error": max_error,
-                "max_error_relative": max_error_relative,
-                "target_rmse": target_rmse,
-            },
+            rates=controls(
+                bits=bits,
+                max_error=max_error,
+                max_error_relative=max_error_relative,
+                target_rmse=target_rmse,
+                lossless=lossless,
+            ),
             beside={"keep": keep, "max_mean_error": max_mean_error},
             model=model,
             effort=effort,
@@ -79,6 +82,7 @@ class DataArrayAccessor:
         target_rmse: Bound = None,
         max_error: Bound = None,
         max_error_relative: Bound = None,
+        lossless: bool = False,
         keep: Keep = None,
         max_mean_error: Bound = None,
         model: str | Model = "t2m-46x90",
@@ -95,17 +99,19 @@ class DataArrayAccessor:
         An array without a name is written as ``field``.
         """
         from coinpp_xr.planning import Settings
+        from coinpp_xr.rate_requests import controls
         from coinpp_xr.writing import write
 
         dataset = self._dataset()
         refuse_for_zarr(to_zarr_arguments, self.to_zarr)
         settings = Settings(
-            rates={
-                "bits": bits,
-                "max_error": max_error,
-                "max_error_relative": max_error_relative,
-                "target_rmse": target_rmse,
-            },
+            rates=controls(
+                bits=bits,
+                max_error=max_error,
+                max_error_relative=max_error_relative,
+                target_rmse=target_rmse,
+                lossless=lossless,
+            ),
             beside={"keep": keep, "max_mean_error": max_mean_error},
             variables=list(dataset),
             model=model,

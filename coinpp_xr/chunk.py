@@ -124,9 +124,12 @@ def _encode_chunk(
 ) -> bytes:
     if values.dtype.hasobject:
         raise TypeError("cannot compress objects; convert to float32 first (da.astype('float32'))")
-    exactly = goal.bound is not None and goal.bound.is_exact
-    kinds = "fiu" if exactly else "f"
-    if values.dtype.kind not in kinds or values.dtype.itemsize > 8:
+    # Whole numbers, packed ones among them, are kept whatever was asked for.
+    exactly = values.dtype.kind in "iu" or (goal.bound is not None and goal.bound.is_exact)
+    if values.dtype.kind not in "fiu" or values.dtype.itemsize > 8:
+        return pack_lossless(values)
+    fits = values.ndim >= 2 and (grid is None or values.shape[-2:] == grid.shape)
+    if values.dtype.kind in "iu" and not fits:
         return pack_lossless(values)
     if values.ndim < 2:
         raise ValueError(

@@ -137,6 +137,7 @@ def extremes(values: Floating, valid: Bool) -> tuple[float, float]:
     """The lowest and the highest of the valid values; inf and -inf where there are none."""
     if valid.all() and valid.size:
         return float(values.min()), float(values.max())
+    values = values.astype(np.float64, copy=False) if values.dtype.kind != "f" else values
     lowest = np.min(values, where=valid, initial=np.inf)
     return float(lowest), float(np.max(values, where=valid, initial=-np.inf))
 

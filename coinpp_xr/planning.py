@@ -91,7 +91,8 @@ def check_new(array: xr.DataArray, encoding: Mapping[str, Any]) -> None:
     ------
     ValueError
     """
-    if packing := [name for name in _PACKING if isfinite(array.attrs.get(name, np.nan))]:
+    packing = [name for name in _PACKING if isfinite(array.attrs.get(name, np.nan))]
+    if packing and array.dtype.kind == "f":  # packed integers stay what they are
         raise ValueError(
             f"attributes {', '.join(packing)} of {array.name!r} say that its values are packed: "
             "apply xr.decode_cf(ds) first, or remove them"

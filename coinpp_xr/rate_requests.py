@@ -101,7 +101,7 @@ def settle(
         raise ValueError(f"allow_coarse must be True or False, got {allow_coarse!r}")
     beside = {name: value for name, value in beside.items() if value is not None}
     check_rates({**rates, **beside}, dataset)
-    chosen, reasons = choose_variables(dataset, variables)
+    chosen, reasons = choose_variables(dataset, variables, rates)
     if any(isinstance(rate, Mapping) for rate in rates.values()):
         chosen = _with_a_rate(chosen, reasons, rates, asked=variables is not None)
     _refuse_strangers(beside, chosen, reasons)
@@ -134,6 +134,28 @@ def settle(
         _Check({name: own[name] for name in new}, rates, set(wanted), samples).refuse()
     chosen = [name for name in chosen if name not in reasons]
     return Settled(chosen, reasons, {name: own[name] for name in chosen})
+
+
+def controls(
+    *, bits: Any, max_error: Any, max_error_relative: Any, target_rmse: Any, lossless: bool
+) -> dict[str, Any]:
+    """Rate controls by name, as callers gave them; what is lossless has a bound of 0.
+
+    Raises
+    ------
+    ValueError
+    """
+    found = {
+        "bits": bits, "max_error": max_error, "max_error_relative": max_error_relative,
+        "target_rmse": target_rmse,
+    }  # fmt: skip
+    if not isinstance(lossless, bool):
+        raise ValueError(f"lossless must be True or False, got {lossless!r}")
+    if lossless:
+        if also := [name for name, value in found.items() if value is not None]:
+            raise ValueError(f"give one rate control, not lossless and {' and '.join(also)}")
+        found["max_error"] = 0.0
+    return found
 
 
 def _recommended(

@@ -56,7 +56,12 @@ def recommend(
         return samples(name).spread
 
     return RecommendationTable(
-        tuple(_for_variable(dataset[name], partial(spread_of, name)) for name in names),
+        tuple(
+            _beside_steps(
+                _for_variable(dataset[name], partial(spread_of, name)), partial(samples, name)
+            )
+            for name in names
+        ),
         version=version(_PACKAGE),
     )
 
@@ -111,6 +116,19 @@ def _names_in(config: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         yield group
     for part in parts:
         yield from _names_in(part)
+
+
+def _beside_steps(
+    one: VariableRecommendation, sample: Callable[[], Sample]
+) -> VariableRecommendation:
+    """With a remark, where values were quantized to steps wider than twice a bound."""
+    if one.control != "max_error" or one.value is None:
+        return one
+    step = sample().source_step
+    if step is None or step <= 2 * one.value:
+        return one
+    said = f"finer than the source's steps of {step:.3g}: exact"
+    return replace(one, remarks="; ".join(filter(None, [one.remarks, said])))
 
 
 def _for_variable(

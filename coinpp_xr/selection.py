@@ -100,6 +100,8 @@ def _time_dim(array: xr.DataArray, batch: tuple[Any, ...]) -> Any:
 
 
 def _valid_range(array: xr.DataArray) -> tuple[float, float] | None:
+    if array.dtype.kind != "f":
+        return None
     attrs, packing = array.attrs, array.encoding
     given = attrs.get("valid_range", (attrs.get("valid_min"), attrs.get("valid_max")))
     largest = float(np.finfo(array.dtype).max)
@@ -118,7 +120,9 @@ def _valid_range(array: xr.DataArray) -> tuple[float, float] | None:
 
 
 def choose_variables(
-    dataset: xr.Dataset, variables: str | Iterable[Any] | None
+    dataset: xr.Dataset,
+    variables: str | Iterable[Any] | None,
+    rates: Mapping[str, Any] | None = None,
 ) -> tuple[list[Any], dict[Any, str]]:
     """The variables to compress, and why each of the others is not.
 
@@ -127,6 +131,8 @@ def choose_variables(
     dataset : Dataset
     variables : str or iterable, optional
         Those asked for; default: all that can be compressed.
+    rates : mapping, optional
+        What they are to be compressed with: integers are without loss.
 
     Raises
     ------
@@ -139,7 +145,8 @@ def choose_variables(
         check_names(asked, dataset)
     chosen, reasons = [], {}
     for name, array in dataset.data_vars.items():
-        reason = why_not(array)
+        exact = rates_of(rates or {}, name).get("max_error") == 0
+        reason = why_not(array, exact=exact)
         if reason and asked is not None and name in asked:
             raise ValueError(f"cannot compress {name!r}: {reason}")
         if not reason and asked is not None and name not in asked:
@@ -165,9 +172,12 @@ def check_names(names: Iterable[Any], dataset: xr.Dataset) -> None:
             raise ValueError(f"no variable {name!r}; {hint}")
 
 
-def why_not(array: xr.DataArray) -> str:
-    """Why a variable cannot be compressed, in plain words; empty if it can."""
-    if array.dtype.kind != "f":
+def why_not(array: xr.DataArray, *, exact: bool = False) -> str:
+    """Why a variable cannot be compressed, in plain words; empty if it can.
+
+    Integers can where nothing is to be lost.
+    """
+    if array.dtype.kind != "f" and not (exact and array.dtype.kind in "iu"):
         return f"{_KINDS.get(array.dtype.kind, 'text or objects')}: kept as they are"
     if reason := why_no_grid(array):
         is_series = array.ndim < 2 and "GRIB_gridType" not in array.attrs

@@ -74,6 +74,12 @@ class Steps:
     ratio: float = 1.0
     phase: float = 0.0
 
+    @property
+    def size(self) -> float:
+        """How far apart values are, where the arithmetic does not round."""
+        factor = {Arithmetic.MULTIPLIED: self.factor, Arithmetic.DIVIDED: 1 / self.factor}
+        return self.step * factor.get(self.arithmetic, 1.0) * self.ratio
+
     def values(self, numbers: Int, dtype: np.dtype[Any]) -> Array:
         """What numbers stand for."""
         with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything

@@ -16,6 +16,7 @@ from coinpp_xr.coarseness import Spread
 from coinpp_xr.labels import globe_label
 from coinpp_xr.recognition import usable_cells
 from coinpp_xr.selection import Layout
+from coinpp_xr.step_search import find_steps
 from coinpp_xr.units import unit_of
 
 Values = npt.NDArray[Any]
@@ -100,6 +101,12 @@ class Sample:
     def spread(self) -> Spread | None:
         """Of all values."""
         return Spread.of(np.concatenate([values for _, values in self._by_level()]))
+
+    @cached_property
+    def source_step(self) -> float | None:
+        """The step that the first level was quantized with before, if it was."""
+        steps = next((find_steps(values) for _, values in self._by_level() if values.size), None)
+        return None if steps is None else steps.size
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import NO_MODEL, Rate
 from coinpp_xr.labels import batch_dims, display_unit, globe_label, in_digits, place_label
+from coinpp_xr.lattice import Bound
 from coinpp_xr.metrics import chunk_rmse, spread
 from coinpp_xr.selection import Layout
+from coinpp_xr.step_search import find_steps
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,6 +91,9 @@ class VariableReport:
     least_spread : float or None
         The smallest of those over the cells of one level, member or other index along an axis
         that is not time; ``spread`` where there is none.
+    source_step : float or None
+        That of the values themselves, which were quantized before, where a bound is finer: then
+        nothing is lost.
     worst_chunk_rmse : float or None
         The largest area-weighted RMSE of a single chunk, which the target holds for.
     worst_chunk_label : str
@@ -128,6 +133,7 @@ class VariableReport:
     bias: float | None = None
     spread: float | None = None
     least_spread: float | None = None
+    source_step: float | None = None
     worst_chunk_rmse: float | None = None
     worst_chunk_label: str = ""
     worst_globe_rmse: float | None = None
@@ -266,7 +272,7 @@ def variable_report(
     bound = rate.bound
     return VariableReport(
         name=str(array.name),
-        outcome=_outcome(errors, chunks, model, rate.bits),
+        outcome=_outcome(errors, chunks, model, rate),
         unit=display_unit(array.attrs).label,
         n_points=array.size,
         nbytes=sum(chunk.nbytes for chunk in chunks),
@@ -280,6 +286,7 @@ def variable_report(
         target_rmse=rate.target_rmse,
         bound=None if bound is None else bound.error,
         bound_relative=bound is not None and bound.relative,
+        source_step=_source_step(array, bound) if measured["max_error"] == 0 else None,
         encode_seconds=encode_seconds,
         decode_seconds=decode_seconds,
         **measured,
@@ -324,6 +331,15 @@ def measured_errors(array: xr.DataArray, errors: npt.NDArray[np.void]) -> dict[s
     }
 
 
+def _source_step(array: xr.DataArray, bound: Bound | None) -> float | None:
+    """The step that a field was quantized with before, if it is wider than twice a bound."""
+    if bound is None or bound.relative or bound.is_exact or not array.size:
+        return None
+    field = array.isel(dict.fromkeys(batch_dims(array), 0)).to_numpy()
+    steps = find_steps(field[np.isfinite(field)])
+    return steps.size if steps is not None and steps.size > 2 * bound.error else None
+
+
 def _in_words(kind: Kind) -> str:
     return kind.name.lower().replace("_", " ")
 
@@ -332,7 +348,7 @@ def _outcome(
     errors: npt.NDArray[np.void],
     chunks: Sequence[StoredChunk],
     model: Model | None,
-    bits: int | None,
+    rate: Rate,
 ) -> str:
     """``compressed``, or why some chunks were not."""
     if not errors["valid"].any():
@@ -345,7 +361,9 @@ def _outcome(
         reason = "missing values only"
     elif all(low >= high for low, high in zip(lows, highs, strict=True)):
         reason = "constant, or missing values only"
-    elif bits is None or model is None:
+    elif rate.is_lossless:
+        reason = "nothing else is smaller"
+    elif rate.bits is None or model is None:
         reason = "nothing smaller meets the target"
     else:
         reason = (

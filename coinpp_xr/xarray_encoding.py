@@ -107,7 +107,7 @@ def prepare_encoding(
             f"{name}: filters change the array before {codec.codec_id} sees it; remove them from "
             "its encoding"
         )
-    if variable.dtype.kind in "iub":
+    if variable.dtype.kind in "iub" and not codec.rate.is_lossless:
         warnings.warn(
             f"{name} arrives as {variable.dtype} and is stored without loss; to compress it as "
             "floats, remove dtype, scale_factor and add_offset from its encoding",

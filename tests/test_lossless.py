@@ -228,8 +228,10 @@ def test_single_fields_are_read_by_themselves(tmp_path) -> None:
     )  # fmt: skip
     array[:] = values
     assert is_same(array[4:6], values[4:6])
-    payload = COINppCodec(model="none", lossless=True, effort="fast").encode(values)
-    assert Payload.unpack(payload).kind == Kind.PYRAMID
+    codec = COINppCodec(model="none", lossless=True, effort="fast")
+    smooth = np.rint(field((4, 60, 90)) / 3).cumsum(-1).cumsum(-2) / 100
+    assert Payload.unpack(codec.encode(smooth)).kind == Kind.PYRAMID
+    assert Payload.unpack(codec.encode(values)).kind == Kind.DIGITS
 
 
 def test_steps_that_make_no_sense_are_refused() -> None:
@@ -274,3 +276,115 @@ def test_searching_finds_what_somebody_wrote() -> None:
     assert found.exactly(grib(numbers))[1].all()
     assert find_steps(np.random.default_rng(0).standard_normal(5000)) is None
     assert find_steps(np.empty(0, np.float32)) is None
+
+
+# ---- asked for in other ways, and of other types ------------------------------------------------
+
+
+def dataset(values: np.ndarray, **attrs) -> xr.Dataset:
+    times, n_lat, n_lon = values.shape
+    latitude, longitude = np.linspace(85.5, -85.5, n_lat), np.arange(n_lon) * 360 / n_lon
+    return xr.Dataset(
+        {"t": (("time", "lat", "lon"), values, {"units": "K"} | attrs)},
+        {"time": np.arange(times), "lat": latitude, "lon": longitude},
+    )
+
+
+def test_lossless_in_accessor_and_archive(tmp_path) -> None:
+    ds = dataset(tenths(field()).astype("f4"))
+    result = ds.coinpp.compress(lossless=True, model="none")
+    assert is_same(result.dataset.t.values, ds.t.values)
+    assert "exact" in str(result.report)
+    assert is_same(ds.t.coinpp.compress(lossless=True, model="none").dataarray.values, ds.t.values)
+    ds.coinpp.to_zarr(tmp_path / "a.zarr", lossless=True, model="none")
+    coinpp_xr.archive(ds, tmp_path / "b.zarr", lossless=True, model="none", workers=None)
+    for name in "ab":
+        with xr.open_zarr(tmp_path / f"{name}.zarr") as back:
+            assert is_same(back.t.values, ds.t.values)
+    for control in ({"max_error": 0.1}, {"target_rmse": 1, "bits": 8}):
+        with pytest.raises(ValueError, match="give one rate control, not lossless and "):
+            ds.coinpp.compress(lossless=True, **control)
+    with pytest.raises(ValueError, match="lossless must be True or False, got 'yes'"):
+        ds.coinpp.compress(lossless="yes")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_what_is_packed_stays_packed(tmp_path, zarr_format) -> None:
+    numbers = field().astype("i2")
+    numbers[0, 3:9, 4:20] = -32768
+    packing = {"scale_factor": 0.01, "add_offset": 280.0, "_FillValue": np.int16(-32768)}
+    ds = dataset(numbers, **packing)
+    report = ds.coinpp.to_zarr(
+        tmp_path / "a.zarr", lossless=True, model="none", zarr_format=zarr_format
+    )
+    assert report["t"].max_error == 0
+    assert 8 * report["t"].nbytes < 7 * numbers.size
+    assert ds.coinpp.verify(tmp_path / "a.zarr").is_sound
+    unpacked = xr.decode_cf(ds)
+    # In the words of xarray, whose packing the codec then never sees.
+    unpacked.to_zarr(
+        tmp_path / "b.zarr", zarr_format=zarr_format, consolidated=False,
+        encoding={"t": {
+            **packing, "dtype": "i2", "compressor": COINppCodec("none", lossless=True)
+        }},
+    )  # fmt: skip
+    for name in "ab":
+        with xr.open_zarr(tmp_path / f"{name}.zarr", consolidated=name == "a") as back:
+            assert {key: back.t.encoding[key] for key in packing} == packing
+            assert back.t.encoding["dtype"] == "i2"
+            assert is_same(back.t.values, unpacked.t.values)
+        with xr.open_zarr(
+            tmp_path / f"{name}.zarr", consolidated=name == "a", mask_and_scale=False
+        ) as back:
+            assert is_same(back.t.values, numbers)
+
+
+def test_integers_are_compressed_without_loss_only(tmp_path) -> None:
+    counts = dataset(field().astype("i4"))
+    with pytest.raises(ValueError, match="integers: kept as they are"):
+        counts.coinpp.compress(max_error=1, model="none")
+    result = counts.coinpp.compress(max_error={"t": 0}, model="none")
+    assert is_same(result.dataset.t.values, counts.t.values)
+    both = counts.assign(u=counts.t.astype("f4") / 8, flag=("time", [True, False, True]))
+    report = both.coinpp.to_zarr(tmp_path / "x.zarr", lossless=True, model="none")
+    assert {v.name for v in report.encoded} == {"t", "u"}
+    report = coinpp_xr.archive(both, tmp_path / "y.zarr", lossless=True)
+    assert report.is_complete
+
+
+def test_integers_under_a_bound_go_the_same_way() -> None:
+    values = field().astype("<i2")
+    payload = COINppCodec(model="none", max_error=3).encode(values)
+    assert is_same(COINppCodec(model="none", max_error=3).decode(payload), values)
+    assert Payload.unpack(payload).kind == Kind.DIGITS
+    # What no grid of the codec's is like is kept all the same.
+    codec = COINppCodec(model="none", max_error=3, latitude=[10, 0], longitude=[0, 1])
+    assert is_same(codec.decode(codec.encode(values)), values)
+    # A fill value that many cells share.
+    values[:, 2:6] = -32768
+    values[:, 0] += 20000
+    assert is_same(round_trip_of(values), values)
+
+
+def round_trip_of(values: np.ndarray) -> np.ndarray:
+    codec = COINppCodec(model="none", max_error=0)
+    return codec.decode(codec.encode(values))
+
+
+def test_reports_tell_the_step_that_a_bound_is_finer_than() -> None:
+    ds = dataset((field() * np.float32(0.25)).astype("f4"))
+    report = ds.coinpp.compress(max_error=0.02, model="none").report
+    assert report["t"].source_step == pytest.approx(0.25)
+    assert "t: exact (the source's step is 0.25 °C)" in str(report)
+    report = ds.coinpp.compress(max_error=0.5, model="none", allow_coarse=True).report
+    assert report["t"].source_step is None
+    noise = dataset(np.random.default_rng(0).standard_normal((3, 20, 30)).astype("f4"))
+    assert noise.coinpp.compress(max_error=0.01, model="none").report["t"].source_step is None
+
+
+def test_recommended_bounds_below_the_steps_say_so() -> None:
+    pytest.importorskip("compression_recommendations")
+    for step, finer in ((0.25, True), (0.001, False)):
+        ds = dataset((field() * step + 280).astype("f4")).rename(t="t2m")
+        (found,) = ds.coinpp.recommend()
+        assert ("finer than the source's steps of 0.25: exact" in found.remarks) == finer

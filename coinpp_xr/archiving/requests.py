@@ -15,7 +15,7 @@ from coinpp_xr.archiving.sources import Source, open_source
 from coinpp_xr.codecs.base import NO_MODEL
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.planning import Settings, check_new
-from coinpp_xr.rate_requests import settle
+from coinpp_xr.rate_requests import controls, settle
 from coinpp_xr.selection import choose_variables
 
 Bound = float | str | Mapping[str, float | str] | None
@@ -57,7 +57,7 @@ class Wanted:
         for name in chosen:
             check_new(dataset[name], {})
         if settings.variables is not None:
-            asked = choose_variables(dataset, settings.variables)[0]
+            asked = choose_variables(dataset, settings.variables, settings.rates)[0]
             dataset = dataset.drop_vars([name for name in reasons if name not in asked])
             reasons = {name: reason for name, reason in reasons.items() if name in asked}
         found = None if settings.model == NO_MODEL else load_model(settings.model)
@@ -87,6 +87,7 @@ def request(
     target_rmse: Bound = None,
     max_error: Bound = None,
     max_error_relative: Bound = None,
+    lossless: bool = False,
     keep: Any = None,
     max_mean_error: Bound = None,
     model: str | Model = "t2m-46x90",
@@ -114,10 +115,10 @@ def request(
     if variables is not None:
         names = [variables] if isinstance(variables, str) else list(variables)
     settings = Settings(
-        rates={
-            "bits": bits, "max_error": max_error, "max_error_relative": max_error_relative,
-            "target_rmse": target_rmse,
-        },
+        rates=controls(
+            bits=bits, max_error=max_error, max_error_relative=max_error_relative,
+            target_rmse=target_rmse, lossless=lossless,
+        ),
         variables=names, model=model, train_minutes=train_minutes, embed_model=embed_model,
         chunk_time=chunk_time, effort=effort, allow_coarse=allow_coarse,
         beside={"keep": keep, "max_mean_error": max_mean_error},

@@ -56,6 +56,7 @@ def archive(
     target_rmse: Bound = None,
     max_error: Bound = None,
     max_error_relative: Bound = None,
+    lossless: bool = False,
     keep: Any = None,
     max_mean_error: Bound = None,
     model: str | Model = "t2m-46x90",
@@ -100,6 +101,8 @@ def archive(
     bits, target_rmse, max_error, max_error_relative : number or mapping, optional
         As for ``ds.coinpp.to_zarr``: one for all variables, or by name. ``max_error`` may be
         "recommended", and is where no control is given.
+    lossless : bool
+        Every bit comes back, as with ``max_error=0``.
     keep : float, sequence or mapping, optional
         Values that come back exactly, beside a bound or target.
     max_mean_error : float or mapping, optional
@@ -169,7 +172,8 @@ def archive(
             say("reading the source")
             place, opened, wanted, options = request(
                 source, store, variables=variables, bits=bits, target_rmse=target_rmse,
-                max_error=max_error, max_error_relative=max_error_relative, keep=keep,
+                max_error=max_error, max_error_relative=max_error_relative,
+                lossless=lossless, keep=keep,
                 max_mean_error=max_mean_error, model=model, train_minutes=train_minutes,
                 embed_model=embed_model, chunk_time=chunk_time,
                 shards=shards, effort=effort, allow_coarse=allow_coarse, zarr_format=zarr_format,

@@ -166,7 +166,7 @@ def _combined(datasets: Sequence[xr.Dataset], depth: int) -> xr.Dataset:
             dataset = dataset.expand_dims("time")
         chunks: dict[Any, int] = {}
         for array in dataset.data_vars.values():
-            if not why_not(array):
+            if not why_not(array, exact=True):
                 layout = Layout.of(array)
                 own = layout.chunks(array.sizes, array.dtype.itemsize, depth)
                 chunks |= dict(zip(layout.dims, own, strict=True))

@@ -46,6 +46,9 @@ def archive(
         str | None,
         typer.Option(metavar="E|NAME=E,...", help="The same as a fraction of each value."),
     ] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Every bit comes back.")
+    ] = False,
     target_rmse: Annotated[
         str | None,
         typer.Option(
@@ -169,6 +172,7 @@ def archive(
         "max_error": _by_name(max_error, _bound, "--max-error"),
         "max_error_relative": _by_name(max_error_relative, float, "--max-error-relative"),
         "target_rmse": _by_name(target_rmse, float, "--target-rmse"),
+        "lossless": lossless,
         "keep": _values_to_keep(keep),
         "max_mean_error": _by_name(max_mean_error, float, "--max-mean-error"),
         "bits": _by_name(bits, int, "--bits"),
