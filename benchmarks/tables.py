@@ -19,6 +19,7 @@ from globe_tables import (
     throughput,
     train_your_own,
 )
+from lossless_tables import lossless_table
 from media_tables import media, media_page
 from native_tables import efforts, native_summary
 from peer_tables import comparison_page, summary
@@ -85,7 +86,9 @@ def main() -> None:
             DOCS / "archives.md", native_archive(load("archive_native")) + "\n" + archive_scale()
         ),
         DOCS / "choose.md": with_results(
-            DOCS / "choose.md", chunk_lengths(load("reading")) + "\n" + efforts(load("native"))
+            DOCS / "choose.md",
+            chunk_lengths(load("reading")) + "\n" + efforts(load("native")),
+            lossless=lossless_table(load("lossless")),
         ),
         DOCS / "models.md": models_page(),
         DOCS / "reproduce.md": with_results(DOCS / "reproduce.md", reproduction()),
