@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -18,6 +18,7 @@ from coinpp_xr.fields import Sequences, are_few
 from coinpp_xr.lattice import Lattice
 from coinpp_xr.source_steps import SourceSteps, Steps
 from coinpp_xr.step_search import find_steps, rough_step
+from coinpp_xr.whole_numbers import WholeNumbers, ends_of
 
 Array = npt.NDArray[Any]
 Bool = npt.NDArray[np.bool_]
@@ -33,14 +34,8 @@ _MOST_ON_STEPS, _FEW = 0.8, 16
 _KNOWN = 4
 # Fields of fewer cells are small.
 _SMALL = 4096
-# What digits, slower and read as a whole, must save. Whether they will is seen by a sample: one row
-# in eight, in strips, or one time in eight; less is learned from it than from all.
+# Of the pyramid's bytes, what digits may take.
 _WORTH = {"fast": 0.85, "default": 0.97, "best": 1.0, "paper": 0.97}
-_SAMPLED, _LEARNED = 8, 0.93
-_FEW_CELLS, _STRIPS, _FEWEST_ROWS, _FEWEST_TIMES = 1 << 16, 6, 8, 3
-# Where many are copies, the number of the cell west is so many times as frequent as those next to
-# it.
-_COPIES = 2
 # Whole numbers, one apart.
 _WHOLE = Lattice(1.0, 0.0)
 
@@ -137,86 +132,14 @@ def without_loss(
             pack_fields(values, coded, Kind.PYRAMID, steps | pyramid, time_axis=time_axis)
         )
     smallest = min(payloads, key=len)
-    table = _Table(found.numbers, found.coded, shape, sequences, around)
-    if not table.seems_smaller(len(smallest), effort):
+    numbers = WholeNumbers(found.numbers, found.coded, shape, sequences, around)
+    # What is slower and read as a whole must save something.
+    worth = _WORTH[effort] * len(smallest)
+    if not numbers.seem_smaller(worth, sampled=effort != "best"):
         return smallest
-    digits = pack_fields(
-        values, found.coded, Kind.DIGITS, steps | {Tag.DIGITS: table.digits()}, time_axis=time_axis
-    )
-    return digits if len(digits) < _WORTH[effort] * len(smallest) else smallest
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """Whole numbers of fields, and which of them count: shape (items, cells)."""
-
-    numbers: Int
-    coded: Bool
-    shape: tuple[int, int]
-    sequences: Sequences
-    around: bool
-
-    def digits(self) -> bytes:
-        """The section that holds them digit by digit."""
-        from coinpp_xr.coding import digits  # compiles, or loads what was compiled
-
-        def field_of(item: int) -> tuple[Int, Bool]:
-            return self.numbers[item].reshape(self.shape), self.coded[item].reshape(self.shape)
-
-        order = self.sequences.order
-        return digits.encode(
-            order, field_of, self.shape, _ends(self.numbers, self.coded), around=self.around,
-            copying=self._has_copies(),
-        )  # fmt: skip
-
-    def _has_copies(self) -> bool:
-        """Whether many cells hold the number of the one west of them, where that is not flat.
-
-        Where numbers change smoothly, those next to it are as frequent.
-        """
-        numbers = self.numbers.reshape(-1, *self.shape)
-        coded = self.coded.reshape(numbers.shape)
-        here, west, north = numbers[:, 1:, 1:], numbers[:, 1:, :-1], numbers[:, :-1, 1:]
-        all_coded = coded[:, 1:, 1:] & coded[:, 1:, :-1] & coded[:, :-1, 1:]
-        away = np.abs(here - west)[all_coded & (west != north)]
-        return bool((away == 0).sum() > _COPIES * (away == 1).sum())
-
-    def seems_smaller(self, size: int, effort: str) -> bool:
-        """Whether digits are worth a try against so many bytes: by an eighth of the fields."""
-        sample = None if effort == "best" else self._sample()
-        if sample is None:
-            return True
-        count = int(sample.coded[sample.sequences.order].sum())
-        if count == 0:
-            return False
-        # Less is learned from a part than from all.
-        expected = _LEARNED * len(sample.digits()) * int(self.coded.sum()) / count
-        return expected < size * _WORTH[effort]
-
-    def _sample(self) -> _Table | None:
-        """Some rows of large fields, some times of long sequences, None of what is short."""
-        n_lat, n_lon = self.shape
-        rows, times = n_lat // _SAMPLED // _STRIPS, self.sequences.order.shape[1] // _SAMPLED
-        if self.coded.size >= _FEW_CELLS and rows >= _FEWEST_ROWS:
-            # Each in the middle of its share: poles are smoother than what lies between.
-            starts = (2 * np.arange(_STRIPS) + 1) * n_lat // (2 * _STRIPS) - rows // 2
-            chosen = (starts[:, None] + np.arange(rows)).reshape(-1)
-
-            def cut(table: Any) -> Any:
-                taken = table.reshape(-1, n_lat, n_lon)[:, chosen]
-                return np.ascontiguousarray(taken.reshape(len(table), -1))
-
-            numbers, coded, shape = cut(self.numbers), cut(self.coded), (len(chosen), n_lon)
-            return _Table(numbers, coded, shape, self.sequences, self.around)
-        if self.coded.size >= _FEW_CELLS and times >= _FEWEST_TIMES:
-            return replace(self, sequences=Sequences(self.sequences.order[:, :times]))
-        return None
-
-
-def _ends(numbers: Int, coded: Bool) -> tuple[int, int]:
-    """The lowest and the highest number."""
-    counted = numbers[coded]
-    return (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
+    sections = steps | {Tag.DIGITS: numbers.digits()}
+    digits = pack_fields(values, found.coded, Kind.DIGITS, sections, time_axis=time_axis)
+    return digits if len(digits) < worth else smallest
 
 
 def has_wider_steps(table: Array, usable: Bool, error: float) -> bool:
@@ -236,7 +159,7 @@ def _through_pyramid(
     around: bool,
     effort: str,
 ) -> dict[Tag, bytes]:
-    low, high = _ends(numbers, coded)
+    low, high = ends_of(numbers, coded)
     limits = Limits(low * UNIT, high * UNIT, WHOLE, 0)
     result = stream.encode(
         numbers.reshape(-1, *shape), coded.reshape(-1, *shape), sequences.order, _WHOLE,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.bitstream import Payload, Tag
+from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.coding.pyramid import bounded, stream
 from coinpp_xr.coding.pyramid.limits import UNIT_BITS
 from coinpp_xr.coding.pyramid.stream import PARTS
@@ -135,6 +135,6 @@ def steps_of(payload: Payload, items: int) -> SourceSteps | None:
 def finish_of(payload: Payload, items: int) -> Finish:
     if Tag.FINISH not in payload.sections:
         return Finish()
-    if Tag.STEPS in payload.sections:
+    if Tag.STEPS in payload.sections and (payload.kind, payload.dtype.kind) != (Kind.DIGITS, "f"):
         raise CorruptPayloadError("payload's header contradicts itself")  # nothing was lost
     return Finish.unpack(payload.section(Tag.FINISH), payload.dtype, items)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coinpp_xr import CorruptPayloadError
+from coinpp_xr import COINppCodec, CorruptPayloadError
+from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.coding import digits
 
 
@@ -127,3 +128,55 @@ def test_what_is_too_short_is_refused_before_it_is_decoded() -> None:
     valid = np.ones((1, 4000, 4000), np.bool_)
     with pytest.raises(CorruptPayloadError, match="do not fit"):
         decoded(section[:10] + section[10:14] * 8 + section[14:], np.zeros((1, 1), int), valid)
+
+
+# ---- under a bound ------------------------------------------------------------------------------
+
+
+def showers(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Zeros, and what grows out of them by chance."""
+    y, x = np.mgrid[: shape[-2], : shape[-1]]
+    smooth = np.maximum(np.sin(x / 5) * np.cos(y / 4) - 0.2, 0) ** 2
+    return (30 * smooth * np.random.default_rng(seed).lognormal(0, 1, shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["f4", ">f8"])
+def test_showers_are_coded_digit_by_digit_within_their_bound(dtype) -> None:
+    values = showers((2, 60, 90)).astype(dtype)
+    values[0, 5:9, 10:20], values[1, 0, 0] = np.nan, -0.0
+    codec = COINppCodec(model="none", max_error=0.1)
+    payload = codec.encode(values)
+    assert Payload.unpack(payload).kind == Kind.DIGITS
+    back = codec.decode(payload)
+    assert back.dtype == values.dtype
+    known = np.isfinite(values)
+    error = np.abs(back.astype(float) - values.astype(float))[known]
+    assert error.max() <= 0.1
+    assert (back[values == 0] == 0).all()
+    assert back.tobytes() == codec.decode(payload).tobytes()
+    assert back[~known].tobytes() == values[~known].tobytes()
+    assert back[known].max() <= values[known].max()
+    assert np.signbit(back[1, 0, 0])
+    weights = np.cos(np.deg2rad(np.linspace(88.5, -88.5, 60)))[:, None] * known
+    off = np.where(known, back.astype(float) - np.where(known, values, 0), 0) * weights
+    assert (np.abs(off.sum((1, 2)) / weights.sum((1, 2))) <= 0.1 / 20 * 1.1).all()
+
+
+def test_fast_does_not_look_for_digits() -> None:
+    values = showers((2, 60, 90))
+    fast, default = (
+        COINppCodec(model="none", max_error=0.1, effort=effort).encode(values)
+        for effort in ("fast", "default")
+    )
+    assert Payload.unpack(fast).kind == Kind.PYRAMID
+    assert len(default) < 0.93 * len(fast)
+
+
+def test_integers_have_no_finish() -> None:
+    codec = COINppCodec(model="none", lossless=True)
+    values = np.random.default_rng(5).integers(-9, 10, (2, 30, 40)).cumsum(2).astype("i2")
+    payload = Payload.unpack(codec.encode(values))
+    assert payload.kind == Kind.DIGITS
+    payload.sections[Tag.FINISH] = bytes([0])
+    with pytest.raises(CorruptPayloadError, match="contradicts itself"):
+        codec.decode(payload.pack())

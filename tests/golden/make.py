@@ -111,6 +111,9 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     # Zero over half of them, and a few values that are set aside.
     rain = np.maximum(with_gaps[0, :, 5:, 9:] / 9, 0)[[0, 1, 2, 4, 6]]
     rain[0, 0, :3] = np.nan
+    showers = np.maximum(np.sin(x[:30, :44] / 5) * np.cos(y[:30, :44] / 4) - 0.2, 0)
+    showers = 30 * showers**2 * np.random.default_rng(14).lognormal(0, 1, (2, 30, 44))
+    showers[0, 3:5, 4:9] = np.nan
     fraction = np.clip(larger / 30 + 0.5, 0, 1)
     # Steps of their own, a gap, and a value beside them.
     steps = [np.rint(9 * smooth[t]) * step + 250 for t, step in enumerate((0.1, 0.25, 0.1))]
@@ -149,6 +152,9 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         "bound-from-reference-f4": (alike.astype("<f4"), None, {"bound": Bound(0.5)}),
         "finish-rain-f4": (rain.astype("<f4"), None, {"target_rmse": 0.3}),
         "finish-rain-f8": (rain, None, {"bound": Bound(0.4)}),
+        "digits-finish-f4": (
+            showers.astype("<f4"), None, {"bound": Bound(0.05), "effort": "best"}
+        ),
         "pyramid-exact-f4": (fraction.astype("<f4"), None, {"bound": Bound(0.02)}),
         "pyramid-f4": (smooth[:20].astype("<f4"), None, {"bound": Bound(0.2), "effort": "fast"}),
         "pyramid-mixed-f4": (larger.astype("<f4"), None, {"bound": Bound(0.2)}),

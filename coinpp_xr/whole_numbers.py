@@ -1,0 +1,121 @@
+"""Whole numbers of fields, to be coded digit by digit: of what was quantized, or on a lattice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.fields import PlaneFields, Sequences
+from coinpp_xr.lattice import Bound, lattice_of
+from coinpp_xr.source_steps import MOST, Steps
+
+Bool = npt.NDArray[np.bool_]
+Int = npt.NDArray[np.int64]
+
+# Samples are one row in eight, in strips, or one time in eight; less is learned from them than from
+# all. Chunks of fewer cells are not sampled.
+_SAMPLED, _LEARNED = 8, 0.93
+_FEW_CELLS, _STRIPS, _FEWEST_ROWS, _FEWEST_TIMES = 1 << 16, 6, 8, 3
+# Where many are copies, the number of the cell west is so many times as frequent as those next to
+# it.
+_COPIES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class WholeNumbers:
+    """Whole numbers of fields, and which of them count: shape (items, cells)."""
+
+    numbers: Int
+    coded: Bool
+    shape: tuple[int, int]
+    sequences: Sequences
+    around: bool
+
+    def digits(self) -> bytes:
+        """The section that holds them digit by digit."""
+        from coinpp_xr.coding import digits  # compiles, or loads what was compiled
+
+        def field_of(item: int) -> tuple[Int, Bool]:
+            return self.numbers[item].reshape(self.shape), self.coded[item].reshape(self.shape)
+
+        order = self.sequences.order
+        return digits.encode(
+            order, field_of, self.shape, ends_of(self.numbers, self.coded), around=self.around,
+            copying=self._has_copies(),
+        )  # fmt: skip
+
+    def _has_copies(self) -> bool:
+        """Whether many cells hold the number of the one west of them, where that is not flat.
+
+        Where numbers change smoothly, those next to it are as frequent.
+        """
+        numbers = self.numbers.reshape(-1, *self.shape)
+        coded = self.coded.reshape(numbers.shape)
+        here, west, north = numbers[:, 1:, 1:], numbers[:, 1:, :-1], numbers[:, :-1, 1:]
+        all_coded = coded[:, 1:, 1:] & coded[:, 1:, :-1] & coded[:, :-1, 1:]
+        away = np.abs(here - west)[all_coded & (west != north)]
+        return bool((away == 0).sum() > _COPIES * (away == 1).sum())
+
+    def seem_smaller(self, size: float, *, sampled: bool = True) -> bool:
+        """Whether digits are worth a try against so many bytes: by a part of the fields.
+
+        True where there is too little to take a part of, or if nothing is to be ``sampled``.
+        """
+        sample = self._sample() if sampled else None
+        if sample is None:
+            return True
+        count = int(sample.coded[sample.sequences.order].sum())
+        if count == 0:
+            return False
+        # Less is learned from a part than from all.
+        expected = _LEARNED * len(sample.digits()) * int(self.coded.sum()) / count
+        return expected < size
+
+    def _sample(self) -> WholeNumbers | None:
+        """Some rows of large fields, some times of long sequences, None of what is short."""
+        n_lat, n_lon = self.shape
+        rows, times = n_lat // _SAMPLED // _STRIPS, self.sequences.order.shape[1] // _SAMPLED
+        if self.coded.size >= _FEW_CELLS and rows >= _FEWEST_ROWS:
+            # Each in the middle of its share: poles are smoother than what lies between.
+            starts = (2 * np.arange(_STRIPS) + 1) * n_lat // (2 * _STRIPS) - rows // 2
+            chosen = (starts[:, None] + np.arange(rows)).reshape(-1)
+
+            def cut(table: Any) -> Any:
+                taken = table.reshape(-1, n_lat, n_lon)[:, chosen]
+                return np.ascontiguousarray(taken.reshape(len(table), -1))
+
+            numbers, coded, shape = cut(self.numbers), cut(self.coded), (len(chosen), n_lon)
+            return WholeNumbers(numbers, coded, shape, self.sequences, self.around)
+        if self.coded.size >= _FEW_CELLS and times >= _FEWEST_TIMES:
+            return replace(self, sequences=Sequences(self.sequences.order[:, :times]))
+        return None
+
+
+def ends_of(numbers: Int, coded: Bool) -> tuple[int, int]:
+    """The lowest and the highest number."""
+    counted = numbers[coded]
+    return (int(counted.min()), int(counted.max())) if counted.size else (0, 0)
+
+
+def on_lattice(
+    fields: PlaneFields, bound: Bound, sequences: Sequences
+) -> tuple[WholeNumbers, Steps] | None:
+    """Fields as steps of the coarsest lattice for a bound; None where there is none.
+
+    Values that rounding takes beyond the bound do not count.
+    """
+    lattice = lattice_of(bound, fields, fields.values).through(fields.exact)
+    if bound.relative or not 0 < lattice.step < inf:
+        return None
+    wanted = lattice.integers(fields.values)
+    coded = fields.valid & (np.abs(wanted) <= MOST)
+    numbers = np.where(coded, wanted, 0).astype(np.int64)
+    steps = Steps(lattice.step, lattice.origin)
+    decoded = steps.values(numbers, fields.dtype).astype(np.float64)
+    coded &= bound.holds(decoded, fields.values)
+    around = fields.grid.goes_around
+    return WholeNumbers(numbers, coded, fields.grid.shape, sequences, around), steps
