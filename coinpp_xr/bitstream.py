@@ -89,9 +89,8 @@ class Kind(IntEnum):
     PATCHES = 8
     PATCH_LATENTS = 9  # one b-bit symbol per latent
     PATCHES_FROM_MODEL = 10  # coded by what a model has learned
-    # Under a bound from coarse to fine, every field readable by itself.
-    PYRAMID = 11
-    DIGITS = 12  # whole numbers without loss
+    PYRAMID = 11  # from coarse to fine, every field readable by itself
+    DIGITS = 12  # whole numbers, row by row
 
     @property
     def has_grid(self) -> bool:
@@ -147,6 +146,7 @@ class Tag(IntEnum):
     PLACE = 13  # where the chunk belongs, hashed; see chunk_places
     STEPS = 14  # the arithmetic that makes values of whole numbers
     DIGITS = 15
+    MANTISSAS = 16
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
 from coinpp_xr.fields import Sequences, are_few, round_to
+from coinpp_xr.float_digits import MantissaReader, Mantissas
 from coinpp_xr.models import Model
 from coinpp_xr.patch_reading import checked_region, decode_patches
 from coinpp_xr.pyramid_reading import (
@@ -43,6 +44,8 @@ from coinpp_xr.transform import is_transformable, is_transformable_in_time
 Bool = npt.NDArray[np.bool_]
 Floating = npt.NDArray[np.floating[Any]]
 
+# Of bits of mantissas: each begins a byte in every field.
+_MOST_PLANES = 64
 # Of rows and columns together.
 MOST_COORDINATES = 1 << 20
 
@@ -218,7 +221,13 @@ def _of_digits(payload: Payload, mask: Bool | None) -> npt.NDArray[Any]:
     sequences, (n_lat, n_lon) = _sequences_of(payload), payload.shape[-2:]
     items, cells = sequences.order.size, n_lat * n_lon
     steps, everywhere = steps_of(payload, items), np.ones((n_lat, n_lon), np.bool_)
-    if steps is None or cells > digits.MOST_CELLS:
+    mantissas = None
+    if Tag.MANTISSAS in payload.sections:
+        most = payload.nbytes + items * _MOST_PLANES
+        told = Mantissas.unpack(payload.section(Tag.MANTISSAS), most)
+        mantissas = MantissaReader(told, payload.dtype)
+    whole = payload.dtype.kind == "f" if mantissas else steps is not None
+    if not whole or (mantissas and steps) or cells > digits.MOST_CELLS:
         raise CorruptPayloadError("payload's header contradicts itself")
 
     def valid_of(item: int) -> Bool:
@@ -229,7 +238,13 @@ def _of_digits(payload: Payload, mask: Bool | None) -> npt.NDArray[Any]:
     for item, numbers in digits.decode(
         payload.section(Tag.DIGITS), sequences.order, valid_of, (n_lat, n_lon), coded
     ):
-        values[item] = steps.of(item).values(numbers.reshape(-1), payload.dtype)
+        own = numbers.reshape(-1)
+        if steps is not None:
+            values[item] = steps.of(item).values(own, payload.dtype)
+        elif mantissas is not None:
+            values[item] = mantissas.values(own, valid_of(item).reshape(-1))
+    if mantissas is not None:
+        mantissas.check_end()
     return values
 
 

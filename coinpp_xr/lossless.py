@@ -15,6 +15,7 @@ from coinpp_xr.coding.pyramid import stream
 from coinpp_xr.coding.pyramid.bounded import QUICK
 from coinpp_xr.coding.pyramid.limits import UNIT, WHOLE, Limits
 from coinpp_xr.fields import Sequences, are_few
+from coinpp_xr.float_digits import exponent_for, mantissas_of, numbers_of
 from coinpp_xr.lattice import Lattice
 from coinpp_xr.source_steps import SourceSteps, Steps
 from coinpp_xr.step_search import find_steps, rough_step
@@ -115,16 +116,20 @@ def without_loss(
     Returns
     -------
     bytes or None
-        None for what was never quantized, and for shapes that nothing is made for.
+        None for shapes that nothing is made for, and with the effort "fast" for what was never
+        quantized.
     """
     items, cells = usable.shape
     if items > stream.MOST_ITEMS or cells > stream.MOST_CELLS or not are_few(items, cells):
         return None
-    found = _Numbers.of(values.reshape(usable.shape), usable)
-    if found is None:
-        return None
     shape = (values.shape[-2], values.shape[-1])
     sequences = Sequences.of(values.shape[:-2], time_axis, np.ones(items, np.bool_))
+    found = _Numbers.of(values.reshape(usable.shape), usable)
+    if found is None:
+        if effort == "fast" or values.dtype.kind != "f":
+            return None
+        sections, coded = _of_floats(values.reshape(usable.shape), usable, shape, sequences, around)
+        return pack_fields(values, coded, Kind.DIGITS, sections, time_axis=time_axis)
     steps, payloads = {Tag.STEPS: found.steps.pack()}, []
     for coded in found.ways():
         pyramid = _through_pyramid(found.numbers, coded, shape, sequences, around, effort)
@@ -140,6 +145,17 @@ def without_loss(
     sections = steps | {Tag.DIGITS: numbers.digits()}
     digits = pack_fields(values, found.coded, Kind.DIGITS, sections, time_axis=time_axis)
     return digits if len(digits) < worth else smallest
+
+
+def _of_floats(
+    table: Array, usable: Bool, shape: tuple[int, int], sequences: Sequences, around: bool
+) -> tuple[dict[Tag, bytes], Bool]:
+    """What was never quantized: as numbers of a power of two, and what is left of mantissas."""
+    exponent = exponent_for(table, usable)
+    numbers, coded = numbers_of(table, usable, exponent)
+    digits = WholeNumbers(numbers, coded, shape, sequences, around).digits()
+    rest = mantissas_of(table, numbers, coded, exponent, sequences.order)
+    return {Tag.MANTISSAS: rest.pack(), Tag.DIGITS: digits}, coded
 
 
 def has_wider_steps(table: Array, usable: Bool, error: float) -> bool:

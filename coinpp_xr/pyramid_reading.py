@@ -135,6 +135,8 @@ def steps_of(payload: Payload, items: int) -> SourceSteps | None:
 def finish_of(payload: Payload, items: int) -> Finish:
     if Tag.FINISH not in payload.sections:
         return Finish()
-    if Tag.STEPS in payload.sections and (payload.kind, payload.dtype.kind) != (Kind.DIGITS, "f"):
+    on_lattice = payload.kind == Kind.DIGITS and payload.dtype.kind == "f"
+    exact = Tag.MANTISSAS in payload.sections or (Tag.STEPS in payload.sections and not on_lattice)
+    if exact:
         raise CorruptPayloadError("payload's header contradicts itself")  # nothing was lost
     return Finish.unpack(payload.section(Tag.FINISH), payload.dtype, items)

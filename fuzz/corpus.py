@@ -94,6 +94,10 @@ def _arrays() -> list[tuple[np.ndarray, bool, dict[str, Any]]]:
     noisy = packed * np.float32(0.01) + rng.choice([0, 0.001], (4, 1, 1))
     noisy[:, 2:4, 3:9] = np.nan
     chosen.append((noisy.astype(np.float32), False, {"bound": Bound(0.0)}))
+    for dtype in ("<f4", ">f8"):
+        never = KINDS["known and noise"](rng, (4, 10, 20)).astype(dtype)
+        never[0, 3:5] = np.nan
+        chosen.append((never, False, {"bound": Bound(0.0)}))
     like = KINDS["like the reference"](rng, (3, 10, 20)).astype(np.float32)
     like[:, 4] = np.nan
     chosen.append((like, True, {"bound": Bound(0.5)}))

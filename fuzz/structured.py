@@ -39,6 +39,7 @@ _MOST_CELLS = 1 << 18
 _HEAD, _ENTRY, _LIMITS = struct.Struct("<ddBBII"), struct.Struct("<II"), struct.Struct("<iiBi")
 _RESIDUAL = struct.Struct("<ddB")
 _DIGITS = struct.Struct("<qBBI")
+_MANTISSAS = struct.Struct("<hI")
 _PATCHES = struct.Struct("<BBHHHBIff")
 
 
@@ -353,6 +354,7 @@ _CHANGES: dict[Tag, list[Change]] = {
     Tag.LEVELS: [_levels, _damaged_section(Tag.LEVELS)],
     Tag.RESIDUAL: [_field_of(Tag.RESIDUAL, _RESIDUAL), _damaged_section(Tag.RESIDUAL)],
     Tag.DIGITS: [_field_of(Tag.DIGITS, _DIGITS), _damaged_section(Tag.DIGITS), _reversed],
+    Tag.MANTISSAS: [_field_of(Tag.MANTISSAS, _MANTISSAS), _damaged_section(Tag.MANTISSAS)],
     Tag.PATCHES: [_patches, _patches, _reversed],
     Tag.PYRAMID: [_pyramid_head, _pyramid_head, _pyramid_schedule, _pyramid_index, _reversed],
     Tag.FINISH: [_finish, _damaged_section(Tag.FINISH)],

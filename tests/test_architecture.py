@@ -23,7 +23,7 @@ LAYERS = {
     "bits": "quantization mixing orthonormal binary entropy coefficients exact bitstream transform "
     "reference causal stepping patches patch_header splitting blocks bands priors deblocking "
     "fields lattice coding finishing shared_values source_steps step_room step_search inner_steps "
-    "sigmoid whole_numbers",
+    "sigmoid whole_numbers float_digits",
     "models": "model_schema model_files model models model_units compact",
     "schemes": "coarseness recognition schemes patterns residual choice lossless patch_latents "
     "patch_reading patch_subject pyramid_reading",

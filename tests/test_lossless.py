@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import coinpp_xr
 from coinpp_xr import COINppArrayCodec, COINppCodec, CorruptPayloadError
 from coinpp_xr.bitstream import Kind, Payload, Tag
+from coinpp_xr.float_digits import Mantissas
 from coinpp_xr.source_steps import Arithmetic, SourceSteps, Steps
 from coinpp_xr.step_search import find_steps
 
@@ -257,8 +258,9 @@ def test_steps_that_make_no_sense_are_refused() -> None:
 
 
 def test_what_is_exact_has_no_finish() -> None:
-    for values in (tenths(field()).astype("f4"), field().astype(">i2")):
-        payload = Payload.unpack(round_trip(values))
+    smooth = np.rint(field((4, 60, 90)) / 3).cumsum(-1).cumsum(-2) / 100
+    for values in (smooth, field().astype(">i2")):
+        payload = Payload.unpack(round_trip(values, effort="fast"))
         payload.sections[Tag.FINISH] = bytes(9)
         with pytest.raises(CorruptPayloadError, match="contradicts itself"):
             COINppCodec(model="none", max_error=0).decode(payload.pack())
@@ -388,3 +390,47 @@ def test_recommended_bounds_below_the_steps_say_so() -> None:
         ds = dataset((field() * step + 280).astype("f4")).rename(t="t2m")
         (found,) = ds.coinpp.recommend()
         assert ("finer than the source's steps of 0.25: exact" in found.remarks) == finer
+
+
+# ---- floats that were never quantized -----------------------------------------------------------
+
+
+@given(
+    st.sampled_from(["f4", ">f4", "f8", ">f8", "f2"]), st.sampled_from([0, 1, 2]),
+    st.floats(-30, 30), st.integers(0, 2**32),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_floats_that_were_never_quantized_come_back(dtype, axis, power, seed) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((3, 2, 2, 14, 18)).cumsum(-1).cumsum(-2) * 10**power
+    with np.errstate(all="ignore"):
+        values = values.astype(dtype)
+        if seed % 2:
+            values[rng.random(values.shape) < 0.05] = rng.choice([np.nan, np.inf, 0, -0.0, 1e-45])
+    round_trip(values, time_axis=axis)
+
+
+def test_floats_that_were_never_quantized_take_fewer_bytes_than_their_planes() -> None:
+    rng = np.random.default_rng(0)
+    values = (field((3, 60, 90)) + rng.standard_normal((3, 60, 90))).astype("f4")
+    payload = round_trip(values)
+    assert Tag.MANTISSAS in Payload.unpack(payload).sections
+    assert len(payload) < 0.9 * len(round_trip(values, effort="fast"))
+
+
+def test_damaged_mantissas_are_refused() -> None:
+    values = (field() + np.random.default_rng(0).standard_normal((3, 20, 30))).astype("f4")
+    payload = Payload.unpack(round_trip(values))
+    section = payload.section(Tag.MANTISSAS)
+    longer = Mantissas.unpack(section, 1 << 20)
+    longer = Mantissas(longer.exponent, longer.planes + b"\0")
+    shorter = Mantissas(longer.exponent, longer.planes[:-9])
+    for broken in (b"", section[:5], section[:-1], longer.pack(), shorter.pack(),
+                   section[:2] + b"\xff\xff\xff\xff" + section[6:]):  # fmt: skip
+        payload.sections[Tag.MANTISSAS] = broken
+        with pytest.raises(CorruptPayloadError):
+            COINppCodec(model="none", max_error=0).decode(payload.pack())
+    payload.sections[Tag.MANTISSAS] = section
+    payload.sections[Tag.STEPS] = SourceSteps([Steps(0.1)], np.zeros(3, np.intp)).pack()
+    with pytest.raises(CorruptPayloadError, match="contradicts itself"):
+        COINppCodec(model="none", max_error=0).decode(payload.pack())

@@ -170,6 +170,10 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
             np.rint(300 * larger.repeat(2, axis=1)) * 0.02 + 250, None,
             {"bound": Bound(0.0), "effort": "fast"},
         ),
+        "exact-floats-f4": (
+            (smooth[:8].reshape(2, 4, 10, 20) + rough[None] / 9).astype("<f4"), None,
+            {"bound": Bound(0.0)},
+        ),
         "exact-copies-f4": (
             np.where(with_gaps[0, :3] > 9, np.nan, np.rint(5 * with_gaps[0, :3]) / 4)
             .repeat(2, axis=-1).repeat(2, axis=-2).astype("<f4"), None, {"bound": Bound(0.0)},
