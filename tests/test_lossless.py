@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -261,7 +263,7 @@ def test_what_is_exact_has_no_finish() -> None:
     smooth = np.rint(field((4, 60, 90)) / 3).cumsum(-1).cumsum(-2) / 100
     for values in (smooth, field().astype(">i2")):
         payload = Payload.unpack(round_trip(values, effort="fast"))
-        payload.sections[Tag.FINISH] = bytes(9)
+        payload = replace(payload, sections={Tag.FINISH: bytes(9), **payload.sections})
         with pytest.raises(CorruptPayloadError, match="contradicts itself"):
             COINppCodec(model="none", max_error=0).decode(payload.pack())
 
