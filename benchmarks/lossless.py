@@ -1,8 +1,8 @@
-"""Fields that were quantized before, without loss: bytes and seconds, beside other codecs.
+"""Fields without loss: bytes and seconds, beside other codecs.
 
-Every variable of the native grids and of the GRIB files whose values lie on steps, as float32. The
-others are PCodec and Blosc on the floats, as users would, and then, as if somebody had told them
-the steps, PCodec, Blosc and JPEG XL on the whole numbers, each with its best setting.
+Every variable of the native grids, of climate data and of the GRIB files, as float32. The others
+are PCodec and Blosc on the floats, as users would; and, where values lie on steps, as if somebody
+had told them which, PCodec, Blosc and JPEG XL on the whole numbers. Each with its best setting.
 
     COINPP_DATA=... python benchmarks/lossless.py     # a quarter of an hour
 """
@@ -30,15 +30,16 @@ GRIB = ("era5-2mt-2019-03-uk", "era5-levels-members", "regular_gg_sfc", "alterna
 EFFORTS = ("fast", "default", "best")
 # Of longer sequences, and of levels one after the other, so many fields.
 MOST_FIELDS = 96
-FEWEST_CELLS = 10_000
+FEWEST_CELLS, FEWEST_VALUES = 10_000, 256
 
 
 def variables() -> Iterator[tuple[str, np.ndarray]]:
     """Names and values, shape (..., n_lat, n_lon)."""
-    for path in sorted(data_file("native").glob("*.nc")):
+    folders = (data_file(name) for name in ("native", "climate"))
+    for path in (path for folder in folders for path in sorted(folder.glob("*.nc"))):
         with xr.open_dataset(path, engine="netcdf4", decode_times=False) as ds:
             for name, array in ds.data_vars.items():
-                if array.ndim >= 2 and array.shape[-2] > 1:
+                if array.ndim >= 2 and array.shape[-2] > 1 and array.dtype.kind == "f":
                     yield f"{path.stem} {name}", array.values
     for stem in GRIB:
         how: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}, "decode_times": False}
@@ -61,7 +62,7 @@ def numbers_of(fields: np.ndarray) -> np.ndarray | None:
     return found.astype(np.uint16 if found.max() < 1 << 16 else np.uint32)
 
 
-def others(fields: np.ndarray, numbers: np.ndarray) -> dict[str, Callable[[], int]]:
+def others(fields: np.ndarray, numbers: np.ndarray | None) -> dict[str, Callable[[], int]]:
     """What each of the others takes, by name."""
 
     def pcodec(values: np.ndarray) -> int:
@@ -77,21 +78,25 @@ def others(fields: np.ndarray, numbers: np.ndarray) -> dict[str, Callable[[], in
             return values.nbytes
         return sum(len(imagecodecs.jpegxl_encode(v, lossless=True, effort=9)) for v in values)
 
-    return {
+    on_floats = {
         "PCodec": lambda: pcodec(fields),
         "Blosc": lambda: blosc(np.ascontiguousarray(fields)),
+    }
+    if numbers is None:
+        return on_floats
+    return on_floats | {
         "PCodec, whole numbers": lambda: pcodec(numbers),
         "Blosc, whole numbers": lambda: blosc(numbers),
         "JPEG XL, whole numbers": lambda: jpeg_xl(numbers),
     }
 
 
-def row(name: str, values: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
+def row(name: str, values: np.ndarray, numbers: np.ndarray | None) -> dict[str, Any]:
     """Bytes and seconds of one variable."""
     fields = values.reshape(-1, *values.shape[-2:])
     found: dict[str, Any] = {
-        "name": name, "shape": list(values.shape), "nbytes": values.nbytes, "bytes": {},
-        "seconds": {}, "kinds": {},
+        "name": name, "quantized": numbers is not None, "shape": list(values.shape),
+        "nbytes": values.nbytes, "bytes": {}, "seconds": {}, "kinds": {},
     }  # fmt: skip
     for effort in EFFORTS:
         codec = COINppCodec(model="none", lossless=True, effort=effort)
@@ -138,11 +143,16 @@ def main() -> None:
         short = values[: max(1, MOST_FIELDS // others_of_time)] if others_of_time else values
         fields = short.astype(np.float32)
         numbers = numbers_of(fields.reshape(-1, *fields.shape[-2:]))
-        if numbers is None or fields.size < FEWEST_CELLS or len(np.unique(numbers)) < 256:
+        if fields.size < FEWEST_CELLS or len(np.unique(fields)) < FEWEST_VALUES:
             continue
         rows.append(row(name, fields, numbers))
         print(name, rows[-1]["bytes"], flush=True)
-    write_result("lossless", {"rows": rows, "summary": summary(rows)})
+    quantized = [one for one in rows if one["quantized"]]
+    never = [one for one in rows if not one["quantized"]]
+    write_result(
+        "lossless",
+        {"rows": rows, "summary": summary(quantized), "summary_of_never_quantized": summary(never)},
+    )
 
 
 if __name__ == "__main__":

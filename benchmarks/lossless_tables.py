@@ -17,25 +17,36 @@ PEERS = {
 
 def lossless_table(result: dict[str, Any]) -> str:
     """How many times smaller every variable gets, and what that is beside the best of others."""
-    rows = []
-    for row in result["rows"]:
-        own, others = row["bytes"]["default"], [row["bytes"][name] for name in PEERS]
+    mean, best = (
+        result["summary"][f"default beside {name}"] for name in ("PCodec", "best of all others")
+    )
+    floats = result["summary_of_never_quantized"]["default beside best of all others"]
+    return (
+        "How many times smaller than float32, without loss. At the default effort that is "
+        f"{mean['mean']:.2f} times smaller than PCodec on the same floats (geometric mean; never "
+        f"less than {mean['least']:.2f}), and {best['mean']:.2f} times smaller than the best of "
+        f"the others (at least {best['least']:.2f}) even where those are given the whole numbers "
+        "(*) that only a search finds. Each at its best settings "
+        "([results](../benchmarks/results/lossless.json), `python benchmarks/lossless.py`):\n\n"
+        + _table(result["rows"], PEERS, quantized=True)
+        + f"\nWhat was never quantized, {floats['mean']:.2f} times smaller than the best of the "
+        f'others (at least {floats["least"]:.2f}); `effort="fast"` leaves that to byte planes and '
+        "Zstandard:\n\n"
+        + _table(result["rows"], {"PCodec": "PCodec", "Blosc": "Blosc"}, quantized=False)
+    )
+
+
+def _table(rows: list[dict[str, Any]], peers: dict[str, str], *, quantized: bool) -> str:
+    lines = []
+    for row in rows:
+        if row["quantized"] != quantized:
+            continue
+        own, others = row["bytes"]["default"], [row["bytes"][name] for name in peers]
         shape = " × ".join(map(str, row["shape"]))
-        ratios = (row["nbytes"] / row["bytes"][name] for name in (*EFFORTS, *PEERS))
+        ratios = (row["nbytes"] / row["bytes"][name] for name in (*EFFORTS, *peers))
         stem, name = row["name"].split()
-        rows.append(
+        lines.append(
             [name, f"{stem}, {shape}", *(f"{ratio:.1f}" for ratio in ratios),
              f"{min(others) / own:.2f}"]
         )  # fmt: skip
-    header = ["variable", "of", *EFFORTS, *PEERS.values(), "others over ours"]
-    means = {name: result["summary"][f"default beside {name}"] for name in ("PCodec",)}
-    best = result["summary"]["default beside best of all others"]
-    return (
-        f"How many times smaller than float32, without loss. At the default effort that is "
-        f"{means['PCodec']['mean']:.2f} times smaller than PCodec on the same floats (geometric "
-        f"mean; never less than {means['PCodec']['least']:.2f}), and {best['mean']:.2f} times "
-        f"smaller than the best of the others (at least {best['least']:.2f}) even where those are "
-        "given the whole numbers (*) that only a search finds. Each at its best settings "
-        "([results](../benchmarks/results/lossless.json), `python benchmarks/lossless.py`):\n\n"
-        + table(header, rows)
-    )
+    return table(["variable", "of", *EFFORTS, *peers.values(), "others over ours"], lines)
