@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from coinpp_xr import patterns, residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
-from coinpp_xr.coding.pyramid import bounded, stream
+from coinpp_xr.coding.digits import suits
+from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.fields import Fields, Sequences, are_few
 from coinpp_xr.lattice import Bound, bound_for_rmse
@@ -218,8 +219,8 @@ def _digits(chunk: Chunk, bound: Bound, size: int | None) -> bytes | None:
     """
     found = on_lattice(chunk.fields, bound, chunk.all_items)
     items, cells = chunk.fields.values.shape
-    few = items <= residual.MOST_ITEMS and cells <= stream.MOST_CELLS and are_few(items, cells)
-    if found is None or not few:
+    few = items <= residual.MOST_ITEMS and are_few(items, cells)
+    if found is None or not few or not suits(chunk.fields.grid.shape):
         return None
     numbers, steps = found
     worth = inf if size is None else _WORTH_OF_DIGITS[chunk.effort] * size

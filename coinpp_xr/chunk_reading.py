@@ -18,8 +18,8 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
-from coinpp_xr.fields import Sequences, are_few, round_to
-from coinpp_xr.float_digits import MantissaReader, Mantissas
+from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
+from coinpp_xr.float_digits import MantissaReader, Mantissas, are_few_mantissas
 from coinpp_xr.models import Model
 from coinpp_xr.patch_reading import checked_region, decode_patches
 from coinpp_xr.pyramid_reading import (
@@ -224,10 +224,12 @@ def _of_digits(payload: Payload, mask: Bool | None) -> npt.NDArray[Any]:
     mantissas = None
     if Tag.MANTISSAS in payload.sections:
         most = payload.nbytes + items * _MOST_PLANES
+        if not are_few_mantissas(cells, payload.nbytes):
+            raise CorruptPayloadError("payload's header contradicts itself")
         told = Mantissas.unpack(payload.section(Tag.MANTISSAS), most)
         mantissas = MantissaReader(told, payload.dtype)
     whole = payload.dtype.kind == "f" if mantissas else steps is not None
-    if not whole or (mantissas and steps) or cells > digits.MOST_CELLS:
+    if not whole or (mantissas and steps) or not digits.suits((n_lat, n_lon)):
         raise CorruptPayloadError("payload's header contradicts itself")
 
     def valid_of(item: int) -> Bool:
@@ -239,10 +241,13 @@ def _of_digits(payload: Payload, mask: Bool | None) -> npt.NDArray[Any]:
         payload.section(Tag.DIGITS), sequences.order, valid_of, (n_lat, n_lon), coded
     ):
         own = numbers.reshape(-1)
-        if steps is not None:
-            values[item] = steps.of(item).values(own, payload.dtype)
-        elif mantissas is not None:
-            values[item] = mantissas.values(own, valid_of(item).reshape(-1))
+        if mantissas is not None:
+            values[item] = mantissas.values(own.astype(np.int64), valid_of(item).reshape(-1))
+        elif steps is not None:
+            for start in range(0, cells, CELLS_AT_ONCE):
+                part = slice(start, start + CELLS_AT_ONCE)
+                some = own[part].astype(np.int64)
+                values[item, part] = steps.of(item).values(some, payload.dtype)
     if mantissas is not None:
         mantissas.check_end()
     return values

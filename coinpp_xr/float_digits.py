@@ -27,7 +27,15 @@ _HEAD = struct.Struct("<hI")
 # Differences of neighbours are so many bits long in whole numbers.
 _NOISE = 4
 _ROWS = 64
+# Bytes that a reader takes for every cell of a field, how many times as much as the array, and what
+# does not matter.
+_PER_CELL, _TIMES, _LITTLE = 64, 9, 3 << 24
 _DAMAGED = "the bits of the mantissas are damaged"
+
+
+def are_few_mantissas(cells: int, nbytes: int) -> bool:
+    """Whether a field of so many cells takes little memory beside an array of so many bytes."""
+    return _PER_CELL * cells <= _TIMES * nbytes + _LITTLE
 
 
 def exponent_for(table: Array, usable: Bool) -> int:

@@ -11,11 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
+from coinpp_xr.coding.digits import suits
 from coinpp_xr.coding.pyramid import stream
 from coinpp_xr.coding.pyramid.bounded import QUICK
 from coinpp_xr.coding.pyramid.limits import UNIT, WHOLE, Limits
 from coinpp_xr.fields import Sequences, are_few
-from coinpp_xr.float_digits import exponent_for, mantissas_of, numbers_of
+from coinpp_xr.float_digits import (
+    are_few_mantissas,
+    exponent_for,
+    mantissas_of,
+    numbers_of,
+)
 from coinpp_xr.lattice import Lattice
 from coinpp_xr.source_steps import SourceSteps, Steps
 from coinpp_xr.step_search import find_steps, rough_step
@@ -126,7 +132,8 @@ def without_loss(
     sequences = Sequences.of(values.shape[:-2], time_axis, np.ones(items, np.bool_))
     found = _Numbers.of(values.reshape(usable.shape), usable)
     if found is None:
-        if effort == "fast" or values.dtype.kind != "f":
+        few = are_few_mantissas(cells, values.nbytes) and suits(shape)
+        if effort == "fast" or values.dtype.kind != "f" or not few:
             return None
         sections, coded = _of_floats(values.reshape(usable.shape), usable, shape, sequences, around)
         return pack_fields(values, coded, Kind.DIGITS, sections, time_axis=time_axis)
@@ -140,7 +147,7 @@ def without_loss(
     numbers = WholeNumbers(found.numbers, found.coded, shape, sequences, around)
     # What is slower and read as a whole must save something.
     worth = _WORTH[effort] * len(smallest)
-    if not numbers.seem_smaller(worth, sampled=effort != "best"):
+    if not suits(shape) or not numbers.seem_smaller(worth, sampled=effort != "best"):
         return smallest
     sections = steps | {Tag.DIGITS: numbers.digits()}
     digits = pack_fields(values, found.coded, Kind.DIGITS, sections, time_axis=time_axis)

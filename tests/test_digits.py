@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,7 +66,7 @@ def test_extremes(copying) -> None:
         np.zeros((2, 3, 4), np.int64),
         np.full((1, 1, 1), -7),
         np.array([[[0, largest] * 8, [largest, 0] * 8]] * 3),
-        np.random.default_rng(0).integers(0, largest + 1, (3, 5, 7)) - (1 << 40),
+        np.random.default_rng(0).integers(0, largest + 1, (3, 5, 7)) - (1 << 29),
     ):
         check(fields, copying=copying)
 
@@ -180,3 +183,24 @@ def test_integers_have_no_finish() -> None:
     payload.sections[Tag.FINISH] = bytes([0])
     with pytest.raises(CorruptPayloadError, match="contradicts itself"):
         codec.decode(payload.pack())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 1 << 17), "f4"), ((1 << 13, 1 << 12), "f4"), ((4, 1 << 13), "f2")]
+)
+def test_fields_out_of_proportion_are_refused_before_memory_is_taken(shape, dtype) -> None:
+    values = np.random.default_rng(0).integers(0, 50, (20, 30)).cumsum(1).astype("f4")
+    payload = Payload.unpack(COINppCodec(model="none", lossless=True).encode(values))
+    assert payload.kind == Kind.DIGITS
+    sections = dict(payload.sections)
+    if dtype == "f2":
+        sections.pop(Tag.STEPS)
+        sections[Tag.MANTISSAS] = b"\0\0\xff\xff\xff\x7f" + bytes(20)
+    hostile = replace(payload, shape=shape, dtype=np.dtype(dtype), sections=sections).pack()
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptPayloadError):
+            COINppCodec(model="none", lossless=True).decode(hostile)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import binary
-from coinpp_xr.coding.digit_decisions import Int, new_state
+from coinpp_xr.coding.digit_decisions import Int, Int32, new_state
 from coinpp_xr.coding.digit_rows import (
     BYTES_PER_CELL,
     LEAST_BITS,
@@ -31,13 +31,19 @@ from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.parallel import map_compiled
 from coinpp_xr.sigmoid import sigmoid_table
 
-# Of a field.
-MOST_CELLS = 1 << 24
+# Of a field: every column takes some memory of its own.
+_MOST_CELLS, _MOST_COLUMNS = 1 << 24, 1 << 16
+_LARGEST = 1 << 30
 _CELLS_AT_ONCE = 1 << 14
 # The lowest number, how many digits the highest has from there, flags; lengths of streams.
 _HEAD = struct.Struct("<qBB")
 _AROUND, _COPYING = 1, 2
 _LENGTH = struct.Struct("<I")
+
+
+def suits(shape: tuple[int, int]) -> bool:
+    """Whether fields are neither too large nor too wide."""
+    return shape[0] * shape[1] <= _MOST_CELLS and shape[1] <= _MOST_COLUMNS
 
 
 class _Walk:
@@ -96,7 +102,7 @@ def encode(
         them count; others are passed over.
     shape : (n_lat, n_lon)
     ends : (int, int)
-        The lowest and the highest of all numbers, less than 2^25 apart.
+        The lowest and the highest of all numbers, less than 2^25 apart and 2^30 in size.
     around : bool
         Whether the first column follows the last, as on a whole globe.
     copying : bool
@@ -132,7 +138,7 @@ def decode(
     valid_of: Callable[[int], Bool],
     shape: tuple[int, int],
     coded: int,
-) -> Iterator[tuple[int, Int]]:
+) -> Iterator[tuple[int, Int32]]:
     """Numbers of fields and their whole numbers, one after the other; anything where not valid.
 
     Parameters
@@ -155,7 +161,7 @@ def decode(
     if len(section) < at:
         raise CorruptPayloadError("the digits are cut short")
     low, digits, flags = _HEAD.unpack_from(section)
-    if digits > MOST_DIGITS or flags > (_AROUND | _COPYING) or abs(low) > 1 << 40:
+    if digits > MOST_DIGITS or flags > (_AROUND | _COPYING) or abs(low) > _LARGEST:
         raise CorruptPayloadError("the digits are damaged")
     streams = []
     for band in range(bands):
@@ -171,6 +177,6 @@ def decode(
             field = Field.of(np.zeros(shape, np.int32), valid_of(int(item)))
             walk.field(field, *past)
             past = field, past[0]
-            yield int(item), field.numbers.astype(np.int64) + low
+            yield int(item), field.numbers + np.int32(low)
     for coder in walk.coders:
         binary.check_end(coder)
