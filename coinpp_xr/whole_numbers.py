@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
+from math import floor, inf
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.fields import PlaneFields, Sequences
-from coinpp_xr.lattice import Bound, lattice_of
+from coinpp_xr.lattice import Bound, Lattice, lattice_of
 from coinpp_xr.source_steps import MOST, Steps
+from coinpp_xr.step_search import find_steps, rough_step
 
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
@@ -23,6 +24,9 @@ _FEW_CELLS, _STRIPS, _FEWEST_ROWS, _FEWEST_TIMES = 1 << 16, 6, 8, 3
 # Where many are copies, the number of the cell west is so many times as frequent as those next to
 # it.
 _COPIES = 2
+# A bound of more steps of the source gains next to nothing by those; lattices of them must be so
+# much wider than others, and hold so many of the values.
+_MOST_STEPS, _WORTH_IT, _MOST_ON_SOURCE = 8, 1.02, 0.999
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +115,43 @@ def on_lattice(
     lattice = lattice_of(bound, fields, fields.values).through(fields.exact)
     if bound.relative or not 0 < lattice.step < inf:
         return None
+    source = lattice_of_source(fields, bound, lattice.step)
+    if source is not None:
+        found = _numbered(fields, bound, sequences, source)
+        if found[0].coded.sum() >= _MOST_ON_SOURCE * fields.valid.sum():
+            return found
+    return _numbered(fields, bound, sequences, lattice)
+
+
+def lattice_of_source(fields: PlaneFields, bound: Bound, step: float) -> Lattice | None:
+    """Every third, fifth, ... of the steps that values were quantized with before.
+
+    What lies on those steps is rounded to them by no more than one, two, ... steps, and they are
+    further apart than twice that. None where they are no wider than a step that will do.
+    """
+    if bound.relative or bound.is_exact or len(fields.exact) > 1 or not fields.present.any():
+        return None
+    item = int(np.argmax(fields.present))
+    dtype = fields.dtype.newbyteorder("=")
+    values = fields.values[item][fields.valid[item]].astype(dtype)
+    about = rough_step(values)
+    if about is None or bound.error > _MOST_STEPS * about:
+        return None
+    steps = find_steps(values)
+    if steps is None or steps.ratio != 1:
+        return None
+    # What the type rounds away must stay within the bound, too.
+    within = bound.error - 2 * float(np.spacing(np.abs(values).max()))
+    wider = (2 * max(floor(within / steps.size), 0) + 1) * steps.size
+    if wider < _WORTH_IT * step:
+        return None
+    nearest = float(steps.values(np.zeros(1, np.int64), dtype)[0])
+    return Lattice(wider, fields.exact[0] if fields.exact else nearest)
+
+
+def _numbered(
+    fields: PlaneFields, bound: Bound, sequences: Sequences, lattice: Lattice
+) -> tuple[WholeNumbers, Steps]:
     wanted = lattice.integers(fields.values)
     coded = fields.valid & (np.abs(wanted) <= MOST)
     numbers = np.where(coded, wanted, 0).astype(np.int64)

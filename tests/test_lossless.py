@@ -436,3 +436,34 @@ def test_damaged_mantissas_are_refused() -> None:
     payload.sections[Tag.STEPS] = SourceSteps([Steps(0.1)], np.zeros(3, np.intp)).pack()
     with pytest.raises(CorruptPayloadError, match="contradicts itself"):
         COINppCodec(model="none", max_error=0).decode(payload.pack())
+
+
+# ---- bounds near the steps ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_bound_of_little_more_than_a_step_takes_every_third(dtype) -> None:
+    values = (field((3, 90, 180)) * 0.5 + 280).astype(dtype)
+    codec = COINppCodec(model="none", max_error=0.55)
+    payload = codec.encode(values)
+    (steps,) = SourceSteps.unpack(Payload.unpack(payload).section(Tag.STEPS), 3).kinds
+    assert steps.step == pytest.approx(1.5)
+    assert np.abs(codec.decode(payload).astype(float) - values).max() == pytest.approx(0.5)
+    # Log2 of 1.5 / 1.1 is 0.45.
+    noise = np.random.default_rng(0).uniform(0, 1e-3, values.shape)
+    beside = codec.encode((values + noise).astype(dtype))
+    assert 8 * (len(beside) - len(payload)) > 0.25 * values.size
+
+
+def test_fields_of_other_steps_are_within_their_bound_all_the_same() -> None:
+    values = np.stack([field()[0] * 0.5, field()[1] * 0.3 + 0.1, field()[2] * 0.7]) + 280
+    codec = COINppCodec(model="none", max_error=0.55)
+    assert np.abs(codec.decode(codec.encode(values)) - values).max() <= 0.55
+
+
+def test_no_multiple_of_steps_goes_beyond_a_bound() -> None:
+    for error in (0.5, 1.0, 1.5):  # what rounding adds in single precision would be too much
+        values = (field() * np.float32(0.5) + np.float32(280.3)).astype("f4")
+        codec = COINppCodec(model="none", max_error=error)
+        back = codec.decode(codec.encode(values))
+        assert np.abs(back.astype(float) - values.astype(float)).max() <= error
