@@ -18,14 +18,14 @@ from coinpp_xr.coding.digits import suits
 from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.fields import Fields, Sequences, are_few
-from coinpp_xr.lattice import Bound, bound_for_rmse, lattice_of
+from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
 from coinpp_xr.quantization import are_in_proportion
 from coinpp_xr.reference import FRACTION
 from coinpp_xr.schemes import MOST_ITEMS, Quantized, Trial, encode_symbols, mean_field
 from coinpp_xr.source_steps import SourceSteps
 from coinpp_xr.transform import is_transformable
-from coinpp_xr.whole_numbers import lattice_of_source, on_lattice
+from coinpp_xr.whole_numbers import on_lattice
 
 Float32 = npt.NDArray[np.float32]
 Floating = npt.NDArray[np.floating[Any]]
@@ -207,11 +207,6 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     smallest = _smallest_of_smooth(chunk, bound)
     if chunk.effort == "fast":
         return smallest
-    # Rain, cloud and the like run into values that many cells share, and are no smooth fields.
-    if chunk.effort != "best" and not chunk.fields.exact:
-        steps = lattice_of(bound, chunk.fields, chunk.fields.values).step
-        if lattice_of_source(chunk.fields, bound, steps) is None:
-            return smallest
     digits = _digits(chunk, bound, None if smallest is None else len(smallest))
     return min((p for p in (smallest, digits) if p is not None), key=len, default=None)
 
@@ -219,12 +214,17 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
 def _digits(chunk: Chunk, bound: Bound, size: int | None) -> bytes | None:
     """Steps of a lattice digit by digit; None where they take more than what costs so many bytes.
 
-    They are slower and read as a whole, and must save something.
+    They are slower and read as a whole, and must save something. Rain, cloud and the like run into
+    values that many cells share, and are no smooth fields; others do not, unless steps of the
+    source are wider.
     """
-    found = on_lattice(chunk.fields, bound, chunk.all_items)
     items, cells = chunk.fields.values.shape
     few = items <= residual.MOST_ITEMS and are_few(items, cells)
-    if found is None or not few or not suits(chunk.fields.grid.shape):
+    if not few or not suits(chunk.fields.grid.shape):
+        return None
+    rough = chunk.effort == "best" or bool(chunk.fields.exact)
+    found = on_lattice(chunk.fields, bound, chunk.all_items, wider_only=not rough)
+    if found is None:
         return None
     numbers, steps = found
     worth = inf if size is None else _WORTH_OF_DIGITS[chunk.effort] * size

@@ -80,7 +80,9 @@ def globe_errors(
         row["largest"] = np.maximum(error.max((1, 2)), -error.min((1, 2)))
         row["valid"] = count.sum(axis=1)
         row["missing"] = n_lat * n_lon - row["valid"]
-        values = globes[slab].astype(np.float64, copy=False)  # integers have no infinity
+        values = globes[slab]
+        if values.dtype.kind != "f":
+            values = values.astype(np.float64)  # integers have no infinity
         row["low"] = np.min(values, (1, 2), initial=np.inf, **known)
         row["high"] = np.max(values, (1, 2), initial=-np.inf, **known)
         row["mean"], row["scatter"] = _mean_and_scatter(globes[slab], valid, count, weights)

@@ -106,16 +106,19 @@ def ends_of(numbers: Int, coded: Bool) -> tuple[int, int]:
 
 
 def on_lattice(
-    fields: PlaneFields, bound: Bound, sequences: Sequences
+    fields: PlaneFields, bound: Bound, sequences: Sequences, *, wider_only: bool = False
 ) -> tuple[WholeNumbers, Steps] | None:
     """Fields as steps of the coarsest lattice for a bound; None where there is none.
 
-    Values that rounding takes beyond the bound do not count.
+    Values that rounding takes beyond the bound do not count. With ``wider_only`` also None where
+    no steps of the source are wider.
     """
     lattice = lattice_of(bound, fields, fields.values).through(fields.exact)
     if bound.relative or not 0 < lattice.step < inf:
         return None
-    source = lattice_of_source(fields, bound, lattice.step)
+    source = _lattice_of_source(fields, bound, lattice.step)
+    if source is None and wider_only:
+        return None
     if source is not None:
         found = _numbered(fields, bound, sequences, source)
         if found[0].coded.sum() >= _MOST_ON_SOURCE * fields.valid.sum():
@@ -123,7 +126,7 @@ def on_lattice(
     return _numbered(fields, bound, sequences, lattice)
 
 
-def lattice_of_source(fields: PlaneFields, bound: Bound, step: float) -> Lattice | None:
+def _lattice_of_source(fields: PlaneFields, bound: Bound, step: float) -> Lattice | None:
     """Every third, fifth, ... of the steps that values were quantized with before.
 
     What lies on those steps is rounded to them by no more than one, two, ... steps, and they are
