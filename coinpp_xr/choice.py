@@ -47,10 +47,10 @@ _LEAST, _MOST, _LARGEST = 1e-150, 1e150, 1e34
 _NOISY = 2.5
 # A globe of so many cells is not coded in all ways that there are.
 LARGE_GLOBE = 1 << 17
-# Of the bytes of the best of all other ways, what digits may take.
-_WORTH_OF_DIGITS = {"default": 0.93, "best": 1.0, "paper": 0.93}
+# Of the bytes of other ways, what digits may take.
+_WORTH_OF_DIGITS = 0.93
 # One of so many is coded row by row, a value in microseconds, if that saves more than a tenth.
-_MEDIUM_GLOBE, _MUCH_SHORTER = 1 << 14, 0.9
+MEDIUM_GLOBE, _MUCH_SHORTER = 1 << 14, 0.9
 # RMSE of a base, in terms of the bound that a residual has to keep.
 BASE_RMSE = (0.3, 0.4, 0.55)
 
@@ -203,31 +203,43 @@ def _of_patterns(chunk: Chunk, target_rmse: float, worthwhile: int) -> bytes | N
 
 
 def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
-    """The smallest payload that keeps a pointwise bound, of the ways that effort and grid allow."""
-    smallest = _smallest_of_smooth(chunk, bound)
+    """The smallest payload that keeps a pointwise bound, of the ways that effort and grid allow.
+
+    Rain, cloud and the like run into values that many cells share, and are no smooth fields: they
+    are shorter digit by digit. Others are not, unless steps of the source are wider.
+    """
     if chunk.effort == "fast":
-        return smallest
-    digits = _digits(chunk, bound, None if smallest is None else len(smallest))
-    return min((p for p in (smallest, digits) if p is not None), key=len, default=None)
+        return _smallest_of_smooth(chunk, bound)
+    rough = bool(chunk.fields.exact)
+    large = chunk.latents is None and chunk.fields.values.shape[1] >= MEDIUM_GLOBE
+    if chunk.effort != "best" and rough and large:
+        # A quick pyramid is enough to tell; where digits are shorter, nothing else is tried.
+        pyramid = _pyramid(chunk, bound, "fast")
+        worth = inf if pyramid is None else _WORTH_OF_DIGITS * len(pyramid)
+        digits = _digits(chunk, bound, worth)
+        return _smallest_of_smooth(chunk, bound) if digits is None else digits
+    smallest = _smallest_of_smooth(chunk, bound)
+    share = 1.0 if chunk.effort == "best" else _WORTH_OF_DIGITS
+    worth = inf if smallest is None else share * len(smallest)
+    every = rough or chunk.effort == "best"
+    digits = _digits(chunk, bound, worth, wider_only=not every)
+    return smallest if digits is None else digits
 
 
-def _digits(chunk: Chunk, bound: Bound, size: int | None) -> bytes | None:
-    """Steps of a lattice digit by digit; None where they take more than what costs so many bytes.
+def _digits(chunk: Chunk, bound: Bound, worth: float, *, wider_only: bool = False) -> bytes | None:
+    """Steps of a lattice digit by digit; None where they take more than so many bytes.
 
-    They are slower and read as a whole, and must save something. Rain, cloud and the like run into
-    values that many cells share, and are no smooth fields; others do not, unless steps of the
-    source are wider.
+    They are slower and read as a whole, and must save something. With ``wider_only`` steps must be
+    those of the source, and wider than the bound asks for.
     """
     items, cells = chunk.fields.values.shape
     few = items <= residual.MOST_ITEMS and are_few(items, cells)
     if not few or not suits(chunk.fields.grid.shape):
         return None
-    rough = chunk.effort == "best" or bool(chunk.fields.exact)
-    found = on_lattice(chunk.fields, bound, chunk.all_items, wider_only=not rough)
+    found = on_lattice(chunk.fields, bound, chunk.all_items, wider_only=wider_only)
     if found is None:
         return None
     numbers, steps = found
-    worth = inf if size is None else _WORTH_OF_DIGITS[chunk.effort] * size
     if not numbers.seem_smaller(worth, sampled=chunk.effort != "best"):
         return None
     source = SourceSteps([steps], np.zeros(items, np.intp))
@@ -242,12 +254,12 @@ def _smallest_of_smooth(chunk: Chunk, bound: Bound) -> bytes | None:
 
     On large grids the pyramid is within some per cent wherever it is not ahead, and far faster.
     """
-    pyramid = _pyramid(chunk, bound)
+    pyramid = _pyramid(chunk, bound, chunk.effort)
     if pyramid is not None and chunk.latents is None and chunk.effort != "best":
         cells = chunk.fields.values.shape[1]
         if chunk.effort == "fast" or cells >= LARGE_GLOBE:
             return pyramid
-        if cells >= _MEDIUM_GLOBE and not _rows_are_shorter(chunk, bound):
+        if cells >= MEDIUM_GLOBE and not _rows_are_shorter(chunk, bound):
             return pyramid
     other = _smallest_around_residuals(chunk, bound)
     return min((p for p in (pyramid, other) if p is not None), key=len, default=None)
@@ -265,8 +277,8 @@ def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
     )
 
 
-def _pyramid(chunk: Chunk, bound: Bound) -> bytes | None:
-    coded = bounded.encode(chunk.fields, bound, chunk.all_items, chunk.effort)
+def _pyramid(chunk: Chunk, bound: Bound, effort: str) -> bytes | None:
+    coded = bounded.encode(chunk.fields, bound, chunk.all_items, effort)
     if coded is None:
         return None
     sections = {Tag.PYRAMID: coded.head, Tag.STREAMS: coded.streams}

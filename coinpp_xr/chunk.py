@@ -192,15 +192,16 @@ def _encode_chunk(
                 return None
             return _fit_latents(features, valid & coded, model.network, grid, effort)
 
-        task = Task(values, usable, grid, model, latents_of, effort, goal, keep, place)
-        payload = task.smallest()
-        bound = goal.bound
+        payload, bound = None, goal.bound
         if bound and not bound.relative and has_wider_steps(table, usable, bound.error):
-            exactly_ = without_loss(
+            payload = without_loss(
                 values, usable, around=grid.goes_around, effort=effort,
                 time_axis=place["time_axis"],
             )  # fmt: skip
-            payload = min((p for p in (payload, exactly_) if p), key=len, default=None)
+        # Nothing that a bound allows helps where the source's steps are wider, but a model might.
+        if payload is None or model is not None or effort == "best":
+            task = Task(values, usable, grid, model, latents_of, effort, goal, keep, place)
+            payload = min((p for p in (payload, task.smallest()) if p), key=len, default=None)
     else:
         raise ValueError("give bits and a model, target_rmse, or a bound")
     plain = _exact(values, None if payload is None else len(payload))

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.bitstream import Payload, Tag
-from coinpp_xr.choice import Chunk, smallest_for_bound, smallest_for_rmse
+from coinpp_xr.bitstream import Kind, Payload, Tag
+from coinpp_xr.choice import MEDIUM_GLOBE, Chunk, smallest_for_bound, smallest_for_rmse
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.exact import unpack_mask
@@ -82,7 +82,16 @@ class Task:
         # Errors of rounding are spread evenly.
         bound = goal.bound or Bound(sqrt(3) * (goal.target_rmse or 0))
         ways = ways_to_keep(shared, values, usable, bound, self.effort)
-        payloads = [p for p in map(self._keeping, ways) if p is not None]
+        payloads = []
+        for way in ways:
+            payload = self._keeping(way)
+            if payload is None:
+                continue
+            payloads.append(payload)
+            # Digit by digit shared values cost next to nothing, however they are kept.
+            by_digits = Payload.unpack(payload).kind == Kind.DIGITS
+            if by_digits and self.effort != "best" and prod(self.grid.shape) >= MEDIUM_GLOBE:
+                break
         return min(payloads, key=len, default=None)
 
     def _keeping(self, way: Exactly) -> bytes | None:

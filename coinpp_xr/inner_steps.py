@@ -24,6 +24,8 @@ TENS = range(-6, 13)
 _LEAST_RATIO, _MOST_RATIO = 1.02, 1000.0
 # Fewer numbers could be those of anything; how far their places on inner steps may be off.
 _FEWEST_NUMBERS, _ABOUT = 64, 2e-3
+# So many numbers show that most ratios are none.
+_GLANCE = 256
 
 
 def packed_twice(steps: Steps, sample: Array) -> Steps:
@@ -51,17 +53,27 @@ def _inner(numbers: npt.NDArray[np.int64], ratio: float) -> tuple[float, float] 
     """A ratio next to this one and c with which all numbers are round(m · ratio + c), m whole."""
     if len(numbers) < _FEWEST_NUMBERS:
         return None
-    turns = np.sort((numbers / ratio) % 1.0)
-    gaps = np.diff(turns, append=turns[0] + 1)
-    widest = int(np.argmax(gaps))
     # Rounding moves numbers by half a step at most, both ways; the steps are about known.
-    if gaps[widest] < 1 - 1 / ratio - _ABOUT:
+    narrowest = 1 - 1 / ratio - _ABOUT
+    some = numbers[:: max(1, len(numbers) // _GLANCE)]
+    if len(some) < len(numbers) and _widest_gap(some, ratio)[1] < narrowest:
         return None
-    centre = (turns[widest] + gaps[widest] + (1 - gaps[widest]) / 2) % 1.0
+    start, gap = _widest_gap(numbers, ratio)
+    if gap < narrowest:
+        return None
+    centre = (start + gap + (1 - gap) / 2) % 1.0
     inner = np.rint(numbers / ratio - centre)
     off = _ABOUT * ratio / max(float(np.abs(inner).max()), 1.0)
     ratio, low, high = roomiest(numbers - 0.5, numbers + 0.5, inner, ratio, off)
     return (ratio, roundest(low, high)) if low < high else None
+
+
+def _widest_gap(numbers: npt.NDArray[np.int64], ratio: float) -> tuple[float, float]:
+    """Where on inner steps, from 0 to 1, no numbers are: the start and the length."""
+    turns = np.sort((numbers / ratio) % 1.0)
+    gaps = np.diff(turns, append=turns[0] + 1)
+    widest = int(np.argmax(gaps))
+    return float(turns[widest]), float(gaps[widest])
 
 
 def _centred(steps: Steps, numbers: npt.NDArray[np.int64]) -> Steps:

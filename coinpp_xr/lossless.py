@@ -33,7 +33,7 @@ Int = npt.NDArray[np.int64]
 
 # A value that so many cells of a chunk share is told by a mask, if that takes fewer bytes.
 _COMMON = 0.15
-_MOST_COMMON = 3
+_MOST_COMMON, _GLANCE = 3, 1 << 13
 # Of all values, those that must be on steps; not counted are fields of few values beside them, such
 # as zeros.
 _MOST_ON_STEPS, _FEW = 0.8, 16
@@ -41,8 +41,8 @@ _MOST_ON_STEPS, _FEW = 0.8, 16
 _KNOWN = 4
 # Fields of fewer cells are small.
 _SMALL = 4096
-# Of the pyramid's bytes, what digits may take.
-_WORTH = {"fast": 0.85, "default": 0.97, "best": 1.0, "paper": 0.97}
+# Of the bytes of a quick pyramid, what digits may take.
+_WORTH = 0.88
 # Whole numbers, one apart.
 _WHOLE = Lattice(1.0, 0.0)
 
@@ -74,7 +74,8 @@ class _Numbers:
         which, lost = np.zeros(len(table), np.intp), 0
         numbers, coded = np.zeros(table.shape, np.int64), np.zeros(table.shape, np.bool_)
         for item, (values, valid) in enumerate(zip(table, usable, strict=True)):
-            own = values[valid]
+            some = slice(None) if valid.all() else valid  # far quicker
+            own = values[some]
             if len(own) == 0:
                 continue
             # The last ones first: fields that follow each other are mostly alike.
@@ -85,8 +86,9 @@ class _Numbers:
                     return None
                 continue
             which[item] = kinds.setdefault(steps, len(kinds))
-            numbers[item, valid], coded[item, valid] = steps.exactly(own)
-            beside = own[~coded[item, valid]]
+            numbers[item, some], exact = steps.exactly(own)
+            coded[item, some] = exact
+            beside = own[~exact]
             if len(np.unique(beside)) > _FEW:
                 lost += len(beside)
         if not kinds or lost > (1 - _MOST_ON_STEPS) * usable.sum():
@@ -96,11 +98,13 @@ class _Numbers:
     def ways(self) -> Iterator[Bool]:
         """Which cells to code as numbers: all, or all but those that share a few values."""
         yield self.coded
-        found, counts = np.unique(self.numbers[self.coded], return_counts=True)
-        order = np.argsort(-counts)[:_MOST_COMMON]
-        common = found[order][counts[order] > _COMMON * self.coded.sum()]
-        if 0 < len(common) < len(found):
-            yield self.coded & ~np.isin(self.numbers, common)
+        numbers = self.numbers[self.coded]
+        # What so many share shows in a part of them.
+        found, counts = np.unique(numbers[:: max(1, len(numbers) // _GLANCE)], return_counts=True)
+        likely = found[np.argsort(-counts)[:_MOST_COMMON]]
+        common = [each for each in likely if (numbers == each).sum() > _COMMON * len(numbers)]
+        if common and (rest := self.coded & ~np.isin(self.numbers, common)).any():
+            yield rest
 
 
 def without_loss(
@@ -137,21 +141,60 @@ def without_loss(
             return None
         sections, coded = _of_floats(values.reshape(usable.shape), usable, shape, sequences, around)
         return pack_fields(values, coded, Kind.DIGITS, sections, time_axis=time_axis)
-    steps, payloads = {Tag.STEPS: found.steps.pack()}, []
-    for coded in found.ways():
-        pyramid = _through_pyramid(found.numbers, coded, shape, sequences, around, effort)
-        payloads.append(
-            pack_fields(values, coded, Kind.PYRAMID, steps | pyramid, time_axis=time_axis)
-        )
-    smallest = min(payloads, key=len)
     numbers = WholeNumbers(found.numbers, found.coded, shape, sequences, around)
-    # What is slower and read as a whole must save something.
-    worth = _WORTH[effort] * len(smallest)
-    if not suits(shape) or not numbers.seem_smaller(worth, sampled=effort != "best"):
-        return smallest
-    sections = steps | {Tag.DIGITS: numbers.digits()}
-    digits = pack_fields(values, found.coded, Kind.DIGITS, sections, time_axis=time_axis)
-    return digits if len(digits) < worth else smallest
+    return _Attempts(values, found, numbers, time_axis).smallest(effort)
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempts:
+    """A chunk of whole numbers, to be coded in one way or another."""
+
+    values: Array
+    found: _Numbers
+    numbers: WholeNumbers
+    time_axis: int
+
+    def smallest(self, effort: str) -> bytes:
+        """The smallest payload of those that the effort allows.
+
+        Digit by digit takes twice the time of the pyramid, and is read as a whole: what is smooth
+        is hardly shorter then, and not worth a sample.
+        """
+        ways, suited = list(self.found.ways()), suits(self.numbers.shape)
+        if effort == "best":
+            payloads = [self._by_pyramid(each, effort) for each in ways]
+            return min([*payloads, self._by_digits()] if suited else payloads, key=len)
+        rough = len(ways) > 1 or self.numbers.are_few or self.numbers.have_copies
+        if effort != "fast" and not rough:
+            return self._by_pyramid(ways[0], effort)
+        quick = [self._by_pyramid(each, "fast") for each in ways]
+        shortest = min(range(len(ways)), key=lambda k: len(quick[k]))
+        if effort == "fast":
+            return quick[shortest]
+        worth = _WORTH * len(quick[shortest])
+        if suited and self.numbers.seem_smaller(worth):
+            digits = self._by_digits()
+            if len(digits) < worth:
+                return digits
+        return self._by_pyramid(ways[shortest], effort)
+
+    def _by_pyramid(self, coded: Bool, effort: str) -> bytes:
+        numbers, shape = self.found.numbers, self.numbers.shape
+        low, high = ends_of(numbers, coded)
+        result = stream.encode(
+            numbers.reshape(-1, *shape), coded.reshape(-1, *shape), self.numbers.sequences.order,
+            _WHOLE, around=self.numbers.around, quick=QUICK[effort],
+            limits=Limits(low * UNIT, high * UNIT, WHOLE, 0),
+        )  # fmt: skip
+        sections = {Tag.PYRAMID: result.head, Tag.STREAMS: result.streams}
+        return self._payload(Kind.PYRAMID, coded, sections)
+
+    def _by_digits(self) -> bytes:
+        return self._payload(Kind.DIGITS, self.found.coded, {Tag.DIGITS: self.numbers.digits()})
+
+    def _payload(self, kind: Kind, coded: Bool, sections: dict[Tag, bytes]) -> bytes:
+        steps = {Tag.STEPS: self.found.steps.pack()}
+        return pack_fields(self.values, coded, kind, steps | sections, time_axis=self.time_axis)
 
 
 def _of_floats(
@@ -172,20 +215,3 @@ def has_wider_steps(table: Array, usable: Bool, error: float) -> bool:
             step = rough_step(values[valid])
             return step is not None and 2 * error < step
     return False
-
-
-def _through_pyramid(
-    numbers: Int,
-    coded: Bool,
-    shape: tuple[int, int],
-    sequences: Sequences,
-    around: bool,
-    effort: str,
-) -> dict[Tag, bytes]:
-    low, high = ends_of(numbers, coded)
-    limits = Limits(low * UNIT, high * UNIT, WHOLE, 0)
-    result = stream.encode(
-        numbers.reshape(-1, *shape), coded.reshape(-1, *shape), sequences.order, _WHOLE,
-        around=around, quick=QUICK[effort], limits=limits,
-    )  # fmt: skip
-    return {Tag.PYRAMID: result.head, Tag.STREAMS: result.streams}

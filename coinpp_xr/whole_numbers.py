@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import floor, inf
 from typing import Any
 
@@ -17,13 +18,15 @@ from coinpp_xr.step_search import find_steps, rough_step
 Bool = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
 
-# Samples are one row in eight, in strips, or one time in eight; less is learned from them than from
-# all. Chunks of fewer cells are not sampled.
-_SAMPLED, _LEARNED = 8, 0.93
-_FEW_CELLS, _STRIPS, _FEWEST_ROWS, _FEWEST_TIMES = 1 << 16, 6, 8, 3
+# Samples are one row in sixteen or eight, in strips, or one time in eight; less is learned from
+# them than from all. Chunks of fewer cells are not sampled.
+_OF_LARGE, _OF_SMALL, _LARGE, _FEW_CELLS = 16, 8, 1 << 19, 1 << 16
+_LEARNED, _STRIPS, _FEWEST_ROWS, _FEWEST_TIMES = 0.91, 6, 6, 3
 # Where many are copies, the number of the cell west is so many times as frequent as those next to
 # it.
 _COPIES = 2
+# To tell that, every so many-th row of large fields is enough.
+_MOST_GAP, _GLANCE = 4, 1 << 18
 # A bound of more steps of the source gains next to nothing by those; lattices of them must be so
 # much wider than others, and hold so many of the values.
 _MOST_STEPS, _WORTH_IT, _MOST_ON_SOURCE = 8, 1.02, 0.999
@@ -49,20 +52,30 @@ class WholeNumbers:
         order = self.sequences.order
         return digits.encode(
             order, field_of, self.shape, ends_of(self.numbers, self.coded), around=self.around,
-            copying=self._has_copies(),
+            copying=self.have_copies,
         )  # fmt: skip
 
-    def _has_copies(self) -> bool:
+    @cached_property
+    def have_copies(self) -> bool:
         """Whether many cells hold the number of the one west of them, where that is not flat.
 
         Where numbers change smoothly, those next to it are as frequent.
         """
         numbers = self.numbers.reshape(-1, *self.shape)
         coded = self.coded.reshape(numbers.shape)
-        here, west, north = numbers[:, 1:, 1:], numbers[:, 1:, :-1], numbers[:, :-1, 1:]
-        all_coded = coded[:, 1:, 1:] & coded[:, 1:, :-1] & coded[:, :-1, 1:]
+        every = max(1, min(_MOST_GAP, numbers.size // _GLANCE))
+        rows = slice(1, None, every), slice(0, -1, every)
+        here, west, north = (
+            numbers[:, rows[0], 1:], numbers[:, rows[0], :-1], numbers[:, rows[1], 1:]
+        )  # fmt: skip
+        all_coded = coded[:, rows[0], 1:] & coded[:, rows[0], :-1] & coded[:, rows[1], 1:]
         away = np.abs(here - west)[all_coded & (west != north)]
         return bool((away == 0).sum() > _COPIES * (away == 1).sum())
+
+    @property
+    def are_few(self) -> bool:
+        """Too few to take a part of."""
+        return self.coded.size < _FEW_CELLS
 
     def seem_smaller(self, size: float, *, sampled: bool = True) -> bool:
         """Whether digits are worth a try against so many bytes: by a part of the fields.
@@ -72,20 +85,33 @@ class WholeNumbers:
         sample = self._sample() if sampled else None
         if sample is None:
             return True
-        count = int(sample.coded[sample.sequences.order].sum())
-        if count == 0:
+        some = sample._roughness()
+        if some == 0:
             return False
         # Less is learned from a part than from all.
-        expected = _LEARNED * len(sample.digits()) * int(self.coded.sum()) / count
-        return expected < size
+        return _LEARNED * len(sample.digits()) * self._roughness() / some < size
+
+    def _roughness(self) -> float:
+        """How large differences between cells and those west of them are: about the bits of all."""
+        shape = (-1, *self.shape)
+        numbers, coded = (each.reshape(shape) for each in (self.numbers, self.coded))
+        order = self.sequences.order.reshape(-1)
+        some = slice(None) if len(order) == len(numbers) else order
+        away = np.abs(np.diff(numbers[some].astype(np.float32), axis=2))
+        both = coded[some, :, 1:] & coded[some, :, :-1]
+        return float(np.log2(1 + away).sum(where=both, dtype=np.float64))
 
     def _sample(self) -> WholeNumbers | None:
         """Some rows of large fields, some times of long sequences, None of what is short."""
+        if self.are_few:
+            return None
         n_lat, n_lon = self.shape
-        rows, times = n_lat // _SAMPLED // _STRIPS, self.sequences.order.shape[1] // _SAMPLED
-        if self.coded.size >= _FEW_CELLS and rows >= _FEWEST_ROWS:
+        share = _OF_LARGE if self.coded.size >= _LARGE else _OF_SMALL
+        strips = min(n_lat // share // _FEWEST_ROWS, _STRIPS)
+        if strips:
+            rows = n_lat // share // strips
             # Each in the middle of its share: poles are smoother than what lies between.
-            starts = (2 * np.arange(_STRIPS) + 1) * n_lat // (2 * _STRIPS) - rows // 2
+            starts = (2 * np.arange(strips) + 1) * n_lat // (2 * strips) - rows // 2
             chosen = (starts[:, None] + np.arange(rows)).reshape(-1)
 
             def cut(table: Any) -> Any:
@@ -94,7 +120,8 @@ class WholeNumbers:
 
             numbers, coded, shape = cut(self.numbers), cut(self.coded), (len(chosen), n_lon)
             return WholeNumbers(numbers, coded, shape, self.sequences, self.around)
-        if self.coded.size >= _FEW_CELLS and times >= _FEWEST_TIMES:
+        times = self.sequences.order.shape[1] // _OF_SMALL
+        if times >= _FEWEST_TIMES:
             return replace(self, sequences=Sequences(self.sequences.order[:, :times]))
         return None
 

@@ -224,14 +224,14 @@ def test_archives_are_exact(tmp_path) -> None:
 
 def test_single_fields_are_read_by_themselves(tmp_path) -> None:
     values = tenths(field((9, 20, 30))).astype("f4")
-    codec = COINppArrayCodec(model="none", lossless=True, effort="fast")
+    codec = COINppArrayCodec(model="none", lossless=True)
     array = zarr.create_array(
         tmp_path / "x", shape=values.shape, chunks=values.shape, dtype="f4", serializer=codec,
         compressors=None,
     )  # fmt: skip
     array[:] = values
     assert is_same(array[4:6], values[4:6])
-    codec = COINppCodec(model="none", lossless=True, effort="fast")
+    codec = COINppCodec(model="none", lossless=True)
     smooth = np.rint(field((4, 60, 90)) / 3).cumsum(-1).cumsum(-2) / 100
     assert Payload.unpack(codec.encode(smooth)).kind == Kind.PYRAMID
     assert Payload.unpack(codec.encode(values)).kind == Kind.DIGITS

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from coinpp_xr.coding.pyramid.range_coder import (
     at_least,
     at_most,
-    by_one_context,
     code_bit,
     even_chances,
     learned,
@@ -38,10 +37,13 @@ OTHER_COPY_SETS = 3 * ROUGH
 OTHER_LENGTH_SETS = OTHER_COPY_SETS + _TREE * LENGTHS
 OTHER_EARLY_SETS = OTHER_LENGTH_SETS + EARLY * EXTENTS
 _OTHER_SETS = OTHER_EARLY_SETS + LEVELS
-# What the distribution leaves less of a chance than this is decided by one context.
-SURE = 66
-# Predictions, the one by least squares, and what that looks at.
-PREDICTIONS, LEAST_SQUARES, FEATURES = 12, 11, 21
+# So many scales from the mean numbers are not expected.
+TAIL = 16
+# Predictions, the one by least squares, and what that looks at; after so many cells it is solved
+# further.
+PREDICTIONS, LEAST_SQUARES, FEATURES, CELLS = 12, 8, 21, 4
+# Errors of all predictions take so much room.
+_ERRORS = 16
 
 
 class State(NamedTuple):
@@ -50,15 +52,19 @@ class State(NamedTuple):
     chances: Int32  # (contexts << 16,), see range_coder
     weights: Int32  # (sets, inputs)
     others: Int32  # (other sets, inputs)
-    sure: Int32
-    sums: Int  # (features + 1, features): normal equations, and their right sides
-    solution: Int
-    recent: Int32  # (predictions + 1, 2, n_lon): errors in this row and in the one above
+    inside: Int32  # (extents,): whether numbers are among those expected
+    sums: Int32  # (features, features): normal equations
+    sides: Int32  # (features,): their right sides
+    solution: Int32
+    recent: Int32  # (2, n_lon, 16): errors of predictions in this row and in the one above
+    scaled: Int32  # (cells, features + 1): what the last cells tell the equations
+    learned: Int  # (1,): how many cells that are
+    errors: Int32
+    shares: Int32
     slots: Int
     logits: Int
     guesses: Int
     features: Int
-    scaled: Int
 
 
 def new_state(columns: int) -> State:
@@ -66,11 +72,14 @@ def new_state(columns: int) -> State:
         even_chances(CONTEXTS << _SLOT_BITS),
         _first_weights(_SETS),
         _first_weights(_OTHER_SETS),
-        even_chances(96 * 16),
-        np.zeros((FEATURES + 1, FEATURES), np.int64), np.zeros(FEATURES, np.int64),
-        np.zeros((PREDICTIONS + 1, 2, columns), np.int32),
+        even_chances(EXTENTS),
+        np.zeros((FEATURES, FEATURES), np.int32), np.zeros(FEATURES, np.int32),
+        np.zeros(FEATURES, np.int32),
+        np.zeros((2, columns, _ERRORS), np.int32),
+        np.zeros((CELLS, FEATURES + 1), np.int32), np.zeros(1, np.int64),
+        np.zeros(_ERRORS, np.int32), np.zeros(PREDICTIONS, np.int32),
         np.zeros(CONTEXTS, np.int64), np.zeros(INPUTS, np.int64),
-        np.zeros(PREDICTIONS, np.int64), np.zeros(FEATURES, np.int64), np.zeros(FEATURES, np.int64),
+        np.zeros(PREDICTIONS, np.int64), np.zeros(FEATURES, np.int64),
     )  # fmt: skip
 
 
@@ -112,8 +121,8 @@ def slot(table: Any, context: Any) -> Any:
 
 
 @compiled
-def distribution(sigmoid: Any, mean: Any, error: Any) -> Any:
-    """A logistic distribution of all numbers from 0 on.
+def distribution(sigmoid: Any, mean: Any, error: Any, low: Any, high: Any) -> Any:
+    """A logistic distribution of the numbers from ``low`` to ``high``.
 
     Returns
     -------
@@ -127,8 +136,8 @@ def distribution(sigmoid: Any, mean: Any, error: Any) -> Any:
     return (
         mean,
         reciprocal,
-        _chance_below(sigmoid, np.int64(0), mean, reciprocal),
-        np.int64(1 << 30),
+        _chance_below(sigmoid, low, mean, reciprocal),
+        _chance_below(sigmoid, high + 1, mean, reciprocal),
     )
 
 
@@ -185,12 +194,4 @@ def mixed(
     for k in range(CONTEXTS):
         entry = np.int64(chances[slots[k]])
         chances[slots[k]] = learned(entry, truth, tables.rate)
-    return yes, r
-
-
-@inlined
-def surely(buffer: Any, r: Any, yes: Any, state: Any, tables: Any, logit: Any, extent: Any) -> Any:
-    """A decision of which the distribution is sure."""
-    context = ((logit + _LARGEST_LOGIT) >> 6) * 16 + at_most(extent >> 1, 15)
-    yes, r = by_one_context(buffer, r, yes, state.sure, context, tables.rate)
     return yes, r

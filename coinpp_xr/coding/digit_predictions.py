@@ -11,133 +11,159 @@ from typing import Any
 
 import numpy as np
 
-from coinpp_xr.coding.digit_decisions import FEATURES, LEAST_SQUARES, PARTS, PREDICTIONS
+from coinpp_xr.coding.digit_decisions import (
+    CELLS,
+    FEATURES,
+    LEAST_SQUARES,
+    PARTS,
+    PREDICTIONS,
+)
 from coinpp_xr.coding.pyramid.range_coder import at_least, at_most
 from coinpp_xr.compiled import compiled
 
-# Simple predictions from this field alone; neighbours in it that least squares look at.
-_ALONE, _NEIGHBOURS = 8, 11
+# Predictions from this field alone; neighbours in it that least squares look at.
+_ALONE, _NEIGHBOURS = 9, 11
 _FARTHEST = 1 << 27
-# Least squares see neighbours in units of the expected error, these times finer, and clipped. What
-# was learned fades by so many parts of 4096 every fourth cell, when equations are solved further.
-_FINE, _CLIPPED, _FADING, _EVERY = 16, 1023, 4000, 4
+# Errors of predictions are not told apart above this.
+_LARGEST_ERROR = 1 << 28
+# Least squares see neighbours in units of the expected error, these times finer, and clipped.
+_FINE, _CLIPPED = 16, 1023
 _LARGEST_WEIGHT = 1 << 19
 
 
 @compiled
-def predict(state: Any, near: Any, past: Any, change: Any, usual: Any, now: Any, j: Any) -> Any:
+def predict(
+    state: Any, near: Any, past: Any, change: Any, usual: Any, has_past: Any, now: Any, j: Any
+) -> Any:  # fmt: skip
     """Mean and expected error, and the same of least squares alone.
 
     ``near`` and ``past`` are numbers around the cell in its field and in the one before, of which
-    the first is negative where there is none. ``now`` tells which of the two rows of errors is
-    this one's, ``j`` the column.
+    the first is negative where there is none; ``has_past`` tells whether there is such a field.
+    ``now`` tells which of the two rows of errors is this one's, ``j`` the column.
     """
     w, n, nw, ne, ww, nn, www, nne, nee, nnw, nww = near
     p, pw, pn, pe, ps, pnw, pne = past
     guesses, features, solution = state.guesses, state.features, state.solution
-    recent = state.recent
+    recent, errors, shares = state.recent, state.errors, state.shares
     guesses[0], guesses[1], guesses[2] = PARTS * w, PARTS * n, PARTS * (w + n - nw)
     guesses[3] = PARTS * (w + ne - n)
     guesses[4] = PARTS * n + PARTS // 2 * (ne - nw)
     guesses[5] = PARTS * w + 6 * (ne - n) + 2 * (n - nw)
     guesses[6], guesses[7] = PARTS * (2 * w - ww), PARTS * (2 * n - nn)
-    guesses[8], guesses[9], guesses[10] = guesses[0], guesses[0], guesses[0]
-    centre, used = (w + n) >> 1, np.int64(_NEIGHBOURS)
+    guesses[9], guesses[10], guesses[11] = guesses[0], guesses[0], guesses[0]
+    centre, used = (w + n) >> 1, np.int64(_ALONE)
     if p >= 0:
-        guesses[8] = PARTS * p
-        guesses[9] = PARTS * p + PARTS // 2 * (w - pw + n - pn)
-        guesses[10] = PARTS * (p + w - pw + n - pn - (nw - pnw))
-        centre, used = p + ((w - pw + n - pn) >> 1), np.int64(FEATURES)
+        used = np.int64(PREDICTIONS)
+        guesses[9] = PARTS * p
+        guesses[10] = PARTS * p + PARTS // 2 * (w - pw + n - pn)
+        guesses[11] = PARTS * (p + w - pw + n - pn - (nw - pnw))
+        centre = p + ((w - pw + n - pn) >> 1)
         features[11], features[12], features[13] = pw - p, pn - p, pnw - p
         features[14], features[15], features[16] = pne - p, pe - p, ps - p
         features[17] = (w - pw) - (n - pn)
         features[18], features[19], features[20] = change
+    elif has_past:
+        for k in range(_NEIGHBOURS, FEATURES):
+            features[k] = 0
     features[0], features[1], features[2] = w - centre, n - centre, nw - centre
     features[3], features[4], features[5] = ne - centre, ww - centre, nn - centre
     features[6], features[7], features[8] = www - centre, nne - centre, nee - centre
     features[9], features[10] = nnw - centre, nww - centre
     found = np.int64(0)
-    for k in range(used):
-        found += solution[k] * features[k]
+    if has_past:
+        for k in range(FEATURES):
+            found += solution[k] * features[k]
+    else:
+        for k in range(_NEIGHBOURS):
+            found += solution[k] * features[k]
     found = at_most(at_least(found >> 13, -_FARTHEST), _FARTHEST)
     guesses[LEAST_SQUARES] = PARTS * centre + found
-    least = np.int64(1 << 40)
-    for k in range(PREDICTIONS):
-        if k < _ALONE or k == LEAST_SQUARES or p >= 0:
-            least = at_most(least, _errors_around(recent, k, now, j))
+    west, east = at_least(j - 1, 0), at_most(j + 1, recent.shape[1] - 1)
+    above = 1 - now
+    for k in range(len(errors)):
+        errors[k] = (
+            recent[now, west, k] + recent[above, west, k]
+            + recent[above, j, k] + recent[above, east, k]
+        )  # fmt: skip
+    least = errors[0]
+    for k in range(1, used):
+        least = at_most(least, errors[k])
+    scaled = np.float64(np.int64(least) + 4) * 4096.0
+    for k in range(used):
+        # Below 2^53: the same as a division of whole numbers, and many at once.
+        shares[k] = np.int32(scaled / np.float64(np.int64(errors[k]) + 4))
     total = np.int64(0)
     mean = np.int64(0)
-    for k in range(PREDICTIONS):
-        if k < _ALONE or k == LEAST_SQUARES or p >= 0:
-            weight = ((least + 4) << 12) // (_errors_around(recent, k, now, j) + 4)
-            total += weight * weight
-            mean += weight * weight * guesses[k]
-    error = _error(recent, PREDICTIONS, now, j)
+    for k in range(used):
+        weight = np.int64(shares[k]) * np.int64(shares[k])
+        total += weight
+        mean += weight * guesses[k]
+    farther = at_least(j - 2, 0)
+    error = (np.int64(errors[PREDICTIONS]) + recent[now, farther, PREDICTIONS]) // 5
     if usual >= 0:
         error = (5 * error + 2 * usual) // 13
-    return mean // total, error, guesses[LEAST_SQUARES], _error(recent, LEAST_SQUARES, now, j)
+    other = (np.int64(errors[LEAST_SQUARES]) + recent[now, farther, LEAST_SQUARES]) // 5
+    return mean // total, error, guesses[LEAST_SQUARES], other
 
 
 @compiled
-def _errors_around(recent: Any, k: Any, now: Any, j: Any) -> Any:
-    """Errors of a prediction in the cells west, north-west, north and north-east, added up."""
-    west, east = at_least(j - 1, 0), at_most(j + 1, recent.shape[2] - 1)
-    above = 1 - now
-    return (
-        np.int64(recent[k, now, west]) + recent[k, above, west]
-        + recent[k, above, j] + recent[k, above, east]
-    )  # fmt: skip
-
-
-@compiled
-def _error(recent: Any, k: Any, now: Any, j: Any) -> Any:
-    """What a prediction is expected to be off by."""
-    return (_errors_around(recent, k, now, j) + recent[k, now, at_least(j - 2, 0)]) // 5
-
-
-@compiled
-def learn(state: Any, number: Any, mean: Any, error: Any, has_past: Any, now: Any, j: Any) -> Any:
+def learn(
+    state: Any, number: Any, mean: Any, error: Any, has_past: Any, now: Any, j: Any
+) -> Any:  # fmt: skip
     """Note how far predictions were off, where the mean was expected to be off by ``error``."""
     guesses, features, recent = state.guesses, state.features, state.recent
-    scaled, sums = state.scaled, state.sums
-    for k in range(PREDICTIONS):
-        recent[k, now, j] = abs(PARTS * number - guesses[k])
-    recent[PREDICTIONS, now, j] = abs(PARTS * number - mean)
-    used = np.int64(FEATURES) if has_past else np.int64(_NEIGHBOURS)
+    truth = PARTS * number
+    for k in range(len(guesses)):
+        recent[now, j, k] = at_most(abs(truth - guesses[k]), _LARGEST_ERROR)
+    missed = at_most(abs(truth - mean), _LARGEST_ERROR)
+    recent[now, j, PREDICTIONS] = missed
     unit = np.int64(_FINE * PARTS << 16) // (error + PARTS)
+    scaled, at = state.scaled, state.learned[0]
+    used = np.int64(FEATURES) if has_past else np.int64(_NEIGHBOURS)
     for k in range(used):
-        scaled[k] = at_most(at_least((features[k] * unit) >> 16, -_CLIPPED), _CLIPPED)
+        scaled[at, k] = at_most(at_least((features[k] * unit) >> 16, -_CLIPPED), _CLIPPED)
     centre = guesses[0] - PARTS * features[0]  # west, and what west is beside it
-    target = ((PARTS * number - centre) * unit) // (PARTS << 16)
-    target = at_most(at_least(target, -_CLIPPED), _CLIPPED)
-    for a in range(used):
-        for c in range(a + 1):
-            sums[a, c] += scaled[a] * scaled[c]
-        sums[FEATURES, a] += scaled[a] * target
-    if j % _EVERY == _EVERY - 1:
-        _solve_further(sums, state.solution, used)
-        for a in range(used):
-            for c in range(a + 1):
-                sums[a, c] = (sums[a, c] * _FADING) >> 12
-            sums[FEATURES, a] = (sums[FEATURES, a] * _FADING) >> 12
-    return recent[PREDICTIONS, now, j]
+    target = ((truth - centre) * unit) // (PARTS << 16)
+    scaled[at, FEATURES] = at_most(at_least(target, -_CLIPPED), _CLIPPED)
+    state.learned[0] = (at + 1) % CELLS
+    if at == CELLS - 1:
+        _solve_further(state, used)
+    return missed
 
 
 @compiled
-def _solve_further(sums: Any, solution: Any, used: Any) -> None:
-    """A sweep of Gauss and Seidel over the normal equations, of which the lower half is there."""
+def _solve_further(state: Any, used: Any) -> None:
+    """A sweep of Gauss and Seidel over the normal equations, with what the last cells told."""
+    scaled, sums, sides, solution = state.scaled, state.sums, state.sides, state.solution
     for a in range(used):
-        rest = sums[FEATURES, a] << 16
-        for c in range(a):
-            rest -= sums[a, c] * solution[c]
-        for c in range(a + 1, used):
-            rest -= sums[c, a] * solution[c]
-        diagonal = sums[a, a] + (sums[a, a] >> 10) + 1024
-        solution[a] = at_most(at_least(rest // diagonal, -_LARGEST_WEIGHT), _LARGEST_WEIGHT)
+        first, second, third, fourth = scaled[0, a], scaled[1, a], scaled[2, a], scaled[3, a]
+        for c in range(used):
+            sums[a, c] = (
+                _faded(sums[a, c]) + first * scaled[0, c] + second * scaled[1, c]
+                + third * scaled[2, c] + fourth * scaled[3, c]
+            )  # fmt: skip
+        sides[a] = (
+            _faded(sides[a]) + first * scaled[0, FEATURES] + second * scaled[1, FEATURES]
+            + third * scaled[2, FEATURES] + fourth * scaled[3, FEATURES]
+        )  # fmt: skip
+        diagonal = np.int64(sums[a, a])
+        rest = (np.int64(sides[a]) << 16) + diagonal * solution[a]
+        for c in range(used):
+            rest -= np.int64(sums[a, c]) * np.int64(solution[c])
+        # Both below 2^53, as above.
+        weight = np.floor(np.float64(rest) / np.float64(diagonal + (diagonal >> 10) + 1024))
+        solution[a] = at_most(at_least(np.int64(weight), -_LARGEST_WEIGHT), _LARGEST_WEIGHT)
+
+
+@compiled
+def _faded(told: Any) -> Any:
+    """What cells told a while ago, without some 3 / 128 of it."""
+    return told - (told >> 5) + (told >> 7)
 
 
 @compiled
 def pass_over(state: Any, now: Any, j: Any) -> None:
     """A cell that does not count has the errors of the one above."""
+    recent = state.recent
     for k in range(PREDICTIONS + 1):
-        state.recent[k, now, j] = state.recent[k, 1 - now, j]
+        recent[now, j, k] = recent[1 - now, j, k]

@@ -1,10 +1,10 @@
 """Rows of whole numbers ↔ bits, digit by digit, compiled.
 
 A number is perhaps that of the cell west or north of it, or of the field before. Else it is told
-how many binary digits it has and then which, from the highest on. The chance of every decision is
-mixed from what was seen in six contexts, and from what a logistic distribution around a prediction
-says of the numbers that are still possible. Integers only; changing any constant changes the
-format.
+whether it is somewhere near the prediction, then how many binary digits it has and which, from the
+highest on, where that does not follow from what was told. The chance of such a decision is mixed
+from what was seen in six contexts, and from what a logistic distribution around a prediction says
+of the numbers that are still possible. Integers only; changing any constant changes the format.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from coinpp_xr.coding.digit_decisions import (
     OTHER_EARLY_SETS,
     OTHER_LENGTH_SETS,
     ROUGH,
-    SURE,
+    TAIL,
     distribution,
     extent_of,
     length_of,
@@ -35,20 +35,25 @@ from coinpp_xr.coding.digit_decisions import (
     narrowed,
     share_above,
     slot,
-    surely,
 )
 from coinpp_xr.coding.digit_predictions import learn, pass_over, predict
-from coinpp_xr.coding.pyramid.range_coder import BROKEN, at_least, at_most, opened, put_back
+from coinpp_xr.coding.pyramid.range_coder import (
+    at_least,
+    at_most,
+    by_one_context,
+    opened,
+    put_back,
+)
 from coinpp_xr.compiled import compiled
-from coinpp_xr.mixing import ONE
 
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 
 # So many digits at most.
 MOST_DIGITS = 25
-# No cell takes more bytes: three copies refused, 5 digits of the length, and all others.
-BYTES_PER_CELL = 2 * (3 + 5 + MOST_DIGITS)
+# No cell takes more bytes: three copies refused, whether it is as expected, 5 digits of the length,
+# and those after the first.
+BYTES_PER_CELL = 2 * (3 + 1 + 5 + MOST_DIGITS - 1)
 # No cell takes less: a decision that is as sure as can be.
 LEAST_BITS = 2e-5
 
@@ -166,6 +171,62 @@ def _changes(before: Any, second: Any, past: Any, i: Any, j: Any) -> Any:
 
 
 @compiled
+def _of_length(
+    slots: Any, node: Any, lm: Any, lw: Any, ln: Any, lp: Any, ne: Any, rough: Any, extent: Any,
+    c1: Any, a0: Any,
+) -> Any:  # fmt: skip
+    """Contexts and sets of weights of a decision about how many digits there are."""
+    kind = np.int64(3 << 24) + (node << 16)
+    slots[0] = slot(0, kind + lm * 64 + extent)
+    slots[1] = slot(1, kind + lw * 32 + ln)
+    slots[2] = slot(2, kind + length_of(ne) * 32 + lp)
+    slots[3] = slot(3, kind + lp)
+    slots[4] = slot(4, kind + extent * 4 + (c1 > 0) * 2 + (a0 > 0))
+    slots[5] = slot(5, kind + lm * 8 + at_most(rough >> 1, 7))
+    return COPY_SETS + node * EXTENTS + extent, OTHER_COPY_SETS + node * LENGTHS + lm
+
+
+@compiled
+def _of_early_digit(
+    slots: Any, digit: Any, length: Any, found: Any, b: Any, middle: Any, by_w: Any, by_n: Any,
+    by_p: Any, extent: Any,
+) -> Any:  # fmt: skip
+    """The same of one of the first digits, which have contexts for all that came before them."""
+    by_mean = np.int64(0)
+    if middle >> (b + 1) == found:
+        then = (middle >> (b - 1)) & 1 if b > 0 else np.int64(0)
+        by_mean = 1 + 2 * ((middle >> b) & 1) + then
+    elif middle > (2 * found + 1) << b:
+        by_mean = np.int64(5)
+    path = np.int64(4 << 24) + ((length * 128 + found) << 6)
+    kind = np.int64(5 << 24) + ((digit * 32 + length) << 9)
+    slots[0] = slot(0, path)
+    slots[1] = slot(1, path + by_w * 3 + by_n)
+    slots[2] = slot(2, path + by_mean)
+    slots[3] = slot(3, path + by_p)
+    slots[4] = slot(4, kind + by_mean * 40 + extent)
+    slots[5] = slot(5, kind + (by_w * 3 + by_n) * 4 + by_p)
+    return LENGTH_SETS + digit * LENGTHS + length, OTHER_LENGTH_SETS + digit * EXTENTS + extent
+
+
+@compiled
+def _of_late_digit(
+    slots: Any, place: Any, logit: Any, by_w: Any, by_n: Any, by_p: Any, lm: Any, rough: Any,
+    extent: Any,
+) -> Any:  # fmt: skip
+    """The same of a later digit, by its place in the distribution."""
+    level = at_most(at_least(((3 * logit) >> 8) + 24, 0), LEVELS - 1)
+    kind = np.int64(6 << 24) + (place << 16)
+    slots[0] = slot(0, kind + level)
+    slots[1] = slot(1, kind + extent)
+    slots[2] = slot(2, kind + level * 64 + extent)
+    slots[3] = slot(3, kind + (level * 9 + by_w * 3 + by_n) * 4 + by_p)
+    slots[4] = slot(4, kind + level * 32 + lm)
+    slots[5] = slot(5, kind + level * 32 + at_most(rough, 31))
+    return EARLY_SETS + place * EXTENTS + extent, OTHER_EARLY_SETS + level
+
+
+@compiled
 def code_rows(
     buffer: Any,
     registers: Any,
@@ -178,7 +239,7 @@ def code_rows(
     start: Any,
     first: Any,
     end: Any,
-    tree: Any,
+    top: Any,
     around: Any,
     copying: Any,
 ) -> None:
@@ -188,6 +249,7 @@ def code_rows(
     past_copies = before.copies
     columns, has_past = numbers.shape[1], before.numbers.shape[0] > 0
     slots, logits = state.slots, state.logits
+    tree = length_of(length_of(top))
     for i in range(first, end):
         now = i & 1
         for j in range(columns):
@@ -241,106 +303,79 @@ def code_rows(
                 if same:
                     x, copied = other, np.int64(step + 1)
                     break
-            mean, error, other_mean, other_error = predict(state, near, past, change, usual, now, j)
+            mean, error, other_mean, other_error = predict(
+                state, near, past, change, usual, has_past, now, j
+            )
             if copied == 0:
-                extent, fine = extent_of(error), length_of((9 * error >> 4) + 3) - 4
+                extent, scale = extent_of(error), (9 * error >> 4) + 3
+                fine = length_of(scale) - 4
                 middle = at_least(mean, 0) >> 3
                 lm, lp = length_of(middle), (length_of(p) if p >= 0 else np.int64(LENGTHS - 1))
-                around_mean = distribution(sigmoid, mean, error)
-                around_other = distribution(sigmoid, other_mean, other_error)
-                # How many digits: a number of `tree` digits itself.
-                length = length_of(x)
-                node = np.int64(1)
-                for b in range(tree - 1, -1, -1):
-                    half = ((node << (b + 1)) - (1 << tree)) + (1 << b)
-                    edge = np.int64(1) << at_most(half - 1, 26)
-                    at, chance = share_above(sigmoid, around_mean, edge)
-                    other_at, other_chance = share_above(sigmoid, around_other, edge)
-                    bit = ((length >> b) & 1) == 1
-                    logit = np.int64(tables.stretch[chance])
-                    if chance < SURE or chance > ONE - SURE:
-                        bit, r = surely(buffer, r, bit, state, tables, logit, extent)
+                # What it is expected to be, nearly always.
+                low = at_most(at_least((mean - TAIL * scale) >> 3, 0), top)
+                high = at_most(at_least((mean + TAIL * scale) >> 3, 0), top)
+                inside = (low <= x) & (x <= high)
+                if low > 0 or high < top:
+                    inside, r = by_one_context(buffer, r, inside, state.inside, extent, tables.rate)
+                    if not inside:
+                        low, high = np.int64(0), top
+                around_mean = distribution(sigmoid, mean, error, low, high)
+                around_other = distribution(sigmoid, other_mean, other_error, low, high)
+                length, node, found, telling = length_of(x), np.int64(1), np.int64(0), True
+                b = tree - 1
+                while b >= 0:
+                    if telling:
+                        half = ((node << (b + 1)) - (1 << tree)) + (1 << b)
+                        edge = np.int64(1) << at_most(half - 1, 26)
+                        bit = ((length >> b) & 1) == 1
                     else:
-                        logits[6], logits[7] = logit, tables.stretch[other_chance]
-                        kind = np.int64(3 << 24) + (node << 16)
-                        slots[0] = slot(0, kind + lm * 64 + extent)
-                        slots[1] = slot(1, kind + lw * 32 + ln)
-                        slots[2] = slot(2, kind + length_of(ne) * 32 + lp)
-                        slots[3] = slot(3, kind + lp)
-                        slots[4] = slot(4, kind + extent * 4 + (c1 > 0) * 2 + (a0 > 0))
-                        slots[5] = slot(5, kind + lm * 8 + at_most(rough >> 1, 7))
-                        bit, r = mixed(
-                            buffer, r, bit, state, tables,
-                            COPY_SETS + node * EXTENTS + extent,
-                            OTHER_COPY_SETS + node * LENGTHS + lm,
-                        )  # fmt: skip
-                    node = 2 * node + bit
-                    around_mean = narrowed(around_mean, at, bit)
-                    around_other = narrowed(around_other, other_at, bit)
-                length = node - (1 << tree)
-                if length > MOST_DIGITS:
-                    registers[BROKEN] = 1
-                    return
-                # The digits after the first.
-                found = np.int64(length > 0)
-                for b in range(length - 2, -1, -1):
-                    edge = (2 * found + 1) << b
-                    at, chance = share_above(sigmoid, around_mean, edge)
-                    other_at, other_chance = share_above(sigmoid, around_other, edge)
-                    bit = ((x >> b) & 1) == 1
-                    logit = np.int64(tables.stretch[chance])
-                    if chance < SURE or chance > ONE - SURE:
-                        bit, r = surely(buffer, r, bit, state, tables, logit, extent)
+                        edge = (2 * found + 1) << b
+                        bit = ((x >> b) & 1) == 1
+                    if edge <= low:
+                        bit = True
+                    elif edge > high:
+                        bit = False
                     else:
+                        at, chance = share_above(sigmoid, around_mean, edge)
+                        other_at, other_chance = share_above(sigmoid, around_other, edge)
+                        logit = np.int64(tables.stretch[chance])
                         logits[6], logits[7] = logit, tables.stretch[other_chance]
-                        digit = length - 2 - b
-                        # What neighbours say that have the same digits so far.
-                        above_b = b + 1
-                        by_w = 1 + ((w >> b) & 1) if w >> above_b == found else np.int64(0)
-                        by_n = 1 + ((n >> b) & 1) if n >> above_b == found else np.int64(0)
-                        by_p = np.int64(0)
-                        if p >= 0:
-                            by_p = 1 + ((p >> b) & 1) if p >> above_b == found else np.int64(3)
-                        if digit < EARLY:
-                            by_mean = np.int64(0)
-                            if middle >> above_b == found:
-                                then = (middle >> (b - 1)) & 1 if b > 0 else np.int64(0)
-                                by_mean = 1 + 2 * ((middle >> b) & 1) + then
-                            elif middle > edge:
-                                by_mean = np.int64(5)
-                            path = np.int64(4 << 24) + ((length * 128 + found) << 6)
-                            kind = np.int64(5 << 24) + ((digit * 32 + length) << 9)
-                            slots[0] = slot(0, path)
-                            slots[1] = slot(1, path + by_w * 3 + by_n)
-                            slots[2] = slot(2, path + by_mean)
-                            slots[3] = slot(3, path + by_p)
-                            slots[4] = slot(4, kind + by_mean * 40 + extent)
-                            slots[5] = slot(5, kind + (by_w * 3 + by_n) * 4 + by_p)
-                            bit, r = mixed(
-                                buffer, r, bit, state, tables,
-                                LENGTH_SETS + digit * LENGTHS + length,
-                                OTHER_LENGTH_SETS + digit * EXTENTS + extent,
-                            )  # fmt: skip
+                        if telling:
+                            sets = _of_length(
+                                slots, node, lm, lw, ln, lp, ne, rough, extent, c1, a0
+                            )
                         else:
-                            level = at_most(at_least(((3 * logit) >> 8) + 24, 0), LEVELS - 1)
-                            place = at_most(at_least(b - fine + 8, 0), NEAR - 1)
-                            kind = np.int64(6 << 24) + (place << 16)
-                            slots[0] = slot(0, kind + level)
-                            slots[1] = slot(1, kind + extent)
-                            slots[2] = slot(2, kind + level * 64 + extent)
-                            slots[3] = slot(3, kind + (level * 9 + by_w * 3 + by_n) * 4 + by_p)
-                            slots[4] = slot(4, kind + level * 32 + lm)
-                            slots[5] = slot(5, kind + level * 32 + at_most(rough, 31))
-                            bit, r = mixed(
-                                buffer, r, bit, state, tables,
-                                EARLY_SETS + place * EXTENTS + extent,
-                                OTHER_EARLY_SETS + level,
-                            )  # fmt: skip
-                    found = 2 * found + bit
-                    around_mean = narrowed(around_mean, at, bit)
-                    around_other = narrowed(around_other, other_at, bit)
+                            digit, above = length - 2 - b, b + 1
+                            # What neighbours say that have the same digits so far.
+                            by_w = 1 + ((w >> b) & 1) if w >> above == found else np.int64(0)
+                            by_n = 1 + ((n >> b) & 1) if n >> above == found else np.int64(0)
+                            by_p = np.int64(0)
+                            if p >= 0:
+                                by_p = 1 + ((p >> b) & 1) if p >> above == found else np.int64(3)
+                            if digit < EARLY:
+                                sets = _of_early_digit(
+                                    slots, digit, length, found, b, middle, by_w, by_n, by_p, extent
+                                )
+                            else:
+                                place = at_most(at_least(b - fine + 8, 0), NEAR - 1)
+                                sets = _of_late_digit(
+                                    slots, place, logit, by_w, by_n, by_p, lm, rough, extent
+                                )
+                        of_set, of_other = sets
+                        bit, r = mixed(buffer, r, bit, state, tables, of_set, of_other)
+                        around_mean = narrowed(around_mean, at, bit)
+                        around_other = narrowed(around_other, other_at, bit)
+                    if telling:
+                        node = 2 * node + bit
+                        if b == 0:
+                            length = node - (1 << tree)
+                            # The digits after the first.
+                            found, telling, b = np.int64(length > 0), False, length - 1
+                    else:
+                        found = 2 * found + bit
+                    b -= 1
                 x = found
 
             numbers[i, j], copies[i, j] = x, copied
-            here.missed[i, j] = learn(state, x, mean, error, p >= 0, now, j)
+            here.missed[i, j] = learn(state, x, mean, error, has_past, now, j)
     put_back(registers, r)

@@ -25,7 +25,6 @@ from coinpp_xr.coding.digit_rows import (
     Field,
     code_rows,
 )
-from coinpp_xr.coding.pyramid.coders import band_count
 from coinpp_xr.coding.pyramid.decisions import tables
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.parallel import map_compiled
@@ -35,6 +34,8 @@ from coinpp_xr.sigmoid import sigmoid_table
 _MOST_CELLS, _MOST_COLUMNS = 1 << 24, 1 << 16
 _LARGEST = 1 << 30
 _CELLS_AT_ONCE = 1 << 14
+# Bands of rows have so many numbers or more, in all fields together: two on a 0.25 degree globe.
+_BAND_NUMBERS, _FEWEST_ROWS, _MOST_BANDS = 347_000, 16, 8
 # The lowest number, how many digits the highest has from there, flags; lengths of streams.
 _HEAD = struct.Struct("<qBB")
 _AROUND, _COPYING = 1, 2
@@ -44,6 +45,12 @@ _LENGTH = struct.Struct("<I")
 def suits(shape: tuple[int, int]) -> bool:
     """Whether fields are neither too large nor too wide."""
     return shape[0] * shape[1] <= _MOST_CELLS and shape[1] <= _MOST_COLUMNS
+
+
+def _band_count(items: int, shape: tuple[int, int]) -> int:
+    """Of every field; so many threads can work on it."""
+    numbers = items * shape[0] * shape[1]
+    return max(1, min(_MOST_BANDS, numbers // _BAND_NUMBERS, shape[0] // _FEWEST_ROWS))
 
 
 class _Walk:
@@ -56,7 +63,7 @@ class _Walk:
         self.coders = coders
         self._starts = [rows * band // len(coders) for band in range(len(coders) + 1)]
         self._states = [new_state(columns) for _ in coders]
-        self._tree = digits.bit_length()
+        self._top = (1 << digits) - 1
         self._around, self._copying = bool(flags & _AROUND), bool(flags & _COPYING)
         self._tables, self._sigmoid = tables(), sigmoid_table()
         self._at_once = max(1, _CELLS_AT_ONCE // columns)
@@ -68,13 +75,14 @@ class _Walk:
             start, end = self._starts[band], self._starts[band + 1]
             state = self._states[band]
             state.recent[:] = 0
+            state.learned[:] = 0
             for first in range(start, end, self._at_once):
                 last = min(first + self._at_once, end)
                 room = BYTES_PER_CELL * (last - first) * here.numbers.shape[1]
                 coder = self.coders[band] = binary.with_room(self.coders[band], room)
                 code_rows(
                     coder.buffer, coder.registers, state, self._tables, self._sigmoid, here,
-                    before, second, start, first, last, self._tree, self._around, self._copying,
+                    before, second, start, first, last, self._top, self._around, self._copying,
                 )  # fmt: skip
                 if binary.is_broken(coder):
                     raise CorruptPayloadError("the digits are damaged")
@@ -116,7 +124,7 @@ def encode(
     low, high = ends
     digits, flags = (high - low).bit_length(), _AROUND * around | _COPYING * copying
     walk = _Walk(
-        [binary.encoder(1 << 12) for _ in range(band_count(shape[0] * shape[1]))],
+        [binary.encoder(1 << 12) for _ in range(_band_count(order.size, shape))],
         shape, digits, flags,
     )  # fmt: skip
     for sequence in order:
@@ -156,7 +164,7 @@ def decode(
     CorruptPayloadError
         When it shows, at the latest after the last field.
     """
-    bands = band_count(shape[0] * shape[1])
+    bands = _band_count(order.size, shape)
     at = _HEAD.size + bands * _LENGTH.size
     if len(section) < at:
         raise CorruptPayloadError("the digits are cut short")
