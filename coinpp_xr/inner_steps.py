@@ -7,7 +7,7 @@ that a coarser lattice is rounded to, and others never occur.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log2
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from coinpp_xr.source_steps import Arithmetic, Steps
 from coinpp_xr.step_room import roomiest, roundest
 
 Array = npt.NDArray[Any]
+Float64 = npt.NDArray[np.float64]
 
 # Exponents of ten of GRIB's decimal scale, and of numbers of decimals.
 TENS = range(-6, 13)
@@ -24,8 +25,8 @@ TENS = range(-6, 13)
 _LEAST_RATIO, _MOST_RATIO = 1.02, 1000.0
 # Fewer numbers could be those of anything; how far their places on inner steps may be off.
 _FEWEST_NUMBERS, _ABOUT = 64, 2e-3
-# So many numbers show that most ratios are none.
-_GLANCE = 256
+# So many numbers exclude most ratios.
+_GLANCE = 128
 
 
 def packed_twice(steps: Steps, sample: Array) -> Steps:
@@ -35,31 +36,36 @@ def packed_twice(steps: Steps, sample: Array) -> Steps:
     if len(numbers) < 3:
         return _centred(steps, numbers)
     best = steps
-    for ten in TENS:
-        least = log2(_LEAST_RATIO * steps.step * 10.0**ten)
-        if steps.arithmetic not in (Arithmetic.DOUBLE, Arithmetic.SINGLE, Arithmetic.ROUNDED):
-            break
-        for exponent in range(int(np.ceil(least)), int(np.ceil(least)) + 10):
-            ratio = 2.0**exponent / 10.0**ten / steps.step
-            if not best.ratio < ratio < _MOST_RATIO:
-                continue
-            found = _inner(numbers, ratio)
-            if found is not None:
-                best = replace(steps, ratio=found[0], phase=found[1])
+    for ratio in _ratios(steps, numbers):
+        if ratio > best.ratio and (found := _inner(numbers, ratio)) is not None:
+            best = replace(steps, ratio=found[0], phase=found[1])
     return _centred(best, numbers)
+
+
+def _ratios(steps: Steps, numbers: npt.NDArray[np.int64]) -> list[float]:
+    """Powers of two over powers of ten, in steps, that a part of the numbers does not exclude."""
+    in_order = steps.arithmetic in (Arithmetic.DOUBLE, Arithmetic.SINGLE, Arithmetic.ROUNDED)
+    if not in_order or len(numbers) < _FEWEST_NUMBERS:
+        return []
+    ratios = []
+    for ten in TENS:
+        least = ceil(log2(_LEAST_RATIO * steps.step * 10.0**ten))
+        own = [2.0**exponent / 10.0**ten / steps.step for exponent in range(least, least + 10)]
+        ratios += [ratio for ratio in own if 1 < ratio < _MOST_RATIO]
+    some, several = numbers[:: max(1, len(numbers) // _GLANCE)], np.array(ratios)
+    possible = _widest_gaps(some, several)[1] >= _narrowest(several)
+    return [float(ratio) for ratio in several[possible]]
+
+
+def _narrowest(ratio: Any) -> Any:
+    """Rounding moves numbers by half a step at most, both ways; the steps are about known."""
+    return 1 - 1 / ratio - _ABOUT
 
 
 def _inner(numbers: npt.NDArray[np.int64], ratio: float) -> tuple[float, float] | None:
     """A ratio next to this one and c with which all numbers are round(m · ratio + c), m whole."""
-    if len(numbers) < _FEWEST_NUMBERS:
-        return None
-    # Rounding moves numbers by half a step at most, both ways; the steps are about known.
-    narrowest = 1 - 1 / ratio - _ABOUT
-    some = numbers[:: max(1, len(numbers) // _GLANCE)]
-    if len(some) < len(numbers) and _widest_gap(some, ratio)[1] < narrowest:
-        return None
-    start, gap = _widest_gap(numbers, ratio)
-    if gap < narrowest:
+    (start,), (gap,) = _widest_gaps(numbers, np.array([ratio]))
+    if gap < _narrowest(ratio):
         return None
     centre = (start + gap + (1 - gap) / 2) % 1.0
     inner = np.rint(numbers / ratio - centre)
@@ -68,12 +74,12 @@ def _inner(numbers: npt.NDArray[np.int64], ratio: float) -> tuple[float, float] 
     return (ratio, roundest(low, high)) if low < high else None
 
 
-def _widest_gap(numbers: npt.NDArray[np.int64], ratio: float) -> tuple[float, float]:
-    """Where on inner steps, from 0 to 1, no numbers are: the start and the length."""
-    turns = np.sort((numbers / ratio) % 1.0)
-    gaps = np.diff(turns, append=turns[0] + 1)
-    widest = int(np.argmax(gaps))
-    return float(turns[widest]), float(gaps[widest])
+def _widest_gaps(numbers: npt.NDArray[np.int64], ratios: Float64) -> tuple[Float64, Float64]:
+    """Where on inner steps, from 0 to 1, no numbers are: starts and lengths, for every ratio."""
+    turns = np.sort((numbers / ratios[:, None]) % 1.0, axis=1)
+    gaps = np.diff(turns, axis=1, append=turns[:, :1] + 1)
+    widest, each = gaps.argmax(axis=1), np.arange(len(ratios))
+    return turns[each, widest], gaps[each, widest]
 
 
 def _centred(steps: Steps, numbers: npt.NDArray[np.int64]) -> Steps:

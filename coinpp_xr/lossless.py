@@ -42,7 +42,7 @@ _KNOWN = 4
 # Fields of fewer cells are small.
 _SMALL = 4096
 # Of the bytes of a quick pyramid, what digits may take.
-_WORTH = 0.88
+_WORTH = 0.93
 # Whole numbers, one apart.
 _WHOLE = Lattice(1.0, 0.0)
 
@@ -164,19 +164,19 @@ class _Attempts:
         if effort == "best":
             payloads = [self._by_pyramid(each, effort) for each in ways]
             return min([*payloads, self._by_digits()] if suited else payloads, key=len)
-        rough = len(ways) > 1 or self.numbers.are_few or self.numbers.have_copies
-        if effort != "fast" and not rough:
+        rough = len(ways) > 1 or self.numbers.are_rough
+        if effort == "fast":
+            rough = self.numbers.have_copies
+        elif not rough:
             return self._by_pyramid(ways[0], effort)
         quick = [self._by_pyramid(each, "fast") for each in ways]
         shortest = min(range(len(ways)), key=lambda k: len(quick[k]))
-        if effort == "fast":
-            return quick[shortest]
         worth = _WORTH * len(quick[shortest])
-        if suited and self.numbers.seem_smaller(worth):
+        if rough and suited and self.numbers.seem_smaller(worth):
             digits = self._by_digits()
             if len(digits) < worth:
                 return digits
-        return self._by_pyramid(ways[shortest], effort)
+        return quick[shortest] if effort == "fast" else self._by_pyramid(ways[shortest], effort)
 
     def _by_pyramid(self, coded: Bool, effort: str) -> bytes:
         numbers, shape = self.found.numbers, self.numbers.shape

@@ -25,6 +25,8 @@ _LEARNED, _STRIPS, _FEWEST_ROWS, _FEWEST_TIMES = 0.91, 6, 6, 3
 # Where many are copies, the number of the cell west is so many times as frequent as those next to
 # it.
 _COPIES = 2
+# Differences of so many bits are mostly noise.
+_NOISY = 5.0
 # To tell that, every so many-th row of large fields is enough.
 _MOST_GAP, _GLANCE = 4, 1 << 18
 # A bound of more steps of the source gains next to nothing by those; lattices of them must be so
@@ -76,6 +78,12 @@ class WholeNumbers:
     def are_few(self) -> bool:
         """Too few to take a part of."""
         return self.coded.size < _FEW_CELLS
+
+    @property
+    def are_rough(self) -> bool:
+        """Whether digits may be worth a try: copies, much noise, or a small chunk."""
+        noisy = self._roughness() > _NOISY * int(self.coded.sum())
+        return noisy or self.have_copies or self.are_few
 
     def seem_smaller(self, size: float, *, sampled: bool = True) -> bool:
         """Whether digits are worth a try against so many bytes: by a part of the fields.

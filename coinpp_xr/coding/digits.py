@@ -34,8 +34,8 @@ from coinpp_xr.sigmoid import sigmoid_table
 _MOST_CELLS, _MOST_COLUMNS = 1 << 24, 1 << 16
 _LARGEST = 1 << 30
 _CELLS_AT_ONCE = 1 << 14
-# Bands of rows have so many numbers or more, in all fields together: two on a 0.25 degree globe.
-_BAND_NUMBERS, _FEWEST_ROWS, _MOST_BANDS = 347_000, 16, 8
+# Bands of rows have so many numbers or more, in all fields together: four on a 0.25 degree globe.
+_BAND_NUMBERS, _FEWEST_ROWS, _MOST_BANDS = 170_000, 16, 8
 # The lowest number, how many digits the highest has from there, flags; lengths of streams.
 _HEAD = struct.Struct("<qBB")
 _AROUND, _COPYING = 1, 2
@@ -48,9 +48,9 @@ def suits(shape: tuple[int, int]) -> bool:
 
 
 def _band_count(items: int, shape: tuple[int, int]) -> int:
-    """Of every field; so many threads can work on it."""
-    numbers = items * shape[0] * shape[1]
-    return max(1, min(_MOST_BANDS, numbers // _BAND_NUMBERS, shape[0] // _FEWEST_ROWS))
+    """Of every field, a power of two; so many threads can work on it."""
+    most = min(_MOST_BANDS, items * shape[0] * shape[1] // _BAND_NUMBERS, shape[0] // _FEWEST_ROWS)
+    return 1 << max(0, most.bit_length() - 1)
 
 
 class _Walk:
