@@ -53,8 +53,12 @@ def compiled(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """Compile a small function into each that calls it: calls cost more than what it does."""
-    result: Function = numba.njit(inline="always", **_OPTIONS)(function)
+    """Compile a small function into each that calls it: calls cost more than what it does.
+
+    The compiler does that, with what it has made of the function once. Inlined before that, every
+    copy is looked at again, and compiling takes twice the time.
+    """
+    result: Function = numba.njit(forceinline=True, **_OPTIONS)(function)
     return result
 
 

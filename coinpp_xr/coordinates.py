@@ -91,6 +91,17 @@ class SphereGrid:
         if np.ptp(self.longitude) > 360.0 + 1e-6:
             raise ValueError("longitude spans more than 360 degrees: a globe is stored only once")
 
+    @cached_property
+    def _degrees(self) -> tuple[bytes, bytes]:
+        return self.latitude.tobytes(), self.longitude.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SphereGrid) and self._degrees == other._degrees
+
+    def __hash__(self) -> int:
+        # What was worked out on a grid serves every codec that has the same one.
+        return hash(self._degrees)
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.latitude), len(self.longitude)

@@ -18,7 +18,9 @@ Float64 = npt.NDArray[np.float64]
 _CACHED_VALUES = 1 << 23
 
 
-def harmonics(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.float32]:
+def harmonics(
+    points: npt.NDArray[np.float32], degree: int, *, kept: bool = True
+) -> npt.NDArray[np.float32]:
     """Real spherical harmonics up to a degree, with mean square one over the sphere.
 
     Parameters
@@ -26,6 +28,9 @@ def harmonics(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.fl
     points : float32 array, shape (points, 3)
         Unit vectors.
     degree : int
+    kept : bool
+        Whether to keep them for the next time, if they are few. What is kept makes other things
+        be forgotten: not worth it where what is made of them is kept.
 
     Returns
     -------
@@ -33,7 +38,7 @@ def harmonics(points: npt.NDArray[np.float32], degree: int) -> npt.NDArray[np.fl
         Degree l and order m stand in column l² + l + m; negative m are the sines. Truncation to
         a lower degree keeps the first columns.
     """
-    if len(points) * (degree + 1) ** 2 <= _CACHED_VALUES:
+    if kept and len(points) * (degree + 1) ** 2 <= _CACHED_VALUES:
         return _cached(np.ascontiguousarray(points).tobytes(), degree)
     return _evaluate(points, degree)
 

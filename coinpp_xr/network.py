@@ -79,7 +79,7 @@ class LinearTail:
     def _evaluate(self, coordinates: Array) -> tuple[Array, Array]:
         """Mean field, shape (points, channels), and modes, shape (points, channels, latent_dim)."""
         if self.box is None:
-            on_points = self._harmonics(coordinates)
+            on_points = self._harmonics(coordinates, kept=not self._is_small_on(coordinates))
             return (on_points @ self.mean)[:, None], (on_points @ self.modes.T)[:, None]
         if not isinstance(coordinates, np.ndarray):
             import torch
@@ -94,9 +94,9 @@ class LinearTail:
         by_point = np.ascontiguousarray(by_point.swapaxes(0, 1))
         return np.ascontiguousarray(by_point[..., 0]), np.ascontiguousarray(by_point[..., 1:])
 
-    def _harmonics(self, coordinates: Array) -> Array:
+    def _harmonics(self, coordinates: Array, *, kept: bool = True) -> Array:
         if isinstance(coordinates, np.ndarray):
-            return harmonics(coordinates, self.degree)
+            return harmonics(coordinates, self.degree, kept=kept)
         import torch
 
         values = harmonics(coordinates.cpu().numpy(), self.degree)

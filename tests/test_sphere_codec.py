@@ -20,6 +20,7 @@ from refusals import refusal
 import coinpp_xr
 from coinpp_xr import COINppCodec, CompressionWarning, CorruptPayloadError, ModelNotFoundError
 from coinpp_xr.bitstream import Kind, Payload, Tag
+from coinpp_xr.caching import MOST_BYTES, computed
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid, axis_values, compact_axis
@@ -93,6 +94,21 @@ def test_real_era5_fits_to_some_degrees(era5) -> None:
 
 
 # ---- grids ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_a_model_says_of_a_grid_is_worked_out_once(era5, told) -> None:
+    grid = {"latitude": era5.lat.values, "longitude": era5.lon.values} if told else {}
+    first = COINppCodec(max_error=0.5, **grid)
+    computed.forget_all()
+    values = era5.t2m.values[:4]
+    first.decode(first.encode(values))
+    kept = computed.nbytes
+    assert 0 < kept < MOST_BYTES
+    # As another array, another store or the next chunk has it.
+    other = COINppCodec.from_config(first.get_config())
+    other.decode(other.encode(values))
+    assert computed.nbytes == kept
 
 
 @pytest.mark.parametrize("layout", range(16))
