@@ -11,9 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import entropy
-from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Tag, pack_fields, pack_lossless
+from coinpp_xr.bitstream import (
+    EXPLICIT_COORDINATES,
+    Kind,
+    Payload,
+    Tag,
+    pack_fields,
+    pack_lossless,
+)
 from coinpp_xr.choice import LARGE_GLOBE
-from coinpp_xr.chunk_fields import Task, decoded_fields, with_finish
+from coinpp_xr.chunk_fields import Task, coded_cells, decoded_fields, with_finish
 from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc
 from coinpp_xr.coarseness import warn_if_coarse
 from coinpp_xr.coordinates import SphereGrid
@@ -198,8 +205,9 @@ def _encode_chunk(
                 values, usable, around=grid.goes_around, effort=effort,
                 time_axis=place["time_axis"],
             )  # fmt: skip
+        on_steps = payload is not None and bool(coded_cells(Payload.unpack(payload))[usable].all())
         # Nothing that a bound allows helps where the source's steps are wider, but a model might.
-        if payload is None or model is not None or effort == "best":
+        if not on_steps or model is not None or effort == "best":
             task = Task(values, usable, grid, model, latents_of, effort, goal, keep, place)
             payload = min((p for p in (payload, task.smallest()) if p), key=len, default=None)
     else:

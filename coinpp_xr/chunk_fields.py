@@ -182,13 +182,17 @@ def decoded_fields(
     data: bytes, find_model: Callable[[str], Model], grid: SphereGrid
 ) -> tuple[npt.NDArray[Any], Bool]:
     """Fields of a payload, shape (items, cells), and which cells of it are not stored exactly."""
-    payload = Payload.unpack(data)
-    items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
     decoded = np.ascontiguousarray(decode_chunk(data, find_model, grid=grid))
-    coded = np.ones((items, cells), np.bool_)
-    if Tag.MASK in payload.sections:
-        coded = ~unpack_mask(payload.section(Tag.MASK), items, cells, payload.shape[-1])
-    return decoded.reshape(items, cells), coded
+    coded = coded_cells(Payload.unpack(data))
+    return decoded.reshape(coded.shape), coded
+
+
+def coded_cells(payload: Payload) -> Bool:
+    """Which cells of the fields are coded, not kept as they are; shape (items, cells)."""
+    items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
+    if Tag.MASK not in payload.sections:
+        return np.ones((items, cells), np.bool_)
+    return ~unpack_mask(payload.section(Tag.MASK), items, cells, payload.shape[-1])
 
 
 def with_finish(data: bytes, finish: Finish) -> bytes:

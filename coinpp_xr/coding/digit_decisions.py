@@ -115,6 +115,12 @@ def extent_of(error: Any) -> Any:
     return at_most(2 * (length - 4) + ((size >> (length - 2)) & 1), EXTENTS - 1)
 
 
+@compiled
+def scale_of(error: Any) -> Any:
+    """Of the logistic distribution around a mean that is expected to be off by so much."""
+    return (9 * error >> 4) + 3
+
+
 @inlined
 def slot(table: Any, context: Any) -> Any:
     return (table << _SLOT_BITS) + (((context * 2654435761) & 0xFFFFFFFF) >> 16)
@@ -132,7 +138,7 @@ def distribution(sigmoid: Any, mean: Any, error: Any, low: Any, high: Any) -> An
         Its chances of less than the lowest of the numbers that are still possible, and of less than
         all above them, in 2^-30.
     """
-    reciprocal = np.int64(64 << 26) // ((9 * error >> 4) + 3)
+    reciprocal = np.int64(64 << 26) // scale_of(error)
     return (
         mean,
         reciprocal,

@@ -33,6 +33,7 @@ from coinpp_xr.coding.digit_decisions import (
     length_of,
     mixed,
     narrowed,
+    scale_of,
     share_above,
     slot,
 )
@@ -307,7 +308,7 @@ def code_rows(
                 state, near, past, change, usual, has_past, now, j
             )
             if copied == 0:
-                extent, scale = extent_of(error), (9 * error >> 4) + 3
+                extent, scale = extent_of(error), scale_of(error)
                 fine = length_of(scale) - 4
                 middle = at_least(mean, 0) >> 3
                 lm, lp = length_of(middle), (length_of(p) if p >= 0 else np.int64(LENGTHS - 1))
