@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import sys
+import time
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -58,6 +60,16 @@ def eof_rmse(
         k: float(np.sqrt((((rest - rest @ vectors[:, :k] @ vectors[:, :k].T) ** 2).sum(1)).mean()))
         for k in counts
     }
+
+
+def seconds_of(work: Callable[[], Any], repeats: int = 1) -> float:
+    """Of the fastest run."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def machine() -> dict[str, Any]:

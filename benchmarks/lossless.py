@@ -12,13 +12,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import exp, log, prod
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import xarray as xr
-from common import data_file, write_result
+from common import data_file, seconds_of, write_result
 from numcodecs import Blosc
 from pcodec import ChunkConfig, standalone
 
@@ -67,17 +68,16 @@ def numbers_of(fields: np.ndarray) -> tuple[np.ndarray, float] | None:
 
 
 def seconds_of_sz3(fields: np.ndarray, step: float) -> list[float]:
-    """Of encoding and decoding, each the least of some, gaps filled."""
+    """Of encoding and decoding, gaps filled."""
     filled = np.where(np.isfinite(fields), fields, np.nanmean(fields)).astype(np.float32)
-    encoding, decoding = [], []
-    for _ in range(REPEATED):
-        started = time.perf_counter()
-        data = imagecodecs.sz3_encode(filled, mode="abs", abs=0.49 * step)
-        encoded = time.perf_counter()
-        imagecodecs.sz3_decode(data, shape=filled.shape, dtype=filled.dtype)
-        encoding.append(encoded - started)
-        decoding.append(time.perf_counter() - encoded)
-    return [round(min(encoding), 4), round(min(decoding), 4)]
+
+    def encode() -> bytes:
+        return imagecodecs.sz3_encode(filled, mode="abs", abs=0.49 * step)
+
+    data = encode()
+    shape, dtype = filled.shape, filled.dtype
+    works = encode, lambda: imagecodecs.sz3_decode(data, shape=shape, dtype=dtype)
+    return [round(seconds_of(work, REPEATED), 4) for work in works]
 
 
 def others(fields: np.ndarray, numbers: np.ndarray | None) -> dict[str, Callable[[], int]]:
@@ -119,18 +119,14 @@ def row(name: str, values: np.ndarray, found_numbers: Any) -> dict[str, Any]:
     }  # fmt: skip
     for effort in EFFORTS:
         codec = COINppCodec(model="none", lossless=True, effort=effort)
-        encoding, decoding = [], []
-        for _ in range(1 if effort == "best" else REPEATED):
-            started = time.perf_counter()
-            payload = codec.encode(values)
-            encoded = time.perf_counter()
-            decoded = codec.decode(payload)
-            encoding.append(encoded - started)
-            decoding.append(time.perf_counter() - encoded)
-        if decoded.tobytes() != values.tobytes():
+        payload = codec.encode(values)
+        if codec.decode(payload).tobytes() != values.tobytes():
             raise RuntimeError(f"{name} did not come back")
         found["bytes"][effort] = len(payload)
-        found["seconds"][effort] = [round(min(each), 3) for each in (encoding, decoding)]
+        found["seconds"][effort] = [
+            round(seconds_of(partial(work, data), 1 if effort == "best" else REPEATED), 3)
+            for work, data in ((codec.encode, values), (codec.decode, payload))
+        ]
         found["kinds"][effort] = Payload.unpack(payload).kind.name.lower()
     if numbers is not None:
         found["seconds"][SZ3] = seconds_of_sz3(fields, step)

@@ -14,8 +14,7 @@ import os
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from common import RESULTS, data_file, load, open_variable, write_result
+from common import RESULTS, data_file, load, open_variable, seconds_of, write_result
 from zarr.storage import LocalStore
 
 from coinpp_xr import COINppCodec, config
@@ -54,16 +53,6 @@ def globes(count: int) -> npt.NDArray[np.float32]:
         turned = np.fft.irfft(waves * np.exp(-1j * numbers * angle * step), first.shape[1], axis=1)
         steps[step] = turned + NOISE * rng.standard_normal(first.shape)
     return steps
-
-
-def seconds_of(work: Callable[[], Any], repeats: int = 1) -> float:
-    """Of the fastest run."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 @contextmanager

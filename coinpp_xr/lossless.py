@@ -164,10 +164,11 @@ class _Attempts:
         if effort == "best":
             payloads = [self._by_pyramid(each, effort) for each in ways]
             return min([*payloads, self._by_digits()] if suited else payloads, key=len)
-        rough = len(ways) > 1 or self.numbers.are_rough
         if effort == "fast":
             rough = self.numbers.have_copies
-        elif not rough:
+        elif len(ways) > 1 or self.numbers.are_rough:
+            rough = True
+        else:
             return self._by_pyramid(ways[0], effort)
         quick = [self._by_pyramid(each, "fast") for each in ways]
         shortest = min(range(len(ways)), key=lambda k: len(quick[k]))

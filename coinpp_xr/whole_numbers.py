@@ -82,8 +82,9 @@ class WholeNumbers:
     @property
     def are_rough(self) -> bool:
         """Whether digits may be worth a try: copies, much noise, or a small chunk."""
-        noisy = self._roughness() > _NOISY * int(self.coded.sum())
-        return noisy or self.have_copies or self.are_few
+        if self.are_few or self.have_copies:
+            return True
+        return self._roughness > _NOISY * int(self.coded.sum())
 
     def seem_smaller(self, size: float, *, sampled: bool = True) -> bool:
         """Whether digits are worth a try against so many bytes: by a part of the fields.
@@ -93,12 +94,13 @@ class WholeNumbers:
         sample = self._sample() if sampled else None
         if sample is None:
             return True
-        some = sample._roughness()
+        some = sample._roughness
         if some == 0:
             return False
         # Less is learned from a part than from all.
-        return _LEARNED * len(sample.digits()) * self._roughness() / some < size
+        return _LEARNED * len(sample.digits()) * self._roughness / some < size
 
+    @cached_property
     def _roughness(self) -> float:
         """How large differences between cells and those west of them are: about the bits of all."""
         shape = (-1, *self.shape)

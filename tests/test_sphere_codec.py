@@ -97,7 +97,7 @@ def test_real_era5_fits_to_some_degrees(era5) -> None:
 
 
 @pytest.mark.parametrize("told", [False, True])
-def test_what_a_model_says_of_a_grid_is_worked_out_once(era5, told) -> None:
+def test_what_a_model_says_of_a_grid_is_worked_out_once(era5, told, monkeypatch) -> None:
     grid = {"latitude": era5.lat.values, "longitude": era5.lon.values} if told else {}
     first = COINppCodec(max_error=0.5, **grid)
     computed.forget_all()
@@ -105,10 +105,13 @@ def test_what_a_model_says_of_a_grid_is_worked_out_once(era5, told) -> None:
     first.decode(first.encode(values))
     kept = computed.nbytes
     assert 0 < kept < MOST_BYTES
+    again = []
+    monkeypatch.setattr(computed, "keep", lambda key, *_: again.append(key))
     # As another array, another store or the next chunk has it.
     other = COINppCodec.from_config(first.get_config())
     other.decode(other.encode(values))
     assert computed.nbytes == kept
+    assert not again
 
 
 @pytest.mark.parametrize("layout", range(16))
