@@ -29,7 +29,7 @@ from distributed import (
     as_completed,
     get_client,
 )
-from distributed.utils import LoopRunner
+from distributed.utils import LoopRunner, silence_logging_cmgr
 
 from coinpp_xr.archiving.parts import Part
 from coinpp_xr.archiving.work import (
@@ -197,12 +197,22 @@ def a_client(
                 stack.enter_context(stopped())
                 raise
         return
+    with _silent_processes(workers, gpu=gpu, own=own) as new:
+        yield new
+
+
+@contextmanager
+def _silent_processes(workers: int | None, *, gpu: bool, own: dict[str, Any]) -> Iterator[Client]:
+    """Processes of our own, which end at once when the run is interrupted."""
     with _deaf_to_interrupts():
         loop = LoopRunner()
         loop.start()
     own["loop"] = loop.loop
     # A worker that dies twice would be given up, and with the last one the run would never end.
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}):
+    patience = {"distributed.deploy.lost-worker-timeout": "1 day"}
+    # A cluster speaks again once it is closed, and what is left in its loop then complains of
+    # workers that were killed.
+    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(patience):
         before = set(SpecCluster._instances)
         try:
             if gpu:
@@ -216,13 +226,15 @@ def a_client(
                 # Dask would close it at the end of the process, and say that it cannot.
                 SpecCluster._instances.discard(half_started)
             raise
-        with processes, Client(processes) as new:
-            try:
-                yield new
-            except KeyboardInterrupt:
-                _kill_workers([processes])
-                raise
-    loop.stop()
+        try:
+            with processes, Client(processes) as new:
+                try:
+                    yield new
+                except KeyboardInterrupt:
+                    _kill_workers([processes])
+                    raise
+        finally:
+            loop.stop()
 
 
 def _with_a_gpu(
