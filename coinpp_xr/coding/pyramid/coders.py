@@ -50,14 +50,17 @@ class PassParameters:
     weights : int32 array, shape (bands of rows, weights)
         Of predictions.
     told : bool
-        Whether these are told; else they follow from those of other kinds.
+        Whether these are told; else they are the usual ones.
     coefficients : int64 array, shape (8,)
-        What the size of errors is expected to be.
+        What the size of errors is expected to be, all of them grades.
+    shift : int
+        Told weights are multiples of 2^shift away from the usual ones.
     """
 
     weights: Int32
     told: bool
     coefficients: Int64
+    shift: int = 0
 
 
 @dataclass(eq=False)

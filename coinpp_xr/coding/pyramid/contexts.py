@@ -42,9 +42,8 @@ Int32 = npt.NDArray[np.int32]
 # before, in reference fields, and how far references are from what they suggest of each other.
 N_COEFFICIENTS = 8
 COEFFICIENT_BITS = 8
-LARGEST_COEFFICIENT = (1 << 12) - 1
 # Where nothing is known of a pass: a few units, some of the spread, of the steps around.
-USUAL_COEFFICIENTS = np.array([1200, 8, 12, 16, 4, 8, 0, 0], np.int64)
+USUAL_COEFFICIENTS = np.array([1218, 8, 12, 16, 4, 8, 0, 0], np.int64)
 
 # Decisions about a number: is it zero, is it negative, is its magnitude above 1, 2, …; beyond that
 # an exponent in unary and bits; then low bits, of which the first are predicted.

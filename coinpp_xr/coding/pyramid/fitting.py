@@ -1,23 +1,24 @@
-"""The encoder's parameters of a pass: weights of predictions, and what errors depend on."""
+"""Weights of the predictions of a pass, fitted to a sample of its points."""
 
 from __future__ import annotations
 
-from math import log, sqrt
-from typing import Any
+from math import inf, log
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.coders import PassParameters
-from coinpp_xr.coding.pyramid.contexts import COEFFICIENT_BITS, LARGEST_COEFFICIENT, N_COEFFICIENTS
-from coinpp_xr.coding.pyramid.limits import UNIT
+from coinpp_xr.coding.pyramid.contexts import N_COEFFICIENTS
+from coinpp_xr.coding.pyramid.error_sizes import add_shares
+from coinpp_xr.coding.pyramid.grades import LARGEST_SHIFT
 from coinpp_xr.coding.pyramid.prediction import (
-    BEFORE,
     LARGEST_WEIGHT,
     N_BESIDE,
     N_NEAR,
     WEIGHT_BITS,
 )
+from coinpp_xr.coding.pyramid.range_coder import at_least, at_most
 from coinpp_xr.coding.pyramid.references import N_FEATURES
 from coinpp_xr.coding.pyramid.sampling import Sample
 from coinpp_xr.compiled import compiled
@@ -34,8 +35,23 @@ _BITS_PER_WEIGHT, _OVERFITTED = 3.0, 0.72
 _RIDGE = 5e-5
 # In 1/512, by the number of references: of far neighbours, and of the same place in a reference.
 _CUBIC, _SAME = (-16, -6, -2), (0, 330, 220)
-# Rows of eight numbers that threads keep from each other.
-_APART = 32
+# Bits that a told difference takes, about: so many for none, and for every octave of its size. What
+# is lost by rounding counts more than its weighted squares say.
+_BITS_OF_NONE, _BITS_OF_OCTAVE, _LOST = 1.5, 1.8, 4.0
+
+
+class Told(NamedTuple):
+    """Weights that are worth telling.
+
+    Parameters
+    ----------
+    weights : int32 array, shape (bands, features)
+    shift : int
+        They are multiples of 2^shift away from the usual ones.
+    """
+
+    weights: Int32
+    shift: int
 
 
 class Weights:
@@ -62,6 +78,8 @@ class Weights:
         self._sides = np.zeros((count, finest, features))
         self._bits = np.zeros((count, 1))
         self._choices = usual[None]
+        # Products and solutions of one band, of two, …, one behind the other.
+        self._solved = np.zeros((0, features, features)), np.zeros((0, features))
 
     def add(self, number: int, sample: Sample, weights: Int32, coefficients: Int) -> None:
         """Take a sample into account: an error counts the less, the larger it is expected to be.
@@ -81,7 +99,7 @@ class Weights:
         self._edges[number] = np.searchsorted(parts, np.arange(finest + 1))
         self._products[number] = 0
         self._sides[number] = 0
-        _share(
+        add_shares(
             s.features, s.neighbours, s.references, s.target, s.steps, s.places, weights,
             self._n_rows, coefficients, np.empty(N_COEFFICIENTS), s.shares,
         )  # fmt: skip
@@ -103,7 +121,9 @@ class Weights:
         self._choices = self._usual[None]
         if each:
             all_products, all_sides = (np.concatenate(some) for some in zip(*each, strict=True))
-            self._choices = np.concatenate([self._choices, _solve(all_products, all_sides)])
+            self._solved = _solve(all_products, all_sides)
+            rounded = np.rint(self._solved[1]).astype(np.int32)
+            self._choices = np.concatenate([self._choices, rounded])
         self._bits = np.zeros((len(self._bits), 1 + len(each)))
 
     def estimate(self, number: int, sample: Sample) -> None:
@@ -113,8 +133,8 @@ class Weights:
             self._choices / 2.0**WEIGHT_BITS, self._bits[number],
         )  # fmt: skip
 
-    def best(self, scale: float) -> Int32 | None:
-        """Those by which all samples take the fewest bits, weights included.
+    def best(self, scale: float) -> Told | None:
+        """Those by which all samples take the fewest bits, weights included, in coarse steps.
 
         Parameters
         ----------
@@ -123,15 +143,31 @@ class Weights:
 
         Returns
         -------
-        int32 array, shape (bands, features), or None
+        Told or None
             None where the usual ones do as well.
         """
         bands = np.array([0, *BAND_COUNTS[: self._bits.shape[1] - 1]])
         each_weight = _BITS_PER_WEIGHT + _OVERFITTED * (scale - 1)
         costs = scale * self._bits.sum(axis=0) + each_weight * len(self._usual) * bands
         best = int(bands[costs.argmin()])
-        # One band, two bands and so on are one behind the other.
-        return self._choices[best : 2 * best] if best else None
+        if not best:
+            return None
+        products, solutions = (some[best - 1 : 2 * best - 1] for some in self._solved)
+        factors = np.asarray(np.linalg.cholesky(products), np.float64)
+        return self._rounded(factors, solutions, scale)
+
+    def _rounded(self, factors: Float64, solutions: Float64, scale: float) -> Told:
+        """Solutions in the steps that, with what rounding loses, take the fewest bits."""
+        best, least = Told(self._usual[None], 0), inf
+        for shift in range(LARGEST_SHIFT + 1):
+            weights = np.empty(solutions.shape, np.int32)
+            lost = _round(factors, solutions, self._usual, 1 << shift, weights)
+            steps = np.diff(weights, axis=0, prepend=self._usual[None]) >> shift
+            bits = (_BITS_OF_NONE + _BITS_OF_OCTAVE * np.log2(1 + np.abs(steps))).sum()
+            bits += _LOST * scale * lost / 4.0**WEIGHT_BITS
+            if bits < least:
+                best, least = Told(weights, shift), bits
+        return best
 
 
 @compiled
@@ -180,176 +216,58 @@ def _add_bits(features: Float64, target: Any, edges: Any, choices: Any, bits: An
             bits[choice] += 0.72 * (total + log(product))
 
 
-def _solve(products: Float64, sides: Float64) -> Int32:
-    """Least-squares solutions, shape (bands, features), in 1/512."""
+def _solve(products: Float64, sides: Float64) -> tuple[Float64, Float64]:
+    """Products that have an inverse; least squares in 1/512, shape (bands, features)."""
     count = sides.shape[1]
     traces = np.trace(products, axis1=1, axis2=2)
     ridges = (_RIDGE * traces / count + 1e-9)[:, None, None] * np.eye(count)
-    solutions = np.linalg.solve(products + ridges, sides[:, :, None])[:, :, 0]
-    scaled = np.rint(np.clip(solutions * 2.0**WEIGHT_BITS, -LARGEST_WEIGHT, LARGEST_WEIGHT))
-    return np.asarray(np.nan_to_num(scaled).astype(np.int32))
+    regular = products + ridges
+    solutions = np.linalg.solve(regular, sides[:, :, None])[:, :, 0] * 2.0**WEIGHT_BITS
+    return regular, np.nan_to_num(np.clip(solutions, -LARGEST_WEIGHT, LARGEST_WEIGHT))
+
+
+@compiled
+def _round(factors: Any, solutions: Any, usual: Any, step: Any, weights: Any) -> float:
+    """Solutions in steps from the usual weights; what that adds to weighted squares of errors.
+
+    One weight is rounded after the other, and those that are still free make up for it (Babai's
+    nearest plane).
+
+    Parameters
+    ----------
+    factors : float64 array, shape (bands, features, features)
+        Lower Cholesky factors of the products.
+    """
+    lost = 0.0
+    bands, count = solutions.shape
+    for band in range(bands):
+        factor, wanted, own = factors[band], solutions[band], weights[band]
+        for k in range(count - 1, -1, -1):
+            off = 0.0
+            for m in range(k + 1, count):
+                off += factor[m, k] * (own[m] - wanted[m])
+            free = wanted[k] - off / factor[k, k]
+            most = (LARGEST_WEIGHT - abs(usual[k])) // step
+            steps = np.int64(np.rint((free - usual[k]) / step))
+            own[k] = usual[k] + step * at_most(at_least(steps, -most), most)
+            left = factor[k, k] * (own[k] - free)
+            lost += left * left
+    return lost
 
 
 def usual_weights(
-    neighbours: int, references: int, beside: bool, previous: PassParameters | None
+    neighbours: int, references: int, beside: bool, alike: PassParameters | None
 ) -> Int32:
     """Weights of predictions if none are told, shape (features,).
 
-    Those of the kind before on average; or what interpolation by cubics would do, or, with
-    references, mostly that what these differ there from what surrounds them.
+    Those of a pass that is ``alike``, on average; or what interpolation by cubics would do, or,
+    with references, mostly that what these differ there from what surrounds them.
     """
-    if previous is not None:
-        bands = len(previous.weights)
-        return np.asarray((previous.weights.sum(axis=0) + bands // 2) // bands, np.int32)
+    if alike is not None:
+        bands = len(alike.weights)
+        return np.asarray((alike.weights.sum(axis=0) + bands // 2) // bands, np.int32)
     end = neighbours + N_FEATURES * references
     weights = np.zeros(end + N_BESIDE * beside, np.int32)
     weights[4:N_NEAR] = _CUBIC[references]
     weights[neighbours:end:N_FEATURES] = _SAME[references]
     return weights
-
-
-class Sizes:
-    """What the size of an error is expected to be: a combination of features, none negative.
-
-    Parameters
-    ----------
-    count : int
-        Samples that will be added.
-    """
-
-    def __init__(self, count: int) -> None:
-        # Products, sums with the errors, and room for a point; far from what other threads write.
-        self._sums = np.zeros((count, _APART, N_COEFFICIENTS))
-
-    def add(self, number: int, sample: Sample, weights: Int32, numbers: Int32, first: int) -> None:
-        """Take a sample into account.
-
-        Parameters
-        ----------
-        number, sample : int, Sample
-        weights : int32 array, shape (bands, features)
-            Of predictions.
-        numbers : int32 array, shape (items, rows, 2 + columns + 1)
-            Steps of the pass.
-        first : int
-            Row that has none above it.
-        """
-        _add_sizes(
-            sample.features, sample.neighbours, sample.references, sample.target, sample.steps,
-            sample.places, weights, numbers, first, self._sums[number],
-        )  # fmt: skip
-
-    def coefficients(self) -> Int:
-        """By least squares, shape (8,)."""
-        sums = self._sums.sum(axis=0)
-        return _not_negative(sums[:N_COEFFICIENTS], sums[N_COEFFICIENTS])
-
-
-def _not_negative(products: Float64, sides: Float64) -> Int:
-    result = np.zeros(N_COEFFICIENTS, np.int64)
-    diagonal = products.diagonal()
-    kept = np.flatnonzero(diagonal)
-    regular = products + np.diag(1e-6 * diagonal + 1e-9)
-    solution: Float64 = np.zeros(0)
-    while len(kept):
-        solution = np.asarray(np.linalg.solve(regular[kept[:, None], kept], sides[kept]))
-        if (solution >= 0).all():
-            break
-        kept = kept[solution >= 0]
-    if len(kept):
-        scaled = np.rint(np.clip(solution * 2.0**COEFFICIENT_BITS, 0, LARGEST_COEFFICIENT))
-        result[kept] = np.nan_to_num(scaled).astype(np.int64)
-    return result
-
-
-@compiled
-def _add_sizes(
-    features: Float64,
-    neighbours: int,
-    references: int,
-    target: Any,
-    steps: Any,
-    places: Any,
-    weights: Any,
-    numbers: Any,
-    first: int,
-    sums: Any,
-) -> None:
-    """Sums of weighted products of what the size of errors depends on, and with that size."""
-    sides, x = sums[N_COEFFICIENTS], sums[N_COEFFICIENTS + 1]
-    bands, rows = weights.shape[0], numbers.shape[1]
-    for n in range(features.shape[0]):
-        item, i, j = places[0, n], places[1, n], places[2, n] + BEFORE
-        away = _away(features[n], weights[i * bands // rows])
-        here = numbers[item, i]
-        around = 2 * abs(np.int64(here[j - 1])) + abs(np.int64(here[j - 2]))
-        if i > first:
-            above = numbers[item, i - 1]
-            around += 2 * abs(np.int64(above[j])) + abs(np.int64(above[j - 1]))
-            around += abs(np.int64(above[j + 1]))
-        if i > first + 1:
-            around += abs(np.int64(numbers[item, i - 2, j]))
-        _depends(features[n], neighbours, references, steps[n], away, around, x)
-        usual = x[1] / 4 + x[3] / 8 + x[5] / 8 + 16
-        share = 1 / (usual * sqrt(usual))
-        error = abs(target[n] - away)
-        for k in range(len(x)):
-            factor = share * x[k]
-            row = sums[k]
-            for m in range(len(x)):
-                row[m] += factor * x[m]
-            sides[k] += factor * error
-
-
-@compiled
-def _share(
-    features: Float64,
-    neighbours: int,
-    references: int,
-    target: Any,
-    steps: Any,
-    places: Any,
-    weights: Any,
-    rows: int,
-    coefficients: Any,
-    x: Any,
-    shares: Any,
-) -> None:
-    """One by the expected size of an error, and by the mean of that and its size."""
-    bands = weights.shape[0]
-    for n in range(features.shape[0]):
-        away = _away(features[n], weights[places[1, n] * bands // rows])
-        _depends(features[n], neighbours, references, steps[n], away, 0, x)
-        size = 0.0
-        for k in range(len(x)):
-            size += coefficients[k] * x[k]
-        size = size / (1 << COEFFICIENT_BITS) + UNIT / 4
-        shares[n] = 1 / (size * (size + abs(target[n] - away) + UNIT))
-
-
-@compiled
-def _away(features: Any, weights: Any) -> Any:
-    """How far a prediction is from the mean of the four nearest."""
-    total = 0.0
-    for k in range(len(features)):
-        total += weights[k] * features[k]
-    return np.rint(total / (1 << WEIGHT_BITS))
-
-
-@compiled
-def _depends(
-    features: Any, neighbours: Any, references: Any, steps: Any, away: Any, around: Any, x: Any
-) -> None:
-    """What the size of an error depends on, in 1/64 of a step."""
-    x[0] = 1
-    x[1] = abs(features[0]) + abs(features[1]) + abs(features[2]) + abs(features[3])
-    x[2] = abs(away)
-    x[3] = UNIT * steps[0]
-    x[4] = UNIT * steps[1]
-    x[5] = UNIT * around
-    x[6] = UNIT * steps[2]
-    x[7] = 0
-    if references == 1:
-        x[7] = abs(features[neighbours])
-    elif references == 2:
-        x[7] = abs(features[neighbours] - features[neighbours + N_FEATURES])

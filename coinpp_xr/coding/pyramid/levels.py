@@ -119,6 +119,11 @@ def level_count(shape: tuple[int, int]) -> int:
     return count
 
 
+def coarser_than(key: tuple[int, int]) -> tuple[int, int]:
+    """(level, pass) of the same pass of the level before."""
+    return key[0] + 1, key[1]
+
+
 def interleave(finer: npt.NDArray[Any], phases: Sequence[npt.NDArray[Any]]) -> None:
     """Fill a grid with its four phases: the coarser grid, and the points of three passes.
 

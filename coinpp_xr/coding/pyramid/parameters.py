@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import binary
-from coinpp_xr.coding.pyramid import prediction, range_coder
+from coinpp_xr.coding.pyramid import range_coder
 from coinpp_xr.coding.pyramid.coders import PassParameters
-from coinpp_xr.coding.pyramid.contexts import (
-    LARGEST_COEFFICIENT,
-    N_COEFFICIENTS,
-    USUAL_COEFFICIENTS,
-)
+from coinpp_xr.coding.pyramid.contexts import N_COEFFICIENTS, USUAL_COEFFICIENTS
 from coinpp_xr.coding.pyramid.fitting import BAND_COUNTS, usual_weights
-from coinpp_xr.coding.pyramid.levels import PASSES, level_count, reach_of
+from coinpp_xr.coding.pyramid.grades import GRADES, LARGEST_SHIFT, grade_of
+from coinpp_xr.coding.pyramid.levels import PASSES, coarser_than, level_count, reach_of
+from coinpp_xr.coding.pyramid.prediction import LARGEST_WEIGHT, N_BESIDE, N_NEAR
+from coinpp_xr.coding.pyramid.references import N_FEATURES
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.errors import CorruptPayloadError
 
@@ -33,11 +32,25 @@ def _keys(shape: tuple[int, int]) -> Iterator[Key]:
                 yield level, number
 
 
+# Kinds of numbers: how many bands, coefficients, steps; then weights, see :func:`_groups`.
+_BANDS, _COEFFICIENTS, _SHIFT, _WEIGHTS = range(4)
+
+
+def _groups(neighbours: int, references: int, beside: bool) -> list[npt.NDArray[np.intp]]:
+    """Weights that are alike: of the nearest, the next and other neighbours, and so on."""
+    end = neighbours + N_FEATURES * references
+    of_references = np.arange(neighbours, end).reshape(references, N_FEATURES)
+    return [
+        np.arange(4), np.arange(4, N_NEAR), np.arange(N_NEAR, neighbours),
+        of_references[:, 0], of_references[:, 1:].ravel(), np.arange(end, end + N_BESIDE * beside),
+    ]  # fmt: skip
+
+
 class _Numbers:
     """Tables of numbers ↔ bits, each kind of table with chances of its own."""
 
     def __init__(self, stream: bytes | None) -> None:
-        self._chances = [range_coder.new_chances() for _ in range(3)]
+        self._chances = [range_coder.new_chances() for _ in range(_WEIGHTS + 6)]
         self._coder = binary.encoder(1 << 12) if stream is None else binary.decoder(stream)
 
     def code(self, kind: int, table: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
@@ -49,8 +62,34 @@ class _Numbers:
             raise CorruptPayloadError("the parameters of the pyramid are damaged")
         return numbers
 
+    def weights(
+        self, table: npt.NDArray[Any], groups: list[npt.NDArray[np.intp]]
+    ) -> npt.NDArray[np.int64]:
+        """Steps of weights, shape (bands, weights), group by group."""
+        result = np.empty(table.shape, np.int64)
+        for kind, columns in enumerate(groups, _WEIGHTS):
+            if len(columns):
+                numbers = self.code(kind, table[:, columns].reshape(-1, 1))
+                result[:, columns] = numbers.reshape(len(table), -1)
+        return result
+
     def finish(self) -> bytes:
         return binary.finish(self._coder)
+
+
+class _Usual(NamedTuple):
+    """What is known of the parameters of a pass before they are told."""
+
+    weights: npt.NDArray[np.int32]
+    groups: list[npt.NDArray[np.intp]]
+    coefficients: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, key: Key, references: int, quick: int, alike: PassParameters | None) -> _Usual:
+        reach, number = reach_of(quick), key[1]
+        layout = reach.neighbours[number], references, reach.beside[number]
+        coefficients = USUAL_COEFFICIENTS if alike is None else alike.coefficients
+        return cls(usual_weights(*layout, alike), _groups(*layout), coefficients)
 
 
 def pack(
@@ -63,16 +102,17 @@ def pack(
     references_of_kinds = references_of(units)
     for kind, references in references_of_kinds.items():
         before = kind_before(parameters, references_of_kinds, kind)
-        last = USUAL_COEFFICIENTS
         for key in _keys(shape):
-            told, previous = parameters[kind][key], before.get(key)
-            numbers.code(0, np.array([[len(told.weights) if told.told else 0]]))
+            told = parameters[kind][key]
+            alike = before.get(key) or parameters[kind].get(coarser_than(key))
+            usual = _Usual.of(key, references, quick, alike)
+            numbers.code(_BANDS, np.array([[len(told.weights) if told.told else 0]]))
             if told.told:
-                usual = _usual(key, references, quick, previous)
-                numbers.code(1, np.diff(told.weights, axis=0, prepend=usual[None]))
-            expected = last if previous is None else previous.coefficients
-            numbers.code(2, (told.coefficients - expected)[None])
-            last = told.coefficients
+                numbers.code(_SHIFT, np.array([[told.shift]]))
+                steps = np.diff(told.weights, axis=0, prepend=usual.weights[None]) >> told.shift
+                numbers.weights(steps, usual.groups)
+            grades = grade_of(told.coefficients) - grade_of(usual.coefficients)
+            numbers.code(_COEFFICIENTS, grades[None])
     return numbers.finish()
 
 
@@ -84,25 +124,27 @@ def unpack(
     references_of_kinds = references_of(units)
     for kind, references in references_of_kinds.items():
         before = kind_before(parameters, references_of_kinds, kind)
-        last = USUAL_COEFFICIENTS
         parameters[kind] = {}
         for key in _keys(shape):
-            previous = before.get(key)
-            bands = int(numbers.code(0, np.zeros((1, 1)))[0, 0])
-            if not 0 <= bands <= BAND_COUNTS[-1]:
-                raise CorruptPayloadError("the parameters of the pyramid are damaged")
-            weights = _usual(key, references, quick, previous)[None].astype(np.int64)
+            alike = before.get(key) or parameters[kind].get(coarser_than(key))
+            usual = _Usual.of(key, references, quick, alike)
+            bands, shift = int(numbers.code(_BANDS, np.zeros((1, 1)))[0, 0]), 0
+            weights = usual.weights[None].astype(np.int64)
             if bands:
-                changes = numbers.code(1, np.zeros((bands, weights.shape[1]))).astype(np.int64)
-                weights = weights + changes.cumsum(axis=0)
-                if np.abs(weights).max() > prediction.LARGEST_WEIGHT:
+                shift = int(numbers.code(_SHIFT, np.zeros((1, 1)))[0, 0])
+                if not (0 < bands <= BAND_COUNTS[-1] and 0 <= shift <= LARGEST_SHIFT):
                     raise CorruptPayloadError("the parameters of the pyramid are damaged")
-            expected = last if previous is None else previous.coefficients
-            coefficients = expected + numbers.code(2, np.zeros((1, N_COEFFICIENTS)))[0]
-            if coefficients.min() < 0 or coefficients.max() > LARGEST_COEFFICIENT:
+                steps = numbers.weights(np.zeros((bands, weights.shape[1])), usual.groups)
+                weights = weights + (steps.cumsum(axis=0) << shift)
+                if np.abs(weights).max() > LARGEST_WEIGHT:
+                    raise CorruptPayloadError("the parameters of the pyramid are damaged")
+            changes = numbers.code(_COEFFICIENTS, np.zeros((1, N_COEFFICIENTS)))[0]
+            grades = grade_of(usual.coefficients) + changes
+            if grades.min() < 0 or grades.max() >= len(GRADES):
                 raise CorruptPayloadError("the parameters of the pyramid are damaged")
-            last = coefficients.astype(np.int64)
-            parameters[kind][key] = PassParameters(weights.astype(np.int32), bands > 0, last)
+            parameters[kind][key] = PassParameters(
+                weights.astype(np.int32), bands > 0, GRADES[grades], shift
+            )
     return parameters
 
 
@@ -120,10 +162,3 @@ def kind_before(
     """
     alike = [k for k in references if k < kind and references[k] == references[kind]]
     return parameters[max(alike)] if alike else {}
-
-
-def _usual(
-    key: Key, references: int, quick: int, previous: PassParameters | None
-) -> npt.NDArray[np.int32]:
-    reach, number = reach_of(quick), key[1]
-    return usual_weights(reach.neighbours[number], references, reach.beside[number], previous)

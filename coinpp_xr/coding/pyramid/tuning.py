@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import contexts, decisions, prediction
 from coinpp_xr.coding.pyramid.coders import PassParameters
-from coinpp_xr.coding.pyramid.fitting import Sizes, Weights, usual_weights
+from coinpp_xr.coding.pyramid.error_sizes import Sizes
+from coinpp_xr.coding.pyramid.fitting import Told, Weights, usual_weights
 from coinpp_xr.coding.pyramid.points import Points
 from coinpp_xr.coding.pyramid.prediction import neighbour_count
 from coinpp_xr.coding.pyramid.sampling import Sample
@@ -24,6 +25,8 @@ _QUICKLY, _THOROUGHLY = 0.35, 16
 # Where nothing is mixed, passes of fewer points that are a small part of all do with what is usual,
 # and those of more with the sizes of errors of a coarser level.
 _WORTH_FITTING, _WORTH_SIZING = 8_000, 1 << 16
+# Elsewhere these are.
+_WORTH_TELLING = 150
 # How often weights are fitted, each time with the errors that the last ones leave, at best.
 _ROUNDS = 2
 # Parts of a sample, at least: for two threads.
@@ -52,25 +55,27 @@ def tune(
     coarser : PassParameters or None
         Of the same pass of the level before.
     """
+    alike = previous or coarser
     usual = usual_weights(
-        neighbour_count(points.places), points.references.number, points.places.beside, previous
+        neighbour_count(points.places), points.references.number, points.places.beside, alike
     )
+    sizes = contexts.USUAL_COEFFICIENTS if alike is None else alike.coefficients
     quickly, known = not decisions.mixes(quick), points.known
     assert known.target is not None
-    if quickly and points.size * known.copies < min(_WORTH_FITTING, known.target.size // 16):
-        sizes = contexts.USUAL_COEFFICIENTS if previous is None else previous.coefficients
+    fewest = min(_WORTH_FITTING, known.target.size // 16) if quickly else _WORTH_TELLING
+    if points.size * known.copies < fewest:
         return PassParameters(usual[None], False, sizes), None
     thoroughly = quick == 0
     times = _QUICKLY if quickly else _THOROUGHLY if thoroughly else 1
     most = times * np.clip(points.size // _SAMPLED, _FEWEST, _MOST)
     tuner = _Tuner(points, n_bands, usual, coarser, max(1, int(points.size / most)))
-    tuner.fit(_ROUNDS if thoroughly else 0)
+    tuner.fit(_ROUNDS if thoroughly else 0, sizes)
     if quickly and coarser is not None and points.size > _WORTH_SIZING:
         return tuner.parameters(coarser.coefficients), None
     tuner.quantise()
     if points.places.beside:
         tuner.look_beside()
-    return tuner.parameters(tuner.sizes_of_errors()), tuner.numbers
+    return tuner.parameters(tuner.sizes_of_errors(sizes)), tuner.numbers
 
 
 class _Tuner:
@@ -89,7 +94,7 @@ class _Tuner:
         self._parts = points.bands(max(n_bands, _PARTS))
         self._samples: list[Sample] = [None] * len(self._parts)  # type: ignore[list-item]
         self._fitting = Weights(len(self._parts), usual, points.shape[1])
-        self._fitted: Int32 | None = None
+        self._told: Told | None = None
         # What errors are expected to be: as by these weights, and so large.
         self._weights, self._sizes = usual[None], contexts.USUAL_COEFFICIENTS
         if coarser is not None:
@@ -97,16 +102,17 @@ class _Tuner:
         self.numbers = points.zeros()
 
     def parameters(self, sizes: Int64) -> PassParameters:
-        return PassParameters(self._weights, self._fitted is not None, sizes)
+        shift = 0 if self._told is None else self._told.shift
+        return PassParameters(self._weights, self._told is not None, sizes, shift)
 
-    def fit(self, rounds: int) -> None:
+    def fit(self, rounds: int, sizes: Int64) -> None:
         """Weights by what is around points; ``rounds`` by what errors the last ones leave."""
         if rounds == 0:
             self._solve(self._gather, self._add)
             return
         self._points.map(self._gather, len(self._parts))
         for _ in range(rounds):
-            self._sizes = self.sizes_of_errors()
+            self._sizes = self.sizes_of_errors(sizes)
             self._solve(self._add)
 
     def quantise(self) -> None:
@@ -117,14 +123,14 @@ class _Tuner:
 
     def look_beside(self) -> None:
         """Weights also for points beside, which were decoded by the weights of before."""
-        before, cost = (self._fitted, self._weights), self._cost()
+        before, cost = (self._told, self._weights), self._cost()
         self._solve(self._look_beside, self._add)
         self.quantise()
         if self._cost() > cost:  # where fields are mostly flat, errors would be carried along
-            self._fitted, self._weights = before
+            self._told, self._weights = before
             self.quantise()
 
-    def sizes_of_errors(self) -> Int64:
+    def sizes_of_errors(self, expected: Int64) -> Int64:
         sizes = Sizes(len(self._parts))
 
         def add(number: int) -> None:
@@ -132,7 +138,7 @@ class _Tuner:
             sizes.add(number, sample, self._weights, self.numbers, top)
 
         self._points.map(add, len(self._parts))
-        return sizes.coefficients()
+        return sizes.coefficients(expected, sum(len(s.target) for s in self._samples))
 
     def _solve(self, *steps: Callable[[int], None]) -> None:
         """Fit, once these are done for every part."""
@@ -147,8 +153,8 @@ class _Tuner:
         self._points.map(prepare, len(self._parts))
         self._fitting.solve()
         self._points.map(estimate, len(self._parts))
-        self._fitted = self._fitting.best(self._points.known.copies * self._every)
-        self._weights = self._usual[None] if self._fitted is None else self._fitted
+        self._told = self._fitting.best(self._points.known.copies * self._every)
+        self._weights = self._usual[None] if self._told is None else self._told.weights
 
     def _gather(self, number: int) -> None:
         points = self._points

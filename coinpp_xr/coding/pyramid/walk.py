@@ -11,7 +11,14 @@ import numpy.typing as npt
 from coinpp_xr.coding.pyramid import range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
 from coinpp_xr.coding.pyramid.geometry import geometry
-from coinpp_xr.coding.pyramid.levels import PAD, interleave, level_count, pad, reach_of
+from coinpp_xr.coding.pyramid.levels import (
+    PAD,
+    coarser_than,
+    interleave,
+    level_count,
+    pad,
+    reach_of,
+)
 from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.coding.pyramid.points import Known, Points
 from coinpp_xr.coding.pyramid.prediction import Pool
@@ -73,7 +80,7 @@ class Level:
         )
         key, numbers = (self._level, number - 1), None
         if key not in parameters:
-            coarser = parameters.get((self._level + 1, number - 1))
+            coarser = parameters.get(coarser_than(key))
             parameters[key], numbers = tune(
                 points, len(coders), self._walk.quick, known.usual.get(key), coarser
             )
