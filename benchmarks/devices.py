@@ -18,10 +18,10 @@ from common import write_result
 
 from coinpp_xr import COINppCodec
 from coinpp_xr.coding.pyramid.coders import PassParameters
-from coinpp_xr.coding.pyramid.contexts import USUAL_COEFFICIENTS
 from coinpp_xr.coding.pyramid.fitting import usual_weights
 from coinpp_xr.coding.pyramid.levels import PASSES, level_count, reach_of
 from coinpp_xr.coding.pyramid.limits import UNIT
+from coinpp_xr.coding.pyramid.prediction import USUAL_COEFFICIENTS
 from coinpp_xr.coding.pyramid.tensors import TensorWalk
 from coinpp_xr.coding.pyramid.walk import Walk
 

@@ -22,6 +22,7 @@ from globe_tables import (
 from lossless_tables import lossless_table
 from media_tables import media, media_page
 from native_tables import efforts, native_summary
+from network_tables import network_table
 from peer_tables import comparison_page, summary
 from reading_tables import chunk_lengths, native_archive
 from reproduction_tables import reproduction
@@ -33,14 +34,16 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 README = HERE.parent / "README.md"
 PRETRAINED = HERE.parent / "pretrained"
+UNIVERSAL = PRETRAINED / "universal.md"
 
 
-def models_page() -> str:
-    """The cards of the shipped models on one page."""
+def models_page(card: str) -> str:
+    """The cards of the shipped models on one page, and one more."""
     cards = [
         (PRETRAINED / f"{line.split()[0].removesuffix('.safetensors')}.md").read_text()
         for line in (PRETRAINED / "registry.txt").read_text().splitlines()
     ]
+    cards.append(card)
     intro = (
         "# Models\n\nThese travel with the package. `coinpp models list` shows what else is at "
         "hand, `coinpp models show NAME` a card. How they were trained: "
@@ -70,7 +73,10 @@ def main() -> None:
         target_rmse(), model_size(), coding_stages(), train_your_own(), fitting(), shipped_model(),
         throughput(),
     ]  # fmt: skip
+    # Its card is a part of the page of models.
+    card = with_results(UNIVERSAL, network_table(load("network")))
     pages = {
+        UNIVERSAL: card,
         README: with_results(
             README,
             "\n".join(
@@ -90,7 +96,7 @@ def main() -> None:
             chunk_lengths(load("reading")) + "\n" + efforts(load("native")),
             lossless=lossless_table(load("lossless")),
         ),
-        DOCS / "models.md": models_page(),
+        DOCS / "models.md": models_page(card),
         DOCS / "reproduce.md": with_results(DOCS / "reproduce.md", reproduction()),
         DOCS / "safeguards.md": with_results(
             DOCS / "safeguards.md", safeguards_table(load("safeguards"))

@@ -124,7 +124,7 @@ FIELDS = (
 def ours(of: Field, name: str, value: float) -> Coded:
     """This package's codec, all of the variable in one chunk."""
     latitude, longitude = (of.array[axis].values for axis in of.array.dims[-2:])
-    codec = COINppCodec("none", latitude=latitude, longitude=longitude, **{name: value})
+    codec = COINppCodec("universal", latitude=latitude, longitude=longitude, **{name: value})
     payload = codec.encode(of.array.values)
     return len(payload), np.asarray(codec.decode(payload)).reshape(of.array.shape)
 

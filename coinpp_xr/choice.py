@@ -16,6 +16,7 @@ from coinpp_xr import patterns, residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
 from coinpp_xr.coding.digits import suits
 from coinpp_xr.coding.pyramid import bounded
+from coinpp_xr.coding.pyramid.experts import expert_for
 from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.fields import Fields, Sequences, are_few
 from coinpp_xr.lattice import Bound, bound_for_rmse
@@ -68,7 +69,8 @@ class Chunk:
     model : Model or None
     latents : float32 array, shape (items, latent_dim), or None
         Of the model, fitted.
-    effort : str
+    effort, network :
+        How hard to try, and whether the pyramid may ask its network.
     place : dict
         Entries of the payload's header: layout, coordinates, time axis.
     """
@@ -79,6 +81,13 @@ class Chunk:
     latents: Float32 | None
     effort: str
     place: dict[str, Any]
+    network: bool
+
+    def through_pyramid(
+        self, bound: Bound, sequences: Sequences, effort: str
+    ) -> bounded.Bounded | None:
+        asked = expert_for(effort) if self.network else None
+        return bounded.encode(self.fields, bound, sequences, effort, asked)
 
     @property
     def known(self) -> dict[str, Any]:
@@ -270,7 +279,7 @@ def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
     first = chunk.all_items.order[0]
     middle = len(first) // 2
     some = Sequences(first[None, max(middle - 1, 0) : middle + 1])
-    pyramid = bounded.encode(chunk.fields, bound, some, chunk.effort)
+    pyramid = chunk.through_pyramid(bound, some, chunk.effort)
     rows = residual.encode(chunk.fields, bound, some, thorough=False)
     return pyramid is None or (
         rows is not None and len(rows.section) < _MUCH_SHORTER * len(pyramid)
@@ -278,7 +287,7 @@ def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
 
 
 def _pyramid(chunk: Chunk, bound: Bound, effort: str) -> bytes | None:
-    coded = bounded.encode(chunk.fields, bound, chunk.all_items, effort)
+    coded = chunk.through_pyramid(bound, chunk.all_items, effort)
     if coded is None:
         return None
     sections = {Tag.PYRAMID: coded.head, Tag.STREAMS: coded.streams}

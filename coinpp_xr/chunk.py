@@ -74,6 +74,7 @@ def encode_chunk(
     max_mean_error: float | None = None,
     keep: Sequence[float] = (),
     valid_range: tuple[float, float] | None = None,
+    network: bool = True,
 ) -> bytes:
     """Compress one chunk.
 
@@ -105,6 +106,8 @@ def encode_chunk(
         Values that come back exactly, beside those that many cells share.
     valid_range : (float, float), optional
         Values beyond come back exactly, others never leave it.
+    network : bool
+        Whether the pyramid may ask the network that comes with the package.
 
     Returns
     -------
@@ -116,7 +119,7 @@ def encode_chunk(
     with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
         goal = Goal(bound, target_rmse, max_mean_error)
         exact = tuple(keep), valid_range
-        return _encode_chunk(values, model, bits, goal, exact, grid, effort, time_axis)
+        return _encode_chunk(values, model, bits, goal, exact, grid, effort, time_axis, network)
 
 
 def _encode_chunk(
@@ -128,6 +131,7 @@ def _encode_chunk(
     grid: SphereGrid | None,
     effort: str,
     time_axis: int,
+    network: bool,
 ) -> bytes:
     if values.dtype.hasobject:
         raise TypeError("cannot compress objects; convert to float32 first (da.astype('float32'))")
@@ -208,7 +212,7 @@ def _encode_chunk(
         on_steps = payload is not None and bool(coded_cells(Payload.unpack(payload))[usable].all())
         # Nothing that a bound allows helps where the source's steps are wider, but a model might.
         if not on_steps or model is not None or effort == "best":
-            task = Task(values, usable, grid, model, latents_of, effort, goal, keep, place)
+            task = Task(values, usable, grid, model, latents_of, effort, goal, keep, place, network)
             payload = min((p for p in (payload, task.smallest()) if p), key=len, default=None)
     else:
         raise ValueError("give bits and a model, target_rmse, or a bound")

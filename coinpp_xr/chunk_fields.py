@@ -55,6 +55,8 @@ class Task:
         Values that must come back exactly.
     place : dict
         Entries of the payload's header: layout, coordinates, time axis.
+    network : bool
+        Whether the pyramid may ask its network.
     """
 
     values: npt.NDArray[Any]
@@ -66,6 +68,7 @@ class Task:
     goal: Goal
     keep: tuple[float, ...]
     place: dict[str, Any]
+    network: bool
 
     @cached_property
     def given(self) -> Given:
@@ -163,7 +166,8 @@ class Task:
             values.shape[:-2], self.place["time_axis"], np.asarray(coded.any(axis=1))
         )
         fields = Fields(numbers, coded, values.dtype, self.grid, sequences, exact=exact)
-        return Chunk(values, fields, self.model, self.latents(coded), self.effort, self.place)
+        latents = self.latents(coded)
+        return Chunk(values, fields, self.model, latents, self.effort, self.place, self.network)
 
     def _payload(self, chunk: Chunk, target: float | None, narrowed: float) -> bytes | None:
         bound = self.goal.bound

@@ -15,7 +15,7 @@ import xarray as xr
 
 from coinpp_xr import peers
 from coinpp_xr.coarseness import checked_before
-from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.base import NO_MODEL, WITHOUT_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.comparison_table import OWN, Comparison, Row
 from coinpp_xr.labels import display_unit, unit_settings
@@ -106,7 +106,7 @@ def compare(
     values = np.asarray(ordered.to_numpy())
     data = Chunk.of(values, layout.latitude, layout.longitude)
     goal = Goal(max_error, target_rmse)
-    found = None if model == NO_MODEL else load_model(model)
+    found = None if model in WITHOUT_MODEL else load_model(model)
     unit = unit_settings(found, array.attrs)
     place = {"latitude": layout.latitude, "longitude": layout.longitude, **unit}
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.choice import BASE_RMSE
-from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.base import NO_MODEL, UNIVERSAL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compact import LARGEST, pack_text
 from coinpp_xr.labels import unit_settings
@@ -239,7 +239,7 @@ def _nbytes(
     codec_settings: dict[str, Any],
     attrs: Mapping[Any, Any],
 ) -> int:
-    codec = COINppCodec(model or NO_MODEL, **codec_settings, **unit_settings(model, attrs))
+    codec = COINppCodec(model or UNIVERSAL, **codec_settings, **unit_settings(model, attrs))
     return sum(len(codec.encode(values)) for values in sample)
 
 

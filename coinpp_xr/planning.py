@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from coinpp_xr.coarseness import checked_before
-from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.base import NO_MODEL, UNIVERSAL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.labels import unit_settings
@@ -111,11 +111,16 @@ def _codec_settings(
 
 
 def _codec(
-    zarr_format: int, choice: Choice, codec_settings: Mapping[str, Any], array: xr.DataArray
+    zarr_format: int,
+    choice: Choice,
+    codec_settings: Mapping[str, Any],
+    array: xr.DataArray,
+    settings: Settings,
 ) -> COINppCodec | COINppArrayCodec:
     kind = COINppArrayCodec if zarr_format == 3 else COINppCodec
+    without = NO_MODEL if settings.model == NO_MODEL else UNIVERSAL
     codec: COINppCodec | COINppArrayCodec = kind(
-        choice.model or NO_MODEL, embed_model=choice.embed, **codec_settings,
+        choice.model or without, embed_model=choice.embed, **codec_settings,
         **unit_settings(choice.model, array.attrs),
     )  # fmt: skip
     return codec
@@ -125,7 +130,7 @@ def check_codec(
     array: xr.DataArray, rate: Mapping[str, Any], found: Model | None, settings: Settings
 ) -> None:
     """Refuse wrong arguments now: those for the last variable should not wait for the first one."""
-    _codec(3, Choice(found), _codec_settings(array, rate, settings), array)
+    _codec(3, Choice(found), _codec_settings(array, rate, settings), array, settings)
 
 
 def design(
@@ -172,7 +177,7 @@ def design(
             in_order, chunks, codec_settings, given=found, train_minutes=settings.train_minutes,
             embed=settings.embed_model,
         )  # fmt: skip
-    codec = _codec(zarr_format, choice, codec_settings, array)
+    codec = _codec(zarr_format, choice, codec_settings, array, settings)
     codec._check_chunks(in_order.shape, chunks)
     grid = SphereGrid(layout.latitude, layout.longitude)
     if not grid.goes_around:

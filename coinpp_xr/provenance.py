@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from coinpp_xr.bitstream import VERSION
-from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.base import WITHOUT_MODEL
 from coinpp_xr.version import __version__
 
 PREFIX = "lossy_compression"
@@ -82,7 +82,7 @@ def attributes(before: Mapping[Any, Any], codec: Any, named: str) -> dict[Any, A
     said |= {f"{PREFIX}_{control}": value for control, value in controls.items()}
     if before.get("units") and set(controls) & set(_IN_UNITS):
         said[f"{PREFIX}_unit"] = str(before["units"])
-    if codec.model != NO_MODEL:
+    if codec.model not in WITHOUT_MODEL:
         said[f"{PREFIX}_model"] = f"{codec.model}, fingerprint {codec.fingerprint}"
     if history := _history(earlier):
         said[_HISTORY] = history

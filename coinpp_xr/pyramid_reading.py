@@ -93,7 +93,8 @@ class PyramidReader:
         """
         dtype = self._payload.dtype
         values = np.zeros((self._items, *self._shape), dtype)
-        with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything
+        # Numbers of damaged payloads may be anything.
+        with np.errstate(all="ignore"), self._head.walk.expert.undisturbed():
             for item, field in self._head.decode(read, self._valid, items, **memory):
                 self._fill(values[item], field, item)
                 self._finish.apply(values[item], item)

@@ -17,7 +17,7 @@ import xarray as xr
 from coinpp_xr.bitstream import Kind, Payload
 from coinpp_xr.blockwise import WorstGlobe, cuts, regular_cuts
 from coinpp_xr.coarseness import checked_before
-from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.base import NO_MODEL, UNIVERSAL, WITHOUT_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compression_result import CompressionResult
 from coinpp_xr.errors import CompressionWarning
@@ -53,14 +53,15 @@ def compress(
     """See :meth:`coinpp_xr.accessor.DatasetAccessor.compress`, which passes all arguments on."""
     settled = settle(dataset, variables, rates, beside=beside, allow_coarse=allow_coarse)
     chosen, reasons = settled.chosen, settled.reasons
-    found = None if model == NO_MODEL else load_model(model)
+    found = None if model in WITHOUT_MODEL else load_model(model)
     # A wrong argument for the last variable should not wait for the first ones.
+    without = NO_MODEL if model == NO_MODEL else UNIVERSAL
     codecs = {}
     for name in chosen:
         array = dataset[name]
         settings: dict[str, Any] = {**Layout.of(array).codec_settings, **settled.rates[name]}
         settings |= unit_settings(found, array.attrs)
-        codecs[name] = COINppCodec(found or NO_MODEL, effort=effort, **settings)
+        codecs[name] = COINppCodec(found or without, effort=effort, **settings)
 
     reports, decoded = [], {}
     pictures: dict[str, bytes] = {}

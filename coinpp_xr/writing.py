@@ -14,7 +14,7 @@ import zarr
 
 from coinpp_xr.chunk_places import placing
 from coinpp_xr.coarseness import checked_before
-from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.base import WITHOUT_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.computing import compute
 from coinpp_xr.metrics import GLOBE_ERRORS
@@ -103,7 +103,7 @@ def write(
     )  # fmt: skip
     chosen, reasons, rates = settled.chosen, settled.reasons, settled.rates
     new = [name for name in chosen if existing is None or name not in existing]
-    found = None if settings.model == NO_MODEL else load_model(settings.model)
+    found = None if settings.model in WITHOUT_MODEL else load_model(settings.model)
 
     zarr_format = _zarr_format(existing, arguments)
     for name in new:

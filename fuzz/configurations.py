@@ -29,6 +29,7 @@ def seeds() -> list[dict[str, Any]]:
     uneven = 80 * np.linspace(-1, 1, 9) ** 3
     globes = [
         {"model": "none", "max_error": 0.5},
+        {"model": "universal", "max_error": 0.5, "effort": "best"},
         {"model": "none", "max_error_relative": 0.01, "time_axis": 1, "keep": [0.0, 1.0]},
         {"model": "none", "target_rmse": 0.5, "max_mean_error": 0.1, "valid_range": [0.0, 1.0]},
         {"bits": 8, "effort": "fast", "to_model_unit": [1, 273.15]},

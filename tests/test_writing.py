@@ -274,7 +274,7 @@ def test_bits_are_an_alternative(ds, store, tiny_model) -> None:
 def test_a_store_does_not_depend_on_a_model_for_nothing(ds, store, tiny_model) -> None:
     report = write(ds[["u"]], store, model=tiny_model, target_rmse=0.1)
     assert (report.model, report.model_nbytes) == ("none", 0)
-    assert opened(store).u.encoding["serializer"].model == "none"
+    assert opened(store).u.encoding["serializer"].model == "universal"
     assert report["u"].model_choice.startswith("written without model tiny")
 
 
@@ -310,6 +310,13 @@ def test_an_embedded_model_opens_in_a_process_that_has_nothing_of_it(
     )  # fmt: skip
     there = np.frombuffer(done.stdout, "<f4").reshape(7, 10, 20)
     np.testing.assert_allclose(there, opened(store).t[:7], atol=1e-3)
+
+
+@pytest.mark.parametrize("model", ["none", "universal"])
+def test_a_store_is_written_without_a_model_as_that_was_asked_for(ds, store, model) -> None:
+    report = write(ds[["u"]], store, model=model, max_error=0.1)
+    assert (report.model, report.model_nbytes) == ("none", 0)
+    assert opened(store).u.encoding["serializer"].model == model
 
 
 def test_a_model_that_is_too_large_to_embed_is_done_without(ds, store) -> None:

@@ -14,7 +14,7 @@ from coinpp_xr.archiving.manifest import Manifest, Rows, column, entries_of, kin
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.archiving.work import Failure
 from coinpp_xr.bitstream import Kind
-from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.base import NO_MODEL, WITHOUT_MODEL
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.labels import display_unit, place_label
 from coinpp_xr.metrics import spread
@@ -292,7 +292,7 @@ def _outcome(rows: Rows, kinds: Mapping[str, int], n_blocks: int) -> str:
 
 
 def _model_of(codec: Any, needed: bool) -> tuple[str, int]:
-    if codec.model == NO_MODEL or not needed:
+    if codec.model in WITHOUT_MODEL or not needed:
         return NO_MODEL, 0
     try:
         return codec.model, codec.own_model().nbytes

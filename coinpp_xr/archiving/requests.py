@@ -12,7 +12,7 @@ from coinpp_xr.archiving.manifest import is_archive, variables_of
 from coinpp_xr.archiving.parts import Options
 from coinpp_xr.archiving.places import Place, place_of
 from coinpp_xr.archiving.sources import Source, open_source
-from coinpp_xr.codecs.base import NO_MODEL
+from coinpp_xr.codecs.base import WITHOUT_MODEL
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.planning import Settings, check_new
 from coinpp_xr.rate_requests import controls, settle
@@ -60,7 +60,7 @@ class Wanted:
             asked = choose_variables(dataset, settings.variables, settings.rates)[0]
             dataset = dataset.drop_vars([name for name in reasons if name not in asked])
             reasons = {name: reason for name, reason in reasons.items() if name in asked}
-        found = None if settings.model == NO_MODEL else load_model(settings.model)
+        found = None if settings.model in WITHOUT_MODEL else load_model(settings.model)
         return cls(dataset, chosen, reasons, settled.rates, found, settings)
 
     def asked(self, name: Any, rate: Mapping[str, Any], options: Options) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Wanted:
         shards = options.shards
         return {
             **rate,
-            "model": self.found.name if self.found else NO_MODEL,
+            "model": self.found.name if self.found else str(self.settings.model),
             "fingerprint": self.found.fingerprint if self.found else None,
             "effort": self.settings.effort,
             "chunk_time": int(self.settings.chunk_time),

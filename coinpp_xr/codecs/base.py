@@ -27,8 +27,10 @@ from coinpp_xr.quantization import parse_bits
 from coinpp_xr.settings import config
 
 DEFAULT_BITS = 8
-# The name of no model at all.
-NO_MODEL = "none"
+# Names of no model: without any network, and with the one that comes with the package alone, which
+# is a part of the pyramid.
+NO_MODEL, UNIVERSAL = "none", "universal"
+WITHOUT_MODEL = (NO_MODEL, UNIVERSAL)
 
 
 class _NumcodecsDict(dict[str, Any]):

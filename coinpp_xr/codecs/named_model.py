@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from coinpp_xr.codecs.base import NO_MODEL, Configured
+from coinpp_xr.codecs.base import NO_MODEL, WITHOUT_MODEL, Configured
 from coinpp_xr.compact import embedded_model
 from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.model_files import shipped_models
@@ -80,7 +80,7 @@ class NamesModel(Configured):
         """
         if self.embed_model is not None and fingerprint == self.fingerprint:
             return embedded_model(self.embed_model, fingerprint)
-        named = self.model not in (None, NO_MODEL)
+        named = self.model not in (None, *WITHOUT_MODEL)
         return load_model(str(self.model if named else self._default_model), fingerprint)
 
 

@@ -13,6 +13,7 @@ from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import (
     NO_MODEL,
+    WITHOUT_MODEL,
     ArrayCodec,
     NumcodecsCodec,
     Rate,
@@ -35,8 +36,10 @@ class _SphereSettings(NamesModel):
     Parameters
     ----------
     model : str, path or Model
-        Name of a shipped, cached or loaded model, the path of its file, or "none": coding without
-        any, which ``bits`` cannot. A configuration keeps name and fingerprint, and never a path.
+        Name of a shipped, cached or loaded model, the path of its file, or one of two names for
+        coding without any, which ``bits`` cannot: "universal" leaves the network that comes with
+        the package, which the coder asks under a bound unless ``effort`` is "fast"; "none" goes
+        without that as well. A configuration keeps name and fingerprint, and never a path.
     bits : int, optional
         Bits per latent, 1 to 16: the paper's rate control. Nothing else is stored, so the error
         is whatever the model makes of the data.
@@ -151,7 +154,7 @@ class _SphereSettings(NamesModel):
                 f"valid_range must be the lowest and the highest value, got {shown(ends)}"
             )
         self.embed_model: str | None = None
-        if isinstance(model, str) and model == NO_MODEL:
+        if isinstance(model, str) and model in WITHOUT_MODEL:
             if self.bits is not None:
                 raise ValueError("bits needs a model; without one give max_error or target_rmse")
             if embed_model:
@@ -193,7 +196,7 @@ class _SphereSettings(NamesModel):
         self.to_model_unit: list[float] | None = None
         if to_model_unit is not None:
             unit_map = parse_unit_map(to_model_unit)
-            if self.model == NO_MODEL:
+            if self.model in WITHOUT_MODEL:
                 raise ValueError("to_model_unit is of use with a model only; leave it out")
             self.to_model_unit = None if unit_map == (1, 0) else list(unit_map)
         self.effort = None if effort == "default" else effort
@@ -222,6 +225,7 @@ class _SphereSettings(NamesModel):
             effort=self.effort or "default", time_axis=self.time_axis or 0,
             max_mean_error=self.max_mean_error, keep=self.keep or (),
             valid_range=(self.valid_range[0], self.valid_range[1]) if self.valid_range else None,
+            network=self.model != NO_MODEL,
         )  # fmt: skip
 
     def _decode_payload(

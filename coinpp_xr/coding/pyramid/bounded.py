@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor, inf
 from typing import Any
@@ -10,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import stream
+from coinpp_xr.coding.pyramid.coders import PassParameters
+from coinpp_xr.coding.pyramid.experts import Expert
 from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT, Limits
+from coinpp_xr.coding.pyramid.points import Points
 from coinpp_xr.fields import PlaneFields, Sequences, are_few, extremes
 from coinpp_xr.lattice import Bound, Lattice, has_room, lattice_of
 
@@ -44,8 +48,24 @@ class Bounded:
         return len(self.head) + len(self.streams)
 
 
-def encode(fields: PlaneFields, bound: Bound, sequences: Sequences, effort: str) -> Bounded | None:
+def encode(
+    fields: PlaneFields,
+    bound: Bound,
+    sequences: Sequences,
+    effort: str,
+    expert: Expert | None = None,
+    observe: Callable[[Points, PassParameters, int], None] | None = None,
+) -> Bounded | None:
     """Code fields within a bound.
+
+    Parameters
+    ----------
+    fields : PlaneFields
+    bound : Bound
+    sequences : Sequences
+    effort : str
+    expert, observe :
+        See :func:`coinpp_xr.coding.pyramid.stream.encode`.
 
     Returns
     -------
@@ -80,7 +100,7 @@ def encode(fields: PlaneFields, bound: Bound, sequences: Sequences, effort: str)
     result = stream.encode(
         values.reshape(items, *shape), coded.reshape(items, *shape), sequences.order, lattice,
         around=fields.grid.goes_around, quick=QUICK[effort],
-        limits=_limits(lattice, fields, lowest, highest),
+        limits=_limits(lattice, fields, lowest, highest), expert=expert, observe=observe,
     )  # fmt: skip
     return Bounded(result.head, result.streams, valid & ~coded)
 

@@ -12,15 +12,25 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.decisions import CLASSES, LARGEST_SIZE, decide, decision
+from coinpp_xr.coding.pyramid.expert import CERTAIN, chance_below, share
 from coinpp_xr.coding.pyramid.limits import (
     LARGEST,
+    UNIT,
     UNIT_BITS,
     WHOLE,
     as_prediction,
     rebuilt,
     steps_to,
 )
-from coinpp_xr.coding.pyramid.prediction import BEFORE, after, predict_row, put_row, quantise_row
+from coinpp_xr.coding.pyramid.prediction import (
+    BEFORE,
+    COEFFICIENT_BITS,
+    after,
+    expect_sizes,
+    predict_row,
+    put_row,
+    quantise_row,
+)
 from coinpp_xr.coding.pyramid.range_coder import (
     BROKEN,
     BYTES_PER_VALUE,
@@ -36,14 +46,6 @@ from coinpp_xr.compiled import compiled
 from coinpp_xr.mixing import ONE
 
 Int32 = npt.NDArray[np.int32]
-
-# What a magnitude is expected from: a constant, the spread of the four nearest neighbours, how far
-# the prediction is from their mean, steps at near and far neighbours, at those decoded just
-# before, in reference fields, and how far references are from what they suggest of each other.
-N_COEFFICIENTS = 8
-COEFFICIENT_BITS = 8
-# Where nothing is known of a pass: a few units, some of the spread, of the steps around.
-USUAL_COEFFICIENTS = np.array([1218, 8, 12, 16, 4, 8, 0, 0], np.int64)
 
 # Decisions about a number: is it zero, is it negative, is its magnitude above 1, 2, …; beyond that
 # an exponent in unary and bits; then low bits, of which the first are predicted.
@@ -82,6 +84,9 @@ def code_rows(
     numbers: Any,
     coefficients: Any,
     rows: Any,
+    network: Any,
+    centres: Any,
+    scales: Any,
 ) -> Any:
     """Rows first … last of all fields of a pass ↔ bits; both fill the pass's phase of the pool.
 
@@ -102,6 +107,11 @@ def code_rows(
         Steps from predictions, between zeros.
     coefficients : int64 array, shape (8,)
         What a magnitude is expected from.
+    network : Network
+        Which has an opinion of decisions that are mixed, too; or of no inputs.
+    centres, scales : int64 arrays, shape (items, rows, columns)
+        The distributions that it expects; of no items where there is none, and a scale of zero
+        where it was not asked.
 
     Returns
     -------
@@ -111,8 +121,9 @@ def code_rows(
     items, n_rows, _ = numbers.shape
     columns = len(rows.base)
     has_references = references.number > 0
-    k0, k1, k2, k3 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
-    k4, k5, k6, k7 = coefficients[4], coefficients[5], coefficients[6], coefficients[7]
+    has_network = len(centres) > 0
+    stretch = tables.stretch
+    k2, k5 = coefficients[2], coefficients[5]
     size_class, size_kind, rate = tables.size_class, tables.size_kind, tables.rate
     plainly = quick >= CLASSES
     spread, away, off, expected = rows.spread, rows.away, rows.off, rows.size
@@ -149,16 +160,7 @@ def code_rows(
         if quantising and not one_by_one:
             quantise_row(target, valid, which, limits, item, i, rows, here)
         weight, y = np.int64(weights_here[len(weights_here) - 1]), which[0] + i * which[2]
-        for j in range(columns):
-            expected[j] = (
-                k0 + k1 * np.int64(spread[j]) + k2 * abs(np.int64(away[j]))
-                + ((k3 * np.int64(nears[j]) + k4 * np.int64(fars[j])) << UNIT_BITS)
-            )  # fmt: skip
-        if has_references:
-            for j in range(columns):
-                expected[j] += ((k6 * np.int64(rows.past[j])) << UNIT_BITS) + k7 * np.int64(
-                    rows.apart[j]
-                )
+        expect_sizes(rows, coefficients, has_references)
         before = base[0]
         for j in range(columns):
             if one_by_one:
@@ -230,8 +232,23 @@ def code_rows(
                 elsewhere,
             )
             plain = c * 16 + at_most(aw + an, 3) * 4 + at_most(near, 3)
+            logit = below = over = lower = upper = scale = np.int64(0)
+            if has_network:
+                scale = scales[item, i, j]
+            if scale > 0:
+                lower = np.int64(predicted[j]) - UNIT // 2 - centres[item, i, j]
+                upper = lower + UNIT
+                below = chance_below(network, lower, scale)
+                over = chance_below(network, -upper, scale)
             if c >= quick:
-                zero, r = decide(buffer, r, value == 0, state, tables, _ZERO, c, near_far, contexts)
+                if scale > 0:
+                    inside = chance_below(network, upper, scale) - below
+                    if lower + upper > 0:  # from the side where chances are small
+                        inside = chance_below(network, -lower, scale) - over
+                    logit = np.int64(stretch[share(inside, CERTAIN)])
+                zero, r = decide(
+                    buffer, r, value == 0, state, tables, _ZERO, c, near_far, contexts, logit
+                )
                 if zero:
                     here[j] = 0
                     continue
@@ -244,17 +261,25 @@ def code_rows(
                 up * 32 + kind_of_lean,
                 band * 4 + up,
             )
+            if scale > 0:
+                logit = np.int64(stretch[share(below, below + over)])
             negative, r = decision(
                 buffer, r, value < 0, state, tables, plainly, _NEGATIVE,
-                (_sign(w) * 3 + _sign(n)) * 16 + np.int64(signs[j]), c, near_far, of_signs,
+                (_sign(w) * 3 + _sign(n)) * 16 + np.int64(signs[j]), c, near_far, of_signs, logit,
             )  # fmt: skip
             magnitude = abs(value) - 1
             low = at_least(c - _FIRST_LOW_CLASS, 0) // _CLASSES_PER_OCTAVE
             top, t, more = magnitude >> low, np.int64(0), True
+            outside = below if negative else over
+            edge = lower if negative else -upper
             while more and t < _UNARY:
+                if scale > 0:
+                    further = chance_below(network, edge - (((t + 1) << low) << UNIT_BITS), scale)
+                    logit = np.int64(stretch[share(further, outside)])
+                    outside = further
                 more, r = decision(
                     buffer, r, top > t, state, tables, plainly, _MORE + t, plain,
-                    c, near_far, contexts,
+                    c, near_far, contexts, logit,
                 )  # fmt: skip
                 t += more
             if more:
@@ -264,6 +289,7 @@ def code_rows(
                     more, r = decision(
                         buffer, r, (rest >> (exponent + 1)) > 0, state, tables, plainly,
                         _EXPONENT + at_most(exponent, 2), plain, c, near_far, contexts,
+                        np.int64(0),
                     )  # fmt: skip
                     exponent += more
                     if exponent > _LARGEST_EXPONENT:
@@ -277,9 +303,15 @@ def code_rows(
             for b in range(low - 1, -1, -1):
                 bit = ((magnitude >> b) & 1) == 1
                 if b > low - 3:
+                    if scale > 0:
+                        near_edge = edge - ((t << (b + 1)) << UNIT_BITS)
+                        middle = chance_below(network, near_edge - ((1 << b) << UNIT_BITS), scale)
+                        end = chance_below(network, near_edge - ((2 << b) << UNIT_BITS), scale)
+                        outside = chance_below(network, near_edge, scale)
+                        logit = np.int64(stretch[share(middle - end, outside - end)])
                     bit, r = decision(
                         buffer, r, bit, state, tables, plainly, _LOW + low - 1 - b, plain,
-                        c, near_far, contexts,
+                        c, near_far, contexts, logit,
                     )  # fmt: skip
                 else:
                     bit, r = code_bit(buffer, r, bit, ONE // 2)

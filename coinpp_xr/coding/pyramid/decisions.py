@@ -29,11 +29,14 @@ Int32 = npt.NDArray[np.int32]
 
 NODES = 18
 TABLES = 6
+# What is mixed: these, and the opinion of a network.
+_MIXED = TABLES + 1
 CONTEXTS = 64
 CLASSES = 48
 LARGEST_SIZE = 1 << 14
 _TABLE = NODES * CONTEXTS
 _LARGEST_LOGIT = 2839
+_FIRST_WEIGHTS = np.array([int(0.2 * ONE)] * TABLES + [int(0.3 * ONE)], np.int32)
 
 
 def mixes(quick: int) -> bool:
@@ -113,7 +116,7 @@ class State(NamedTuple):
 def new_state() -> State:
     return State(
         even_chances(TABLES * _TABLE),
-        np.full(NODES * (CLASSES + CONTEXTS) * TABLES, int(0.2 * ONE), np.int32),
+        np.tile(_FIRST_WEIGHTS, NODES * (CLASSES + CONTEXTS)),
         even_chances(CLASSES * 64),
         even_chances(NODES << 10),
     )
@@ -134,13 +137,17 @@ def decide(
     by_class: Any,
     by_near: Any,
     contexts: Any,
+    z6: Any,
 ) -> Any:
-    """A decision whose chance is mixed from those of six contexts, by two sets of weights."""
+    """A decision whose chance is mixed from those of six contexts, by two sets of weights.
+
+    And a logit that is known, of a network; 0 where there is none.
+    """
     chances, weights = state.chances, state.weights
     stretch, squash, rate = tables.stretch, tables.squash, tables.rate
-    at_first = (node * CLASSES + by_class) * TABLES
-    at_second = (NODES * CLASSES + node * CONTEXTS + by_near) * TABLES
-    first, second = weights[at_first : at_first + TABLES], weights[at_second : at_second + TABLES]
+    at_first = (node * CLASSES + by_class) * _MIXED
+    at_second = (NODES * CLASSES + node * CONTEXTS + by_near) * _MIXED
+    first, second = weights[at_first : at_first + _MIXED], weights[at_second : at_second + _MIXED]
     c0, c1, c2, c3, c4, c5 = contexts
     at = node * CONTEXTS
     t0, t1, t2 = chances[at:], chances[_TABLE + at :], chances[2 * _TABLE + at :]
@@ -151,11 +158,11 @@ def decide(
     z3, z4, z5 = np.int64(stretch[e3 >> 8]), np.int64(stretch[e4 >> 8]), np.int64(stretch[e5 >> 8])
     x = (
         first[0] * z0 + first[1] * z1 + first[2] * z2
-        + first[3] * z3 + first[4] * z4 + first[5] * z5
+        + first[3] * z3 + first[4] * z4 + first[5] * z5 + first[6] * z6
     ) >> 16  # fmt: skip
     y = (
         second[0] * z0 + second[1] * z1 + second[2] * z2
-        + second[3] * z3 + second[4] * z4 + second[5] * z5
+        + second[3] * z3 + second[4] * z4 + second[5] * z5 + second[6] * z6
     ) >> 16  # fmt: skip
     x = at_most(at_least(x, -_LARGEST_LOGIT), _LARGEST_LOGIT)
     y = at_most(at_least(y, -_LARGEST_LOGIT), _LARGEST_LOGIT)
@@ -171,12 +178,14 @@ def decide(
     first[3] += (ex * z3 + half) >> 15
     first[4] += (ex * z4 + half) >> 15
     first[5] += (ex * z5 + half) >> 15
+    first[6] += (ex * z6 + half) >> 15
     second[0] += (ey * z0 + half) >> 15
     second[1] += (ey * z1 + half) >> 15
     second[2] += (ey * z2 + half) >> 15
     second[3] += (ey * z3 + half) >> 15
     second[4] += (ey * z4 + half) >> 15
     second[5] += (ey * z5 + half) >> 15
+    second[6] += (ey * z6 + half) >> 15
     t0[c0] = learned(e0, truth, rate)
     t1[c1] = learned(e1, truth, rate)
     t2[c2] = learned(e2, truth, rate)
@@ -199,10 +208,11 @@ def decision(
     by_class: Any,
     by_near: Any,
     contexts: Any,
+    logit: Any,
 ) -> Any:
     """A decision by one context, or by all."""
     if plainly:
         yes, r = by_one_context(buffer, r, yes, state.plain, (node << 10) + plain, tables.rate)
     else:
-        yes, r = decide(buffer, r, yes, state, tables, node, by_class, by_near, contexts)
+        yes, r = decide(buffer, r, yes, state, tables, node, by_class, by_near, contexts, logit)
     return yes, r

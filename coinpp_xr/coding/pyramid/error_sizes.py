@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.contexts import COEFFICIENT_BITS, N_COEFFICIENTS
 from coinpp_xr.coding.pyramid.grades import GRADES, grade_of
 from coinpp_xr.coding.pyramid.limits import UNIT
-from coinpp_xr.coding.pyramid.prediction import BEFORE, WEIGHT_BITS
+from coinpp_xr.coding.pyramid.prediction import (
+    BEFORE,
+    COEFFICIENT_BITS,
+    N_COEFFICIENTS,
+    WEIGHT_BITS,
+)
 from coinpp_xr.coding.pyramid.references import N_FEATURES
 from coinpp_xr.coding.pyramid.sampling import Sample
 from coinpp_xr.compiled import compiled

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.coders import PassParameters
-from coinpp_xr.coding.pyramid.contexts import N_COEFFICIENTS
 from coinpp_xr.coding.pyramid.error_sizes import add_shares
 from coinpp_xr.coding.pyramid.grades import LARGEST_SHIFT
 from coinpp_xr.coding.pyramid.prediction import (
     LARGEST_WEIGHT,
     N_BESIDE,
+    N_COEFFICIENTS,
     N_NEAR,
     WEIGHT_BITS,
 )

@@ -11,11 +11,16 @@ import numpy.typing as npt
 from coinpp_xr import binary
 from coinpp_xr.coding.pyramid import range_coder
 from coinpp_xr.coding.pyramid.coders import PassParameters
-from coinpp_xr.coding.pyramid.contexts import N_COEFFICIENTS, USUAL_COEFFICIENTS
 from coinpp_xr.coding.pyramid.fitting import BAND_COUNTS, usual_weights
 from coinpp_xr.coding.pyramid.grades import GRADES, LARGEST_SHIFT, grade_of
 from coinpp_xr.coding.pyramid.levels import PASSES, coarser_than, level_count, reach_of
-from coinpp_xr.coding.pyramid.prediction import LARGEST_WEIGHT, N_BESIDE, N_NEAR
+from coinpp_xr.coding.pyramid.prediction import (
+    LARGEST_WEIGHT,
+    N_BESIDE,
+    N_COEFFICIENTS,
+    N_NEAR,
+    USUAL_COEFFICIENTS,
+)
 from coinpp_xr.coding.pyramid.references import N_FEATURES
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.errors import CorruptPayloadError

@@ -10,11 +10,13 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import contexts, decisions, prediction, range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
+from coinpp_xr.coding.pyramid.experts import Expert
 from coinpp_xr.coding.pyramid.limits import Limits
 from coinpp_xr.coding.pyramid.prediction import BEFORE, BEHIND, Places, Pool, Rows
 from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.parallel import map_compiled
 
+Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -63,6 +65,7 @@ class Points:
         Of the points in the whole grid.
     shape : (items, rows, columns)
     known : Known
+    expert : Expert
     """
 
     pool: Pool
@@ -72,6 +75,7 @@ class Points:
     which: tuple[int, int, int]
     shape: tuple[int, int, int]
     known: Known
+    expert: Expert
 
     @property
     def size(self) -> int:
@@ -111,8 +115,12 @@ class Points:
         parameters: PassParameters,
         quick: int,
         numbers: Int32 | None,
+        opinions: tuple[Int, Int],
     ) -> None:
-        """Encode or decode; fills the pass's phase of the pool."""
+        """Encode or decode; fills the pass's phase of the pool.
+
+        ``opinions`` are centres and scales of :func:`coinpp_xr.coding.pyramid.opinions.opinions`.
+        """
         items, _, columns = self.shape
         tables, weights, bands = decisions.tables(), parameters.weights, self.bands(len(coders))
         known, target = numbers, self.known.target
@@ -129,6 +137,7 @@ class Points:
                     *coder.coder, coder.state, tables, quick, first, at, last,
                     self.pool, self.places, weights, self.references, self.limits, self.which,
                     target, self.known.valid, numbers, parameters.coefficients, rows,
+                    self.expert.network(self.references.number), *opinions,
                 )  # fmt: skip
                 coder.check()
                 if at < end:

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.limits import LARGEST, Limits, as_prediction, rebuilt, steps_to
+from coinpp_xr.coding.pyramid.limits import (
+    LARGEST,
+    UNIT_BITS,
+    Limits,
+    as_prediction,
+    rebuilt,
+    steps_to,
+)
 from coinpp_xr.coding.pyramid.range_coder import at_least, at_most
 from coinpp_xr.coding.pyramid.references import N_FEATURES, References, look_at_row
 from coinpp_xr.compiled import compiled, inlined
@@ -27,6 +34,14 @@ LARGEST_WEIGHT = (1 << 15) - 1
 N_NEAR = 12
 # Of their own pass: north-west, north, north-east and west.
 N_BESIDE = 4
+# What a magnitude is expected from: a constant, the spread of the four nearest neighbours, how far
+# the prediction is from their mean, steps at near and far neighbours, at those decoded just
+# before, in reference fields, and how far references are from what they suggest of each other.
+N_COEFFICIENTS = 8
+COEFFICIENT_BITS = 8
+# Where nothing is known of a pass: a few units, some of the spread, of the steps around.
+USUAL_COEFFICIENTS = np.array([1218, 8, 12, 16, 4, 8, 0, 0], np.int64)
+
 # Zeros that surround the steps of a row: two before it, one behind.
 BEFORE, BEHIND = 2, 1
 
@@ -224,6 +239,24 @@ def predict_row(
             total[j] += (
                 w0 * np.int64(p0[j]) + w1 * np.int64(p1[j]) + w2 * np.int64(p2[j]) - w * base[j]
             )  # fmt: skip
+
+
+@compiled
+def expect_sizes(rows: Any, coefficients: Any, has_references: Any) -> None:
+    """What the steps of a row are expected to be, from all but those of its own pass."""
+    k0, k1, k2, k3 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
+    k4, k6, k7 = coefficients[4], coefficients[6], coefficients[7]
+    expected, spread, away, near, far = rows.size, rows.spread, rows.away, rows.near, rows.far
+    for j in range(len(expected)):
+        expected[j] = (
+            k0 + k1 * np.int64(spread[j]) + k2 * abs(np.int64(away[j]))
+            + ((k3 * np.int64(near[j]) + k4 * np.int64(far[j])) << UNIT_BITS)
+        )  # fmt: skip
+    if has_references:
+        for j in range(len(expected)):
+            expected[j] += ((k6 * np.int64(rows.past[j])) << UNIT_BITS) + k7 * np.int64(
+                rows.apart[j]
+            )
 
 
 @inlined

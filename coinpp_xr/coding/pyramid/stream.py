@@ -21,9 +21,15 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import parameters as told_parameters
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
+from coinpp_xr.coding.pyramid.experts import (
+    FINGERPRINT_BYTES,
+    Expert,
+    find_expert,
+    no_expert,
+)
 from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.coding.pyramid.parameters import Key
-from coinpp_xr.coding.pyramid.points import Known
+from coinpp_xr.coding.pyramid.points import Known, Points
 from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
 from coinpp_xr.coding.pyramid.walk import NO_LIMITS, Walk
 from coinpp_xr.errors import CorruptPayloadError
@@ -44,7 +50,7 @@ _LEAST_BITS = 2e-4
 _HEAD = struct.Struct("<ddBBII")
 _ENTRY = struct.Struct("<II")
 _LIMITS = struct.Struct("<iiBi")
-_AROUND, _RELATIVE, _EXACT = 1, 2, 4
+_AROUND, _RELATIVE, _EXACT, _EXPERT = 1, 2, 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,8 @@ def encode(
     around: bool,
     quick: int,
     limits: Limits = NO_LIMITS,
+    expert: Expert | None = None,
+    observe: Callable[[Points, PassParameters, int], None] | None = None,
 ) -> Coded:
     """Code fields so that none of the valid values is off by more than half a step.
 
@@ -85,13 +93,18 @@ def encode(
     quick : int
         Classes of expected size that are coded by one context; 0 is the smallest and slowest.
     limits : Limits
+    expert : Expert, optional
+        A network that has an opinion of decisions.
+    observe : callable, optional
+        See :class:`coinpp_xr.coding.pyramid.walk.Walk`.
     """
     _, n_lat, n_lon = values.shape
+    expert = no_expert() if expert is None else expert
     cells = n_lat * n_lon
     present = np.asarray(valid.any(axis=(1, 2)))
     distance = key_distance(cells, order.shape[1])
     units = schedule(order, present, cells, distance)
-    walk = Walk((n_lat, n_lon), around, quick, limits)
+    walk = Walk((n_lat, n_lon), around, quick, limits, expert, observe)
     parameters: dict[int, dict[Key, PassParameters]] = {}
     coders: dict[int, list[Coder]] = {}
     decoded = _Fields(units)
@@ -128,10 +141,12 @@ def encode(
         decoded.forget(units[first].kind)
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
     flags = _AROUND * around | _RELATIVE * lattice.relative | _EXACT * (limits.free > 0)
+    flags |= _EXPERT * bool(expert.fingerprint)
     told = told_parameters.pack(parameters, units, (n_lat, n_lon), quick)
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
     if limits.free > 0:
         head += _LIMITS.pack(*limits)
+    head += expert.fingerprint
     index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
     return Coded(head + index, b"".join(streams))
 
@@ -172,13 +187,13 @@ class Head:
 
         Raises
         ------
-        CorruptPayloadError
+        CorruptPayloadError, ModelNotFoundError
         """
         if len(head) < _HEAD.size:
             raise CorruptPayloadError("the head of the pyramid is cut short")
         step, origin, flags, quick, distance, length = _HEAD.unpack_from(head)
         cells = shape[0] * shape[1]
-        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 7 or distance < 1
+        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 15 or distance < 1
         if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
             raise CorruptPayloadError("the head of the pyramid is damaged")
         if flags & _RELATIVE and origin == 0:
@@ -193,6 +208,10 @@ class Head:
             limits, entries = Limits(low, high, free, second), entries[_LIMITS.size :]
             if not limits.make_sense():
                 raise CorruptPayloadError("the head of the pyramid is damaged")
+        expert = no_expert()
+        if flags & _EXPERT:
+            expert = find_expert(entries[:FINGERPRINT_BYTES])
+            entries = entries[FINGERPRINT_BYTES:]
         if valid is None:
             present = np.ones(order.size, np.bool_)
         else:
@@ -207,7 +226,7 @@ class Head:
         starts = np.concatenate([[0], np.cumsum(index[:, :, 0].sum(axis=1))])
         return cls(
             Lattice(step, origin, bool(flags & _RELATIVE)),
-            Walk(shape, bool(flags & _AROUND), quick, limits),
+            Walk(shape, bool(flags & _AROUND), quick, limits, expert),
             units, told_parameters.unpack(told, units, shape, quick), starts, index,
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid import contexts, decisions, prediction
+from coinpp_xr.coding.pyramid import decisions, prediction
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.error_sizes import Sizes
 from coinpp_xr.coding.pyramid.fitting import Told, Weights, usual_weights
@@ -59,7 +59,7 @@ def tune(
     usual = usual_weights(
         neighbour_count(points.places), points.references.number, points.places.beside, alike
     )
-    sizes = contexts.USUAL_COEFFICIENTS if alike is None else alike.coefficients
+    sizes = prediction.USUAL_COEFFICIENTS if alike is None else alike.coefficients
     quickly, known = not decisions.mixes(quick), points.known
     assert known.target is not None
     fewest = min(_WORTH_FITTING, known.target.size // 16) if quickly else _WORTH_TELLING
@@ -96,7 +96,7 @@ class _Tuner:
         self._fitting = Weights(len(self._parts), usual, points.shape[1])
         self._told: Told | None = None
         # What errors are expected to be: as by these weights, and so large.
-        self._weights, self._sizes = usual[None], contexts.USUAL_COEFFICIENTS
+        self._weights, self._sizes = usual[None], prediction.USUAL_COEFFICIENTS
         if coarser is not None:
             self._weights, self._sizes = coarser.weights, coarser.coefficients
         self.numbers = points.zeros()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import range_coder
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
+from coinpp_xr.coding.pyramid.experts import Expert, no_expert
 from coinpp_xr.coding.pyramid.geometry import geometry
 from coinpp_xr.coding.pyramid.levels import (
     PAD,
@@ -20,6 +23,7 @@ from coinpp_xr.coding.pyramid.levels import (
     reach_of,
 )
 from coinpp_xr.coding.pyramid.limits import UNIT, Limits
+from coinpp_xr.coding.pyramid.opinions import opinions
 from coinpp_xr.coding.pyramid.points import Known, Points
 from coinpp_xr.coding.pyramid.prediction import Pool
 from coinpp_xr.coding.pyramid.references import References
@@ -76,15 +80,20 @@ class Level:
             where.rows, where.columns, where.diagonal,
         )  # fmt: skip
         points = Points(
-            self._pool, where.places, references, self._walk.limits, where.which, where.shape, known
-        )
+            self._pool, where.places, references, self._walk.limits, where.which, where.shape,
+            known, self._walk.expert,
+        )  # fmt: skip
         key, numbers = (self._level, number - 1), None
         if key not in parameters:
             coarser = parameters.get(coarser_than(key))
             parameters[key], numbers = tune(
                 points, len(coders), self._walk.quick, known.usual.get(key), coarser
             )
-        points.code(coders, parameters[key], self._walk.quick, numbers)
+        told = parameters[key]
+        expected = opinions(points, told, len(coders), self._walk.quick)
+        points.code(coders, told, self._walk.quick, numbers, expected)
+        if self._walk.observe is not None:
+            self._walk.observe(points, told, len(coders))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +108,19 @@ class Walk:
     quick : int
         Classes of expected size that are coded by one context.
     limits : Limits
+    expert : Expert
+        A network that has an opinion of decisions; none if it has no fingerprint.
+    observe : callable, optional
+        Is shown the points of every pass, once they are coded, their parameters, and in how many
+        bands of rows.
     """
 
     shape: tuple[int, int]
     around: bool
     quick: int
     limits: Limits = NO_LIMITS
+    expert: Expert = dataclasses.field(default_factory=no_expert)
+    observe: Callable[[Points, PassParameters, int], None] | None = None
 
     def unit(
         self,

@@ -1,0 +1,94 @@
+"""What the pyramid's network saves: bytes with it over bytes without, on real fields.
+
+The same fields that it has learned from, with the network that ships; and, for fields that were
+left out, with one that has never seen them, their variables or their grids. Everything else of the
+coder is the same. ``pretrained/universal.py`` makes both.
+
+    COINPP_DATA=... python benchmarks/network.py left-out.safetensors    # some ten minutes
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from common import write_result
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "pretrained"))
+from universal import fields
+
+from coinpp_xr.coding.pyramid import bounded
+from coinpp_xr.coding.pyramid.experts import Expert, shipped
+from coinpp_xr.fields import Fields, Sequences
+from coinpp_xr.lattice import Bound
+from coinpp_xr.recognition import layouts_of
+
+SIZES = {"default": "small", "best": "large"}
+
+
+def nbytes(values: npt.NDArray[Any], error: float, effort: str, expert: Expert | None) -> int:
+    """Of the pyramid alone, head and streams."""
+    table = values.reshape(len(values), -1).astype(np.float64)
+    valid = np.isfinite(table)
+    sequences = Sequences.of((len(values),), 0, np.ones(len(values), np.bool_))
+    grid = layouts_of(*values.shape[-2:])[0]
+    known = Fields(np.where(valid, table, 0), valid, np.dtype("f4"), grid, sequences, exact=())
+    coded = bounded.encode(known, Bound(error), sequences, effort, expert)
+    assert coded is not None
+    return len(coded)
+
+
+def means(rows: list[dict[str, Any]], column: str) -> dict[str, float]:
+    """Geometric means, of single fields and of sequences and levels, and the largest."""
+    found = {}
+    for name, chosen in (("single", True), ("sequences", False)):
+        ratios = [row[column] for row in rows if column in row and (row["fields"] == 1) == chosen]
+        if ratios:
+            found[name] = round(float(np.exp(np.mean(np.log(ratios)))), 4)
+            found[f"largest, {name}"] = max(ratios)
+    return found
+
+
+def main(path: str) -> None:
+    tensors = load_file(path)
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["about"])
+    left_out = about["small.alone"]["left out"]
+    unseen = {size: Expert.of(tensors, size) for size in SIZES.values()}
+    rows = []
+    for name, values, shares in fields():
+        spread = float(np.nanstd(values.astype(np.float64)))
+        for share in shares:
+            for effort, size in SIZES.items():
+                if effort == "best" and share not in (0.008, 0.01):
+                    continue
+                without = nbytes(values, share * spread, effort, None)
+                row = {
+                    "field": name, "fields": len(values), "cells": values[0].size,
+                    "bound": share * spread, "effort": effort, "without": without,
+                    "seen": round(
+                        nbytes(values, share * spread, effort, shipped()[size]) / without, 4
+                    ),
+                }  # fmt: skip
+                if any(word in f"{name}@{share}.npz" for word in left_out):
+                    with_unseen = nbytes(values, share * spread, effort, unseen[size])
+                    row["unseen"] = round(with_unseen / without, 4)
+                rows.append(row)
+                print(row, flush=True)
+    summary = {
+        f"{effort}, {column}": means([row for row in rows if row["effort"] == effort], column)
+        for effort in SIZES
+        for column in ("seen", "unseen")
+    }
+    result = {"left out": left_out, "summary": summary, "cases": rows}
+    write_result("network", result)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,53 @@
+"""What the network of the pyramid saves, for its card, from ``results/network.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from common import table
+
+Row = dict[str, Any]
+GROUPS = {
+    "single fields on 0.25° and 0.4°": lambda row: row["fields"] == 1 and row["cells"] > 100_000,
+    "single fields on 1°": lambda row: row["fields"] == 1 and row["cells"] <= 100_000,
+    "levels, hours, months": lambda row: row["fields"] > 1,
+}
+
+
+def saved(rows: Iterable[Row], column: str) -> str:
+    """Geometric mean of what is saved, and the least."""
+    ratios = [row[column] for row in rows if column in row]
+    if not ratios:
+        return "—"
+    mean = 100 * (1 - float(np.exp(np.mean(np.log(ratios)))))
+    return f"{mean:.1f} (at least {100 * (1 - max(ratios)):.1f})".replace("-", "−")
+
+
+def network_table(result: dict[str, Any]) -> str:
+    rows = []
+    for effort in ("default", "best"):
+        for group, belongs in GROUPS.items():
+            some = [row for row in result["cases"] if row["effort"] == effort and belongs(row)]
+            unseen = [row for row in some if "unseen" in row]
+            rows.append(
+                [
+                    group, effort, str(len(some)), saved(some, "seen"), str(len(unseen)),
+                    saved(unseen, "seen"), saved(unseen, "unseen"),
+                ]
+            )  # fmt: skip
+    heads = [
+        "fields", "effort", "cases", "saved, %", "cases left out", "saved by the shipped one, %",
+        "by one that never saw them, %",
+    ]  # fmt: skip
+    machine = result["machine"]
+    told = (
+        "Bytes of the pyramid with the network and without, at bounds from 0.0005 to 0.1 of a "
+        "field's spread ([results](../benchmarks/results/network.json), "
+        f"`python benchmarks/network.py`; {machine['cores']} cores, {machine['cpu']}, "
+        f"{machine['date']}). Left out of training, with all times and levels, in the last column: "
+        "gust and 2 m temperature at 0.25°, wind at 10 m and on levels, sea surface temperature, "
+        "and half of the simulation.\n"
+    )
+    return told + "\n" + table(heads, rows)

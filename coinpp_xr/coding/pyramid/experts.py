@@ -1,0 +1,96 @@
+"""The networks that come with the package, and how payloads name them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+
+from coinpp_xr.coding.pyramid.expert import Network, network_of, no_network
+from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.parallel import single_threaded_blas
+
+FILE = Path(__file__).parent / "universal.safetensors"
+FINGERPRINT_BYTES = 8
+KINDS = ("alone", "referring")
+# Of a network, in the order of its layers.
+ARRAYS = ("first", "first.bias", "second", "second.bias", "last", "last.bias")
+# Which of them an effort asks; fast asks none.
+_OF_EFFORT = {"default": "small", "paper": "small", "best": "large"}
+
+
+@dataclass(frozen=True, eq=False)
+class Expert:
+    """Two networks, as payloads name them.
+
+    Parameters
+    ----------
+    alone, referring : Network
+        For fields that refer to no others, and for those that do.
+    fingerprint : bytes
+        Eight of them, over all weights and biases; empty for none.
+    """
+
+    alone: Network
+    referring: Network
+    fingerprint: bytes
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, npt.NDArray[Any]], name: str) -> Expert:
+        """One of several experts of a file."""
+        digest, networks = hashlib.sha256(), []
+        for kind in KINDS:
+            arrays = [np.asarray(tensors[f"{name}.{kind}.{array}"], "<i4") for array in ARRAYS]
+            digest.update(b"".join(array.tobytes() for array in arrays))
+            networks.append(network_of(arrays))
+        alone, referring = networks
+        return cls(alone, referring, digest.digest()[:FINGERPRINT_BYTES])
+
+    def network(self, references: int) -> Network:
+        """The one for fields that refer to so many others."""
+        return self.referring if references else self.alone
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Where it is asked: by threads of ours, which BLAS would divide once more."""
+        return single_threaded_blas() if self.fingerprint else nullcontext()
+
+
+@cache
+def shipped() -> dict[str, Expert]:
+    """The experts of the package, by name: ``small`` and ``large``."""
+    tensors = load_file(FILE)
+    return {name: Expert.of(tensors, name) for name in ("small", "large")}
+
+
+@cache
+def no_expert() -> Expert:
+    return Expert(no_network(), no_network(), b"")
+
+
+def expert_for(effort: str) -> Expert:
+    """What an encoder asks, if anything."""
+    return shipped()[_OF_EFFORT[effort]] if effort in _OF_EFFORT else no_expert()
+
+
+def find_expert(fingerprint: bytes) -> Expert:
+    """The expert of a payload.
+
+    Raises
+    ------
+    ModelNotFoundError
+    """
+    for expert in shipped().values():
+        if expert.fingerprint == fingerprint:
+            return expert
+    raise ModelNotFoundError(
+        f"this data was coded with a network {fingerprint.hex()} that this version of coinpp-xr "
+        "does not have; install the version that wrote it"
+    )
