@@ -1,8 +1,8 @@
 """What the pyramid's network saves: bytes with it over bytes without, on real fields.
 
 The same fields that it has learned from, with the network that ships; and, for fields that were
-left out, with one that has never seen them, their variables or their grids. Everything else of the
-coder is the same. ``pretrained/universal.py`` makes both.
+left out, with one that has never seen them. Everything else of the coder is the same.
+``pretrained/universal.py`` makes both.
 
     COINPP_DATA=... python benchmarks/network.py left-out.safetensors    # some ten minutes
 """
@@ -60,7 +60,11 @@ def main(path: str) -> None:
     with safe_open(path, framework="numpy") as file:
         about = json.loads(file.metadata()["about"])
     left_out = about["small.alone"]["left out"]
-    unseen = {size: Expert.of(tensors, size) for size in SIZES.values()}
+    unseen = {
+        size: Expert.of(tensors, size)
+        for size in SIZES.values()
+        if f"{size}.alone.first" in tensors
+    }
     rows = []
     for name, values, shares in fields():
         spread = float(np.nanstd(values.astype(np.float64)))
@@ -76,7 +80,7 @@ def main(path: str) -> None:
                         nbytes(values, share * spread, effort, shipped()[size]) / without, 4
                     ),
                 }  # fmt: skip
-                if any(word in f"{name}@{share}.npz" for word in left_out):
+                if size in unseen and any(word in f"{name}@{share}.npz" for word in left_out):
                     with_unseen = nbytes(values, share * spread, effort, unseen[size])
                     row["unseen"] = round(with_unseen / without, 4)
                 rows.append(row)

@@ -86,7 +86,7 @@ class Chunk:
     def through_pyramid(
         self, bound: Bound, sequences: Sequences, effort: str
     ) -> bounded.Bounded | None:
-        asked = expert_for(effort) if self.network else None
+        asked = expert_for(effort, self.fields.values.shape[1]) if self.network else None
         return bounded.encode(self.fields, bound, sequences, effort, asked)
 
     @property

@@ -41,7 +41,9 @@ def main(folder: Path) -> None:
 
     native = xr.open_dataset(Path(__file__).with_name("gfs_t2m_0p25_asia.nc"), engine="netcdf4")
     print(f"2 m temperature of GFS at 0.25°, no value further than {BOUND} K from the original:")
-    fine = native.astype("float32").coinpp.compare(max_error=BOUND, peers=BOUNDED, model="universal")
+    fine = native.astype("float32").coinpp.compare(
+        max_error=BOUND, peers=BOUNDED, model="universal"
+    )
     print(f"{fine}\n")
 
     store = folder / "era5_t2m.zarr"

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def fields() -> Iterator[tuple[str, npt.NDArray[Any], tuple[float, ...]]]:
     """Name, array of shape (times, n_lat, n_lon) and bounds of everything that is learned from."""
     import xarray as xr
 
+    if "COINPP_DATA" not in os.environ:
+        sys.exit("set COINPP_DATA to the folder with the climate data")
     data = Path(os.environ["COINPP_DATA"])
 
     def read(file: str, variable: str) -> npt.NDArray[Any]:
@@ -138,7 +141,8 @@ def pack(folder: Path, target: Path) -> None:
     from coinpp_xr.coding.pyramid.experts import ARRAYS, KINDS, Expert
 
     tensors, about = {}, {}
-    for name in (f"{size}.{kind}" for size in ("small", "large") for kind in KINDS):
+    sizes = [size for size in ("small", "large") if (folder / f"{size}.alone.npz").exists()]
+    for name in (f"{size}.{kind}" for size in sizes for kind in KINDS):
         with np.load(folder / f"{name}.npz") as file:
             about[name] = json.loads(str(file["about"]))
             for k, array in enumerate(ARRAYS):
@@ -148,7 +152,7 @@ def pack(folder: Path, target: Path) -> None:
             tensors[f"{name}.first"][:, PAST:N_VARYING] = 0
             tensors[f"{name}.first"][:, N_VARYING + 3 : N_VARYING + 5] = 0
     save_file(tensors, target, {"about": json.dumps(about)})
-    for size in ("small", "large"):
+    for size in sizes:
         print(size, Expert.of(tensors, size).fingerprint.hex())
     print(f"{target.stat().st_size:,} bytes")
 

@@ -163,6 +163,21 @@ def test_the_network_saves_bytes_within_the_bound(globe) -> None:
     assert sizes["universal", "best"] <= sizes["none", "best"]
 
 
+def test_single_fields_on_large_grids_are_asked_about_at_best_only(globe) -> None:
+    """Fields that refer to others are asked about anyway."""
+    large = np.repeat(np.repeat(globe, 2, axis=1), 2, axis=2)[:, :362, :724].astype(np.float32)
+    single, two = large, np.concatenate([large, large[..., ::-1] + 1])
+
+    def nbytes(values: np.ndarray, model: str) -> int:
+        codec = COINppCodec(model, max_error=0.5)
+        payload = codec.encode(values)
+        assert np.abs(np.asarray(codec.decode(payload)) - values).max() <= 0.5
+        return len(payload)
+
+    assert nbytes(single, "universal") == nbytes(single, "none")
+    assert nbytes(two, "universal") < nbytes(two, "none")
+
+
 def test_a_name_of_no_model_is_said_as_one() -> None:
     codec = COINppCodec("universal", max_error=0.1)
     assert COINppCodec.from_config(codec.get_config()) == codec

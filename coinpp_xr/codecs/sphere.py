@@ -38,8 +38,9 @@ class _SphereSettings(NamesModel):
     model : str, path or Model
         Name of a shipped, cached or loaded model, the path of its file, or one of two names for
         coding without any, which ``bits`` cannot: "universal" leaves the network that comes with
-        the package, which the coder asks under a bound unless ``effort`` is "fast"; "none" goes
-        without that as well. A configuration keeps name and fingerprint, and never a path.
+        the package, which the coder asks under a bound (not at effort "fast", and at "default"
+        not of single fields on large grids); "none" goes without that as well. A configuration
+        keeps name and fingerprint, and never a path.
     bits : int, optional
         Bits per latent, 1 to 16: the paper's rate control. Nothing else is stored, so the error
         is whatever the model makes of the data.

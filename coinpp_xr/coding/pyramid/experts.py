@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ FINGERPRINT_BYTES = 8
 KINDS = ("alone", "referring")
 # Of a network, in the order of its layers.
 ARRAYS = ("first", "first.bias", "second", "second.bias", "last", "last.bias")
+# From so many cells on, the usual effort asks for fields that refer to others alone.
+_LARGE = 1 << 17
 # Which of them an effort asks; fast asks none.
 _OF_EFFORT = {"default": "small", "paper": "small", "best": "large"}
 
@@ -54,6 +56,15 @@ class Expert:
         alone, referring = networks
         return cls(alone, referring, digest.digest()[:FINGERPRINT_BYTES])
 
+    @property
+    def is_for_references_alone(self) -> bool:
+        return bool(self.fingerprint) and not len(self.alone.first)
+
+    @property
+    def for_references_alone(self) -> Expert:
+        """The same, but for fields that refer to nothing there is none."""
+        return replace(self, alone=no_network())
+
     def network(self, references: int) -> Network:
         """The one for fields that refer to so many others."""
         return self.referring if references else self.alone
@@ -75,9 +86,16 @@ def no_expert() -> Expert:
     return Expert(no_network(), no_network(), b"")
 
 
-def expert_for(effort: str) -> Expert:
-    """What an encoder asks, if anything."""
-    return shipped()[_OF_EFFORT[effort]] if effort in _OF_EFFORT else no_expert()
+def expert_for(effort: str, cells: int) -> Expert:
+    """What an encoder of fields of so many cells asks, if anything.
+
+    Of single large fields it saves little more than a hundredth at the usual effort, and takes
+    half as much time again.
+    """
+    if effort not in _OF_EFFORT:
+        return no_expert()
+    expert = shipped()[_OF_EFFORT[effort]]
+    return expert if effort == "best" or cells < _LARGE else expert.for_references_alone
 
 
 def find_expert(fingerprint: bytes) -> Expert:

@@ -50,7 +50,7 @@ _LEAST_BITS = 2e-4
 _HEAD = struct.Struct("<ddBBII")
 _ENTRY = struct.Struct("<II")
 _LIMITS = struct.Struct("<iiBi")
-_AROUND, _RELATIVE, _EXACT, _EXPERT = 1, 2, 4, 8
+_AROUND, _RELATIVE, _EXACT, _EXPERT, _REFERRING = 1, 2, 4, 8, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +104,8 @@ def encode(
     present = np.asarray(valid.any(axis=(1, 2)))
     distance = key_distance(cells, order.shape[1])
     units = schedule(order, present, cells, distance)
+    if expert.is_for_references_alone and not any(unit.n_references for unit in units):
+        expert = no_expert()
     walk = Walk((n_lat, n_lon), around, quick, limits, expert, observe)
     parameters: dict[int, dict[Key, PassParameters]] = {}
     coders: dict[int, list[Coder]] = {}
@@ -141,7 +143,7 @@ def encode(
         decoded.forget(units[first].kind)
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
     flags = _AROUND * around | _RELATIVE * lattice.relative | _EXACT * (limits.free > 0)
-    flags |= _EXPERT * bool(expert.fingerprint)
+    flags |= _EXPERT * bool(expert.fingerprint) | _REFERRING * expert.is_for_references_alone
     told = told_parameters.pack(parameters, units, (n_lat, n_lon), quick)
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
     if limits.free > 0:
@@ -193,7 +195,7 @@ class Head:
             raise CorruptPayloadError("the head of the pyramid is cut short")
         step, origin, flags, quick, distance, length = _HEAD.unpack_from(head)
         cells = shape[0] * shape[1]
-        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 15 or distance < 1
+        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 31 or distance < 1
         if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
             raise CorruptPayloadError("the head of the pyramid is damaged")
         if flags & _RELATIVE and origin == 0:
@@ -211,6 +213,8 @@ class Head:
         expert = no_expert()
         if flags & _EXPERT:
             expert = find_expert(entries[:FINGERPRINT_BYTES])
+            if flags & _REFERRING:
+                expert = expert.for_references_alone
             entries = entries[FINGERPRINT_BYTES:]
         if valid is None:
             present = np.ones(order.size, np.bool_)
