@@ -61,7 +61,8 @@ class DatasetAccessor:
             Bits per latent, 1 to 16. Like the other rate controls for all variables, or
             ``{"t2m": 8}`` by name; of the controls a variable takes one.
         model : str or Model
-            A model, or "none": coding without any, which ``bits`` cannot.
+            A model, or "universal" or "none": coding without any, which ``bits`` cannot; "none"
+            goes without the coder's own network, too.
         effort : {"default", "fast", "best", "paper"}
             How hard the encoder looks for the latents.
         variables : str or iterable of str, optional
@@ -175,7 +176,8 @@ class DatasetAccessor:
         variables : str or iterable of str, optional
             Default: every float variable with latitude and longitude.
         model : str or Model
-            A model, or "none": coding without any, which ``bits`` cannot.
+            A model, or "universal" or "none": coding without any, which ``bits`` cannot; "none"
+            goes without the coder's own network, too.
         train_minutes : float, optional
             Train a model on each variable for so long, and use it where it pays: where under
             a target or bound a sample of the chunks and the model take less than without it. A

@@ -50,6 +50,7 @@ from coinpp_xr.settings import config
 RETRIES = 2
 # Blocks that the scheduler knows of, per thread: enough to keep everyone busy.
 _PER_THREAD = 8
+_QUIET_SECONDS = 10.0
 _WAIT_SECONDS = 60.0
 _ATTEMPTS = 20
 
@@ -185,9 +186,8 @@ def a_client(
             return
     # The dashboard needs a package of its own; without it dask would warn.
     own: dict[str, Any] = {
-        "dashboard_address": ":0" if find_spec("bokeh") is not None else None,
-        "silence_logs": logging.CRITICAL,
-    }
+        "dashboard_address": ":0" if find_spec("bokeh") else None, "silence_logs": logging.CRITICAL,
+    }  # fmt: skip
     if workers is None and not gpu:
         own |= {"processes": False, "n_workers": 1, "threads_per_worker": thread_count()}
         with ExitStack() as stack, LocalCluster(**own) as cluster, Client(cluster) as new:
@@ -208,33 +208,42 @@ def _silent_processes(workers: int | None, *, gpu: bool, own: dict[str, Any]) ->
         loop = LoopRunner()
         loop.start()
     own["loop"] = loop.loop
+    # Of workers that are killed it would complain.
+    loop.loop.asyncio_loop.set_exception_handler(lambda *_: None)
     # A worker that dies twice would be given up, and with the last one the run would never end.
     patience = {"distributed.deploy.lost-worker-timeout": "1 day"}
-    # A cluster speaks again once it is closed, and what is left in its loop then complains of
-    # workers that were killed.
-    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(patience):
-        before = set(SpecCluster._instances)
-        try:
-            if gpu:
-                processes: Any = _with_a_gpu(workers or thread_count(), **own)
-            else:
-                own |= {"processes": True, "n_workers": workers, "threads_per_worker": 1}
-                processes = LocalCluster(**own)
-        except KeyboardInterrupt:
-            for half_started in set(SpecCluster._instances) - before:
-                _kill_workers([half_started])
-                # Dask would close it at the end of the process, and say that it cannot.
-                SpecCluster._instances.discard(half_started)
-            raise
-        try:
-            with processes, Client(processes) as new:
-                try:
-                    yield new
-                except KeyboardInterrupt:
-                    _kill_workers([processes])
-                    raise
-        finally:
-            loop.stop()
+    (silence := ExitStack()).enter_context(silence_logging_cmgr(logging.CRITICAL))
+    lift: Callable[[], None] = silence.close
+    try:
+        with dask.config.set(patience), _processes(workers, gpu, own) as all_, Client(all_) as new:
+            try:
+                yield new
+            except KeyboardInterrupt:
+                _kill_workers([all_])
+                raise
+    except KeyboardInterrupt:  # what watches over workers has something to say for a while
+        later = threading.Timer(_QUIET_SECONDS, silence.close)
+        later.daemon, lift = True, later.start
+        raise
+    finally:
+        loop.stop()
+        lift()
+
+
+def _processes(workers: int | None, gpu: bool, own: dict[str, Any]) -> Any:
+    """A cluster on this machine; where starting it is interrupted, nothing is left of it."""
+    before = set(SpecCluster._instances)
+    try:
+        if gpu:
+            return _with_a_gpu(workers or thread_count(), **own)
+        own |= {"processes": True, "n_workers": workers, "threads_per_worker": 1}
+        return LocalCluster(**own)
+    except KeyboardInterrupt:
+        for half_started in set(SpecCluster._instances) - before:
+            _kill_workers([half_started])
+            # Dask would close it at the end of the process, and say that it cannot.
+            SpecCluster._instances.discard(half_started)
+        raise
 
 
 def _with_a_gpu(

@@ -75,7 +75,7 @@ def archive(
                      "stored as it is]"),
     ] = None,
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="A model's name or file, or none.")
+        str, typer.Option(metavar="MODEL", help="A model's name or file, universal, or none.")
     ] = "t2m-46x90",
     train_minutes: Annotated[
         float | None,

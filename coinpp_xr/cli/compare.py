@@ -38,7 +38,7 @@ def compare(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(metavar="MODEL", help="A model's name or file, or none.")
+        str, typer.Option(metavar="MODEL", help="A model's name or file, universal, or none.")
     ] = "t2m-46x90",
     chunk: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many globes to take, at most.")

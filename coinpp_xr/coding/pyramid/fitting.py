@@ -153,7 +153,10 @@ class Weights:
         if not best:
             return None
         products, solutions = (some[best - 1 : 2 * best - 1] for some in self._solved)
-        factors = np.asarray(np.linalg.cholesky(products), np.float64)
+        try:
+            factors = np.asarray(np.linalg.cholesky(products), np.float64)
+        except np.linalg.LinAlgError:  # numbers out of all proportion
+            return None
         return self._rounded(factors, solutions, scale)
 
     def _rounded(self, factors: Float64, solutions: Float64, scale: float) -> Told:
