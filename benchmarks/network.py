@@ -14,45 +14,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from common import write_result
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "pretrained"))
-from universal import fields
+from universal import fields, prepared
 
 from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.experts import Expert, shipped
-from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.lattice import Bound
-from coinpp_xr.recognition import layouts_of
 
 SIZES = {"default": "small", "best": "large"}
 
 
-def nbytes(values: npt.NDArray[Any], error: float, effort: str, expert: Expert | None) -> int:
+def nbytes(known: Any, error: float, effort: str, expert: Expert | None) -> int:
     """Of the pyramid alone, head and streams."""
-    table = values.reshape(len(values), -1).astype(np.float64)
-    valid = np.isfinite(table)
-    sequences = Sequences.of((len(values),), 0, np.ones(len(values), np.bool_))
-    grid = layouts_of(*values.shape[-2:])[0]
-    known = Fields(np.where(valid, table, 0), valid, np.dtype("f4"), grid, sequences, exact=())
-    coded = bounded.encode(known, Bound(error), sequences, effort, expert)
+    coded = bounded.encode(known, Bound(error), known.sequences, effort, expert)
     assert coded is not None
     return len(coded)
-
-
-def means(rows: list[dict[str, Any]], column: str) -> dict[str, float]:
-    """Geometric means, of single fields and of sequences and levels, and the largest."""
-    found = {}
-    for name, chosen in (("single", True), ("sequences", False)):
-        ratios = [row[column] for row in rows if column in row and (row["fields"] == 1) == chosen]
-        if ratios:
-            found[name] = round(float(np.exp(np.mean(np.log(ratios)))), 4)
-            found[f"largest, {name}"] = max(ratios)
-    return found
 
 
 def main(path: str) -> None:
@@ -67,30 +47,26 @@ def main(path: str) -> None:
     }
     rows = []
     for name, values, shares in fields():
-        spread = float(np.nanstd(values.astype(np.float64)))
+        known = prepared(values)
+        spread = float(known.values.std(where=known.valid))
         for share in shares:
             for effort, size in SIZES.items():
                 if effort == "best" and share not in (0.008, 0.01):
                     continue
-                without = nbytes(values, share * spread, effort, None)
+                without = nbytes(known, share * spread, effort, None)
                 row = {
                     "field": name, "fields": len(values), "cells": values[0].size,
                     "bound": share * spread, "effort": effort, "without": without,
                     "seen": round(
-                        nbytes(values, share * spread, effort, shipped()[size]) / without, 4
+                        nbytes(known, share * spread, effort, shipped()[size]) / without, 4
                     ),
                 }  # fmt: skip
                 if size in unseen and any(word in f"{name}@{share}.npz" for word in left_out):
-                    with_unseen = nbytes(values, share * spread, effort, unseen[size])
+                    with_unseen = nbytes(known, share * spread, effort, unseen[size])
                     row["unseen"] = round(with_unseen / without, 4)
                 rows.append(row)
                 print(row, flush=True)
-    summary = {
-        f"{effort}, {column}": means([row for row in rows if row["effort"] == effort], column)
-        for effort in SIZES
-        for column in ("seen", "unseen")
-    }
-    result = {"left out": left_out, "summary": summary, "cases": rows}
+    result = {"left out": left_out, "cases": rows}
     write_result("network", result)
 
 

@@ -83,11 +83,10 @@ class Chunk:
     place: dict[str, Any]
     network: bool
 
-    def through_pyramid(
-        self, bound: Bound, sequences: Sequences, effort: str
-    ) -> bounded.Bounded | None:
-        asked = expert_for(effort, self.fields.values.shape[1]) if self.network else None
-        return bounded.encode(self.fields, bound, sequences, effort, asked)
+    def pyramid(self, bound: Bound, sequences: Sequences, effort: str) -> bounded.Bounded | None:
+        large = self.fields.values.shape[1] >= LARGE_GLOBE
+        expert = expert_for(effort, large=large) if self.network else None
+        return bounded.encode(self.fields, bound, sequences, effort, expert)
 
     @property
     def known(self) -> dict[str, Any]:
@@ -279,7 +278,7 @@ def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
     first = chunk.all_items.order[0]
     middle = len(first) // 2
     some = Sequences(first[None, max(middle - 1, 0) : middle + 1])
-    pyramid = chunk.through_pyramid(bound, some, chunk.effort)
+    pyramid = chunk.pyramid(bound, some, chunk.effort)
     rows = residual.encode(chunk.fields, bound, some, thorough=False)
     return pyramid is None or (
         rows is not None and len(rows.section) < _MUCH_SHORTER * len(pyramid)
@@ -287,7 +286,7 @@ def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
 
 
 def _pyramid(chunk: Chunk, bound: Bound, effort: str) -> bytes | None:
-    coded = chunk.through_pyramid(bound, chunk.all_items, effort)
+    coded = chunk.pyramid(bound, chunk.all_items, effort)
     if coded is None:
         return None
     sections = {Tag.PYRAMID: coded.head, Tag.STREAMS: coded.streams}

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from coinpp_xr.coarseness import checked_before
-from coinpp_xr.codecs.base import NO_MODEL, UNIVERSAL
+from coinpp_xr.codecs.base import without_model
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.labels import unit_settings
@@ -118,9 +118,8 @@ def _codec(
     settings: Settings,
 ) -> COINppCodec | COINppArrayCodec:
     kind = COINppArrayCodec if zarr_format == 3 else COINppCodec
-    without = NO_MODEL if settings.model == NO_MODEL else UNIVERSAL
     codec: COINppCodec | COINppArrayCodec = kind(
-        choice.model or without, embed_model=choice.embed, **codec_settings,
+        choice.model or without_model(settings.model), embed_model=choice.embed, **codec_settings,
         **unit_settings(choice.model, array.attrs),
     )  # fmt: skip
     return codec

@@ -17,7 +17,7 @@ import xarray as xr
 from coinpp_xr.bitstream import Kind, Payload
 from coinpp_xr.blockwise import WorstGlobe, cuts, regular_cuts
 from coinpp_xr.coarseness import checked_before
-from coinpp_xr.codecs.base import NO_MODEL, UNIVERSAL, WITHOUT_MODEL
+from coinpp_xr.codecs.base import WITHOUT_MODEL, without_model
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compression_result import CompressionResult
 from coinpp_xr.errors import CompressionWarning
@@ -55,13 +55,12 @@ def compress(
     chosen, reasons = settled.chosen, settled.reasons
     found = None if model in WITHOUT_MODEL else load_model(model)
     # A wrong argument for the last variable should not wait for the first ones.
-    without = NO_MODEL if model == NO_MODEL else UNIVERSAL
     codecs = {}
     for name in chosen:
         array = dataset[name]
         settings: dict[str, Any] = {**Layout.of(array).codec_settings, **settled.rates[name]}
         settings |= unit_settings(found, array.attrs)
-        codecs[name] = COINppCodec(found or without, effort=effort, **settings)
+        codecs[name] = COINppCodec(found or without_model(model), effort=effort, **settings)
 
     reports, decoded = [], {}
     pictures: dict[str, bytes] = {}

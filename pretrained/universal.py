@@ -80,22 +80,28 @@ def fields() -> Iterator[tuple[str, npt.NDArray[Any], tuple[float, ...]]]:
         yield f"gcm-{start}", globes, COARSE
 
 
+def prepared(values: npt.NDArray[Any]) -> Any:
+    """Fields that follow each other, as the pyramid takes them."""
+    from coinpp_xr.fields import Fields, Sequences
+    from coinpp_xr.recognition import layouts_of
+
+    table = values.reshape(len(values), -1).astype(np.float64)
+    valid = np.isfinite(table)
+    sequences = Sequences.of((len(values),), 0, np.ones(len(values), np.bool_))
+    grid = layouts_of(*values.shape[-2:])[0]
+    return Fields(np.where(valid, table, 0), valid, np.dtype("f4"), grid, sequences, exact=())
+
+
 def observe(folder: Path) -> None:
     """One file for every field and bound."""
     from coinpp_xr.coding.pyramid import bounded
     from coinpp_xr.coding.pyramid.observing import Observations
-    from coinpp_xr.fields import Fields, Sequences
     from coinpp_xr.lattice import Bound
-    from coinpp_xr.recognition import layouts_of
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, values, shares in fields():
-        table = values.reshape(len(values), -1).astype(np.float64)
-        valid = np.isfinite(table)
-        spread = float(table.std(where=valid))
-        sequences = Sequences.of((len(values),), 0, np.ones(len(values), np.bool_))
-        grid = layouts_of(*values.shape[-2:])[0]
-        coded = Fields(np.where(valid, table, 0), valid, np.dtype("f4"), grid, sequences, exact=())
+        coded = prepared(values)
+        spread = float(coded.values.std(where=coded.valid))
         for share in shares:
             path, seen = folder / f"{name}@{share}.npz", []
             if path.exists():
@@ -107,7 +113,7 @@ def observe(folder: Path) -> None:
                     count = points.size / max(len(found.inputs), 1)
                     seen.append((*found, np.full(len(found.inputs), count, np.float32)))
 
-            bounded.encode(coded, Bound(share * spread), sequences, "default", observe=look)
+            bounded.encode(coded, Bound(share * spread), coded.sequences, "default", observe=look)
             arrays = (np.concatenate(some) for some in zip(*seen, strict=True))
             names = ("inputs", "offsets", "sizes", "counts")
             np.savez(path, **dict(zip(names, arrays, strict=True)))
@@ -137,7 +143,7 @@ def pack(folder: Path, target: Path) -> None:
     """Four networks, such as ``small.alone.npz``, into one file: that of the package."""
     from safetensors.numpy import save_file
 
-    from coinpp_xr.coding.pyramid.expert_units import N_VARYING, PAST
+    from coinpp_xr.coding.pyramid.expert_units import N_VARYING, PAST, REFERENCES
     from coinpp_xr.coding.pyramid.experts import ARRAYS, KINDS, Expert
 
     tensors, about = {}, {}
@@ -150,7 +156,7 @@ def pack(folder: Path, target: Path) -> None:
                 tensors[f"{name}.{array}"] = file[f"arr_{k}"].astype(dtype)
         if name.endswith("alone"):  # of what is always zero there, it has learned nothing
             tensors[f"{name}.first"][:, PAST:N_VARYING] = 0
-            tensors[f"{name}.first"][:, N_VARYING + 3 : N_VARYING + 5] = 0
+            tensors[f"{name}.first"][:, REFERENCES] = 0
     save_file(tensors, target, {"about": json.dumps(about)})
     for size in sizes:
         print(size, Expert.of(tensors, size).fingerprint.hex())

@@ -33,6 +33,11 @@ NO_MODEL, UNIVERSAL = "none", "universal"
 WITHOUT_MODEL = (NO_MODEL, UNIVERSAL)
 
 
+def without_model(asked: Any) -> str:
+    """The name of no model where one that was ``asked`` for is not there, or does not pay."""
+    return NO_MODEL if asked == NO_MODEL else UNIVERSAL
+
+
 class _NumcodecsDict(dict[str, Any]):
     """The dictionary form of a codec that also passes as a numcodecs codec.
 

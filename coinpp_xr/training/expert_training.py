@@ -25,7 +25,7 @@ from coinpp_xr.coding.pyramid.expert_units import (
     LARGEST_ACTIVATION,
     LOWEST_SCALE,
     N_INPUTS,
-    N_VARYING,
+    REFERENCES,
     SCALE_PARTS,
     WEIGHT,
 )
@@ -65,7 +65,7 @@ class Observed:
         parts = []
         for path in paths:
             with np.load(path) as file:
-                refers = file["inputs"][:, N_VARYING + 3 : N_VARYING + 5].any(axis=1)
+                refers = file["inputs"][:, REFERENCES].any(axis=1)
                 counts = file["counts"].astype(np.float64) * (refers == referring)
                 if not counts.any():
                     continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor, inf
 from typing import Any
@@ -11,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import stream
-from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.experts import Expert
 from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT, Limits
-from coinpp_xr.coding.pyramid.points import Points
+from coinpp_xr.coding.pyramid.points import Observer
 from coinpp_xr.fields import PlaneFields, Sequences, are_few, extremes
 from coinpp_xr.lattice import Bound, Lattice, has_room, lattice_of
 
@@ -54,7 +52,7 @@ def encode(
     sequences: Sequences,
     effort: str,
     expert: Expert | None = None,
-    observe: Callable[[Points, PassParameters, int], None] | None = None,
+    observe: Observer | None = None,
 ) -> Bounded | None:
     """Code fields within a bound.
 

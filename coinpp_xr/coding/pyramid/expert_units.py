@@ -13,6 +13,8 @@ REFERRED = PAST + 1
 N_VARYING = REFERRED + 2 * 5
 N_OF_PASS = 6
 N_INPUTS = N_VARYING + N_OF_PASS
+# Of all inputs, those that tell whether there is one reference, or two.
+REFERENCES = slice(N_VARYING + 3, N_VARYING + 5)
 # Inputs and activations are in 1/128, and none is further from zero; weights are in 1/256.
 ACTIVATION, LARGEST_ACTIVATION, WEIGHT = 128, 1023, 256
 # No sum may reach this.

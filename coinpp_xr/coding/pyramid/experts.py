@@ -23,8 +23,6 @@ FINGERPRINT_BYTES = 8
 KINDS = ("alone", "referring")
 # Of a network, in the order of its layers.
 ARRAYS = ("first", "first.bias", "second", "second.bias", "last", "last.bias")
-# From so many cells on, the usual effort asks for fields that refer to others alone.
-_LARGE = 1 << 17
 # Which of them an effort asks; fast asks none.
 _OF_EFFORT = {"default": "small", "paper": "small", "best": "large"}
 
@@ -86,16 +84,16 @@ def no_expert() -> Expert:
     return Expert(no_network(), no_network(), b"")
 
 
-def expert_for(effort: str, cells: int) -> Expert:
-    """What an encoder of fields of so many cells asks, if anything.
+def expert_for(effort: str, *, large: bool) -> Expert:
+    """What an encoder asks, if anything.
 
-    Of single large fields it saves little more than a hundredth at the usual effort, and takes
+    Of single ``large`` fields it saves little more than a hundredth at the usual effort, and takes
     half as much time again.
     """
     if effort not in _OF_EFFORT:
         return no_expert()
     expert = shipped()[_OF_EFFORT[effort]]
-    return expert if effort == "best" or cells < _LARGE else expert.for_references_alone
+    return expert.for_references_alone if large and effort != "best" else expert
 
 
 def find_expert(fingerprint: bytes) -> Expert:

@@ -144,3 +144,7 @@ class Points:
                     coder.grow(2 * range_coder.BYTES_PER_VALUE * columns)
 
         self.map(code_band, len(coders))
+
+
+# Is shown the points of a pass, their parameters, and in how many bands of rows they are coded.
+Observer = Callable[[Points, PassParameters, int], None]

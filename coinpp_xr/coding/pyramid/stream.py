@@ -29,7 +29,7 @@ from coinpp_xr.coding.pyramid.experts import (
 )
 from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.coding.pyramid.parameters import Key
-from coinpp_xr.coding.pyramid.points import Known, Points
+from coinpp_xr.coding.pyramid.points import Known, Observer
 from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
 from coinpp_xr.coding.pyramid.walk import NO_LIMITS, Walk
 from coinpp_xr.errors import CorruptPayloadError
@@ -76,7 +76,7 @@ def encode(
     quick: int,
     limits: Limits = NO_LIMITS,
     expert: Expert | None = None,
-    observe: Callable[[Points, PassParameters, int], None] | None = None,
+    observe: Observer | None = None,
 ) -> Coded:
     """Code fields so that none of the valid values is off by more than half a step.
 

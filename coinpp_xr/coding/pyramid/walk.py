@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from coinpp_xr.coding.pyramid.levels import (
 )
 from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.coding.pyramid.opinions import opinions
-from coinpp_xr.coding.pyramid.points import Known, Points
+from coinpp_xr.coding.pyramid.points import Known, Observer, Points
 from coinpp_xr.coding.pyramid.prediction import Pool
 from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.coding.pyramid.tuning import tune
@@ -111,8 +110,7 @@ class Walk:
     expert : Expert
         A network that has an opinion of decisions; none if it has no fingerprint.
     observe : callable, optional
-        Is shown the points of every pass, once they are coded, their parameters, and in how many
-        bands of rows.
+        Is shown every pass, once it is coded.
     """
 
     shape: tuple[int, int]
@@ -120,7 +118,7 @@ class Walk:
     quick: int
     limits: Limits = NO_LIMITS
     expert: Expert = dataclasses.field(default_factory=no_expert)
-    observe: Callable[[Points, PassParameters, int], None] | None = None
+    observe: Observer | None = None
 
     def unit(
         self,
