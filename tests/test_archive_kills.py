@@ -279,17 +279,25 @@ def test_workers_that_are_killed_change_nothing(
         store = tmp_path / f"{seed}.zarr"
         nanny = list(cluster.workers.values())[rng.integers(2)]
         dead, done_then = nanny.worker_address, []
+        # Every other one when some blocks are done, the rest at any time.
+        some = rng.integers(1, N_BLOCKS) if seed % 2 else 0
+        after = 0 if some else rng.uniform(0, undisturbed.seconds)
 
-        def kill(pid: int = nanny.pid, store: Path = store, done: list[int] = done_then) -> None:
+        def kill(
+            pid: int = nanny.pid, store: Path = store, some: int = some, after: float = after,
+            done: list[int] = done_then,
+        ) -> None:  # fmt: skip
+            wait_for(lambda: blocks_done(store) >= some)
+            time.sleep(after)
             done.append(blocks_done(store))
             os.kill(pid, signal.SIGKILL)
 
-        timer = threading.Timer(rng.uniform(0, undisturbed.seconds), kill)
-        timer.start()
+        killer = threading.Thread(target=kill)
+        killer.start()
         try:
             report = archive(source, store, client=processes, **RATES)
         finally:
-            timer.join()
+            killer.join()
             wait_for_two_others(cluster, processes, dead)
         assert report.is_complete, (seed, report.failures)
         assert differences(store, undisturbed.tree) == [], seed
