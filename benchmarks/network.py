@@ -19,11 +19,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "pretrained"))
-from universal import fields, prepared
+from universal import fields
 
 from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.experts import Expert, shipped
+from coinpp_xr.fields import Fields
 from coinpp_xr.lattice import Bound
+from coinpp_xr.recognition import layouts_of
 
 SIZES = {"default": "small", "best": "large"}
 
@@ -47,7 +49,7 @@ def main(path: str) -> None:
     }
     rows = []
     for name, values, shares in fields():
-        known = prepared(values)
+        known = Fields.of_sequence(values, layouts_of(*values.shape[-2:])[0])
         spread = float(known.values.std(where=known.valid))
         for share in shares:
             for effort, size in SIZES.items():

@@ -23,8 +23,8 @@ from native import FIELDS
 from coinpp_xr import COINppCodec, choice
 from coinpp_xr import chunk as chunk_module
 from coinpp_xr.bitstream import Payload, Tag, pack_lossless
-from coinpp_xr.choice import Chunk
 from coinpp_xr.lattice import Bound, bound_for_rmse
+from coinpp_xr.ways import Chunk
 
 Sizes = dict[str, int]
 GLOBES = 256  # of 46 × 90

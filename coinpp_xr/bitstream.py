@@ -37,28 +37,9 @@ VERSION = 1
 EXPLICIT_COORDINATES = 255
 
 _DTYPES = (
-    "<f4",
-    "<f8",
-    "<f2",
-    ">f4",
-    ">f8",
-    ">f2",
-    "|b1",
-    "|i1",
-    "|u1",
-    "<i2",
-    "<i4",
-    "<i8",
-    "<u2",
-    "<u4",
-    "<u8",
-    ">i2",
-    ">i4",
-    ">i8",
-    ">u2",
-    ">u4",
-    ">u8",
-)
+    "<f4", "<f8", "<f2", ">f4", ">f8", ">f2", "|b1", "|i1", "|u1", "<i2", "<i4", "<i8", "<u2",
+    "<u4", "<u8", ">i2", ">i4", ">i8", ">u2", ">u4", ">u8",
+)  # fmt: skip
 _NAMED_DTYPE = 255
 _PLAIN_DTYPE = re.compile(r"[<>|][biufcmMSUV][1-9]\d{0,5}(\[\d*[a-zA-Z]+\])?")
 # Added to the kind byte when the array was in Fortran order. Values do not depend on it, but
@@ -91,17 +72,24 @@ class Kind(IntEnum):
     PATCHES_FROM_MODEL = 10  # coded by what a model has learned
     PYRAMID = 11  # from coarse to fine, every field readable by itself
     DIGITS = 12  # whole numbers, row by row
+    PYRAMID_FROM_MODEL = 13  # a pyramid whose fields refer to the model's climatology
 
     @property
     def has_grid(self) -> bool:
-        return self.has_coefficients or self in (Kind.LATENTS, Kind.RESIDUAL_FROM_MODEL)
+        return self.has_coefficients or self in (
+            Kind.LATENTS, Kind.RESIDUAL_FROM_MODEL, Kind.PYRAMID_FROM_MODEL
+        )  # fmt: skip
 
     @property
     def has_model(self) -> bool:
         return self in (
             Kind.LATENTS, Kind.LATENTS_IN_TIME, Kind.GRID_FROM_MODEL, Kind.RESIDUAL_FROM_MODEL,
-            Kind.PATCH_LATENTS, Kind.PATCHES_FROM_MODEL,
+            Kind.PATCH_LATENTS, Kind.PATCHES_FROM_MODEL, Kind.PYRAMID_FROM_MODEL,
         )  # fmt: skip
+
+    @property
+    def is_pyramid(self) -> bool:
+        return self in (Kind.PYRAMID, Kind.PYRAMID_FROM_MODEL)
 
     @property
     def of_patches(self) -> bool:
@@ -121,8 +109,8 @@ class Kind(IntEnum):
 
     @property
     def has_time(self) -> bool:
-        return self.has_coefficients or self in (
-            Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL, Kind.PYRAMID, Kind.DIGITS
+        return self.has_coefficients or self.is_pyramid or self in (
+            Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL, Kind.DIGITS
         )  # fmt: skip
 
 
@@ -225,7 +213,8 @@ class Payload:
     def has_streams(data: bytes) -> bool:
         """Whether the beginning of a container says that parts of it can be read."""
         same = len(data) >= 12 and data[:4] == MAGIC and data[4] == VERSION
-        return same and data[5] & ~_FORTRAN == Kind.PYRAMID
+        pyramids = [kind for kind in Kind if kind.is_pyramid]
+        return same and data[5] & ~_FORTRAN in pyramids
 
     @classmethod
     def unpack_head(cls, data: bytes) -> tuple[Payload, int] | None:

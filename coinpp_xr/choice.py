@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from math import erf, inf, log2, sqrt
 from typing import Any
@@ -15,17 +13,13 @@ import numpy.typing as npt
 from coinpp_xr import patterns, residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
 from coinpp_xr.coding.digits import suits
-from coinpp_xr.coding.pyramid import bounded
-from coinpp_xr.coding.pyramid.experts import expert_for
-from coinpp_xr.coefficients import are_few_fronts
-from coinpp_xr.fields import Fields, Sequences, are_few
+from coinpp_xr.fields import Sequences, are_few
 from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
-from coinpp_xr.quantization import are_in_proportion
 from coinpp_xr.reference import FRACTION
-from coinpp_xr.schemes import MOST_ITEMS, Quantized, Trial, encode_symbols, mean_field
+from coinpp_xr.schemes import MOST_ITEMS
 from coinpp_xr.source_steps import SourceSteps
-from coinpp_xr.transform import is_transformable
+from coinpp_xr.ways import LARGE_GLOBE, Chunk, Way
 from coinpp_xr.whole_numbers import on_lattice
 
 Float32 = npt.NDArray[np.float32]
@@ -42,123 +36,16 @@ _SAMPLED, _CLEARLY_LESS = 4, 0.7
 _FEWEST_SAMPLED = 1 << 13
 # Fields that differ from a reference's mean by less than this share of their variance are alike.
 _ALIKE = 0.3
-# Errors whose squares can be told, and values whose sums fit single precision.
-_LEAST, _MOST, _LARGEST = 1e-150, 1e150, 1e34
+# Errors whose squares can be told.
+_LEAST, _MOST = 1e-150, 1e150
 # More bits per value than these are spent on noise, which no base foresees.
 _NOISY = 2.5
-# A globe of so many cells is not coded in all ways that there are.
-LARGE_GLOBE = 1 << 17
 # Of the bytes of other ways, what digits may take.
 _WORTH_OF_DIGITS = 0.93
 # One of so many is coded row by row, a value in microseconds, if that saves more than a tenth.
 MEDIUM_GLOBE, _MUCH_SHORTER = 1 << 14, 0.9
 # RMSE of a base, in terms of the bound that a residual has to keep.
 BASE_RMSE = (0.3, 0.4, 0.55)
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """What is to be coded.
-
-    Parameters
-    ----------
-    values : array
-        As given, in any layout.
-    fields : Fields
-        The same, ready to be coded.
-    model : Model or None
-    latents : float32 array, shape (items, latent_dim), or None
-        Of the model, fitted.
-    effort, network :
-        How hard to try, and whether the pyramid may ask its network.
-    place : dict
-        Entries of the payload's header: layout, coordinates, time axis.
-    """
-
-    values: npt.NDArray[Any]
-    fields: Fields
-    model: Model | None
-    latents: Float32 | None
-    effort: str
-    place: dict[str, Any]
-    network: bool
-
-    def pyramid(self, bound: Bound, sequences: Sequences, effort: str) -> bounded.Bounded | None:
-        large = self.fields.values.shape[1] >= LARGE_GLOBE
-        expert = expert_for(effort, large=large) if self.network else None
-        return bounded.encode(self.fields, bound, sequences, effort, expert)
-
-    @property
-    def known(self) -> dict[str, Any]:
-        """Header of kinds that need the model."""
-        return {"fingerprint": self.model.fingerprint} if self.model else {}
-
-    def of_latents(self) -> _Way | None:
-        """The model's latents, if there are any."""
-        if self.model is None or self.latents is None:
-            return None
-        in_proportion = are_in_proportion(self.latents.size, self.values.nbytes)
-        if not (in_proportion and self._are_few_fronts(1, self.model.latent_dim)):
-            return None
-        trial = Trial.of_latents(self.fields, self.model, self.latents)
-        return _Way(self, trial, Kind.LATENTS_IN_TIME, {}, self.known)
-
-    def of_grid(self, precision: float) -> _Way:
-        """What the fields differ from the model's mean field, or from a mean value."""
-        means = self.fields.sequence_means().astype(np.float32)
-        base: Floating = means.astype(np.float64)[:, None]
-        if self.model is not None:
-            expected = mean_field(self.model, self.fields.grid)
-            if self.fields.energy(expected) < self.fields.energy(base):
-                trial = Trial.of_grid(self.fields, expected, precision)
-                return _Way(self, trial, Kind.GRID_FROM_MODEL, {}, self.known)
-        trial = Trial.of_grid(self.fields, base, precision)
-        return _Way(self, trial, Kind.GRID, {Tag.MEANS: means.tobytes()}, {})
-
-    def _are_few_fronts(self, orders: int, waves: int) -> bool:
-        shape = (*self.fields.sequences.order.shape, orders, waves)
-        return are_few_fronts(shape, self.values.nbytes)
-
-    @cached_property
-    def suits_transforms(self) -> bool:
-        """Not so for grids out of proportion, and values near the end of all numbers."""
-        if not self._are_few_fronts(*self.fields.grid.shape):
-            return False
-        fields = self.fields
-        largest = float(np.abs(fields.values).max(where=fields.valid, initial=0))
-        return is_transformable(fields.grid.shape, self.values.nbytes) and largest < _LARGEST
-
-    @cached_property
-    def all_items(self) -> Sequences:
-        """Which item follows which, those that hold nothing among them."""
-        batch = self.values.shape[:-2]
-        present = np.ones(len(self.fields.values), np.bool_)
-        return Sequences.of(batch, self.place["time_axis"], present)
-
-
-@dataclass(frozen=True, eq=False)
-class _Way:
-    """One scheme on a chunk, and what a payload says about it."""
-
-    chunk: Chunk
-    trial: Trial
-    kind: Kind
-    sections: dict[Tag, bytes]
-    header: dict[str, Any]
-
-    def payload(self, quantized: Quantized, residual_: residual.Residual | None = None) -> bytes:
-        sections = {
-            **self.sections, Tag.COEFFICIENTS: encode_symbols(self.trial.synthesis, quantized)
-        }  # fmt: skip
-        valid = self.chunk.fields.valid
-        if residual_ is not None:
-            sections[Tag.RESIDUAL] = residual_.section
-            valid = valid & ~residual_.kept
-        return pack_fields(
-            self.chunk.values, valid, self.kind, sections,
-            exponent=quantized.exponent, along_time=quantized.along_time,
-            **self.header, **self.chunk.place,
-        )  # fmt: skip
 
 
 def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
@@ -291,6 +178,9 @@ def _pyramid(chunk: Chunk, bound: Bound, effort: str) -> bytes | None:
         return None
     sections = {Tag.PYRAMID: coded.head, Tag.STREAMS: coded.streams}
     valid = chunk.fields.valid & ~coded.kept
+    if coded.refers_to_background:
+        kind = Kind.PYRAMID_FROM_MODEL
+        return pack_fields(chunk.values, valid, kind, sections, **chunk.known, **chunk.place)
     axis = chunk.place["time_axis"]
     return pack_fields(chunk.values, valid, Kind.PYRAMID, sections, time_axis=axis)
 
@@ -318,7 +208,7 @@ def _smallest_around_residuals(chunk: Chunk, bound: Bound) -> bytes | None:
     return min(payloads, key=len, default=None)
 
 
-def _with_base(chunk: Chunk, bound: Bound, way: _Way, rmse: float) -> bytes | None:
+def _with_base(chunk: Chunk, bound: Bound, way: Way, rmse: float) -> bytes | None:
     """A base of some error, and what it leaves."""
     quantized = way.trial.meet(rmse)
     if quantized is None:
@@ -376,7 +266,7 @@ def _alone_from(chunk: Chunk, bound: Bound, model: Model | None) -> bytes | None
     return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, time_axis=axis)
 
 
-def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[_Way, float, float]]:
+def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[Way, float, float]]:
     """Bases that seem worth a try, with the RMSE that seems best for them and a guess at bits."""
     coded = int(chunk.fields.valid.sum())
     noisy = most_bits > _NOISY * coded and coded > _FEWEST_SAMPLED

@@ -19,7 +19,6 @@ from coinpp_xr.bitstream import (
     pack_fields,
     pack_lossless,
 )
-from coinpp_xr.choice import LARGE_GLOBE
 from coinpp_xr.chunk_fields import Task, coded_cells, decoded_fields, with_finish
 from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc
 from coinpp_xr.coarseness import warn_if_coarse
@@ -44,6 +43,7 @@ from coinpp_xr.recognition import (
     usable_cells,
 )
 from coinpp_xr.shared_values import are_categories
+from coinpp_xr.ways import LARGE_GLOBE
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -169,7 +169,8 @@ def _encode_chunk(
     if not usable.any() or are_categories(table, usable):
         return pack_lossless(values)
     warn_if_coarse(table, usable, goal.bound, goal.target_rmse)
-    if goal.bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best":
+    fine = goal.bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best"
+    if fine and model is not None and model.climatology is None:
         model = None  # on fine grids neighbours tell more than any latents
     if model is not None:
         features, valid = features_of(table, usable, model)
@@ -199,7 +200,7 @@ def _encode_chunk(
     elif goal.bound is not None or goal.target_rmse is not None:
 
         def latents_of(coded: Bool) -> Float32 | None:
-            if model is None or model.latent_dim == 0:
+            if model is None or model.latent_dim == 0 or fine:
                 return None
             return _fit_latents(features, valid & coded, model.network, grid, effort)
 

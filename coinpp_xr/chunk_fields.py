@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind, Payload, Tag
-from coinpp_xr.choice import MEDIUM_GLOBE, Chunk, smallest_for_bound, smallest_for_rmse
+from coinpp_xr.choice import MEDIUM_GLOBE, smallest_for_bound, smallest_for_rmse
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.exact import unpack_mask
@@ -22,6 +22,7 @@ from coinpp_xr.guarantees import Given, Goal
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.shared_values import Exactly, shared_values, ways_to_keep
+from coinpp_xr.ways import Chunk
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]

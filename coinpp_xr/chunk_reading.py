@@ -109,7 +109,7 @@ def _decode(
         values = decode_patches(payload, find_model, region)
     else:
         items = None
-        if region is not None and payload.kind == Kind.PYRAMID:
+        if region is not None and payload.kind.is_pyramid:
             items = items_of(payload.shape, region)
         values = _decode_fields(payload, find_model, grid, items)
     if region is not None:
@@ -124,9 +124,9 @@ def _decode_fields(
     grid: SphereGrid | None,
     wanted: set[int] | None = None,
 ) -> npt.NDArray[Any]:
-    if payload.kind == Kind.PYRAMID:
-        streams = payload.section(Tag.STREAMS)
-        values = PyramidReader(payload).decode(lambda start, end: streams[start:end], wanted)
+    if payload.kind.is_pyramid:
+        streams, reader = payload.section(Tag.STREAMS), pyramid_reader(payload, find_model, grid)
+        values = reader.decode(lambda start, end: streams[start:end], wanted)
         return values.reshape(payload.shape)
     if len(payload.shape) < 2 or 0 in payload.shape or not is_of_numbers(payload):
         raise CorruptPayloadError("payload's header contradicts itself")
@@ -148,11 +148,7 @@ def _decode_fields(
         grid = _grid_of(payload, grid)
         model = None
         if payload.kind.has_model:
-            model = find_model(payload.fingerprint)
-            if model.domain != "sphere":
-                raise CorruptPayloadError(
-                    f"payload holds globes, its model {model.name!r} is for patches"
-                )
+            model = _model_of(payload, find_model)
             if not model.network.is_small_for(payload.shape, payload.nbytes):
                 raise CorruptPayloadError("payload claims a grid too long for its model")
             latents = payload.kind in (Kind.LATENTS, Kind.LATENTS_IN_TIME)
@@ -185,6 +181,30 @@ def _decode_fields(
         special = payload.section(Tag.SPECIAL_VALUES)
         values[mask] = unpack_special_values(special, mask, payload.dtype, payload.shape[-1])
     return values.reshape(payload.shape)
+
+
+def pyramid_reader(
+    payload: Payload, find_model: Callable[[str], Model], grid: SphereGrid | None
+) -> PyramidReader:
+    """The reader of a pyramid, with what its fields refer to.
+
+    Raises
+    ------
+    CorruptPayloadError, ModelNotFoundError
+    """
+    background = None
+    if payload.kind == Kind.PYRAMID_FROM_MODEL:
+        model, grid = _model_of(payload, find_model), _grid_of(payload, grid)
+        if model.climatology is not None:
+            background = model.climatology.background(grid, model.offset, model.scale)
+    return PyramidReader(payload, background)
+
+
+def _model_of(payload: Payload, find_model: Callable[[str], Model]) -> Model:
+    model = find_model(payload.fingerprint)
+    if model.domain != "sphere":
+        raise CorruptPayloadError(f"payload holds globes, its model {model.name!r} is for patches")
+    return model
 
 
 def check_expected(payload: Payload, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from coinpp_xr.errors import shown
 
 Float64 = npt.NDArray[np.float64]
 
+# Coordinates that differ by less are the same; more of them are not compared one by one.
+_SAME_DEGREE = 1e-3
+_MOST_COMPARED = 1 << 13
 # What degrees are multiples of one part of: quarters, tenths, thirds, minutes of arc, ...
 _DIVISORS = (
     1,
@@ -146,6 +150,14 @@ class SphereGrid:
         """Weights proportional to cos(latitude) that sum to one, shape (n_lat * n_lon,)."""
         return area_weights(self.latitude, len(self.longitude)).ravel()
 
+    def places_among(
+        self, latitude: Float64, longitude: Float64
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]] | None:
+        """Rows and columns, to index with, of this grid's cells on another; None if some differ."""
+        rows = _same_degrees(latitude, self.latitude, math.inf)
+        columns = _same_degrees(longitude, self.longitude, 360.0)
+        return None if rows is None or columns is None else (rows[:, None], columns)
+
     @classmethod
     def usual_layouts(cls, n_lat: int, n_lon: int) -> Iterator[SphereGrid]:
         """The layouts in which a global (n_lat, n_lon) array is usually stored.
@@ -200,6 +212,17 @@ class BoxGrid:
         """Equal weights that sum to one, shape (number of points,)."""
         n = int(np.prod(self.patch_shape))
         return np.full(n, 1.0 / n)
+
+
+def _same_degrees(known: Float64, wanted: Float64, period: float) -> npt.NDArray[np.intp] | None:
+    """Where each of the wanted coordinates stands among as many known ones, if they all do."""
+    if len(known) != len(wanted) or len(known) > _MOST_COMPARED:
+        return None
+    apart = np.abs(known[None] - wanted[:, None])
+    apart = np.minimum(apart, np.abs(period - apart))
+    places = apart.argmin(axis=1)
+    same = apart[np.arange(len(places)), places].max() < _SAME_DEGREE
+    return places if same and len(np.unique(places)) == len(places) else None
 
 
 def area_weights(latitude: npt.ArrayLike, n_lon: int) -> Float64:

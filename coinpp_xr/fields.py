@@ -100,6 +100,15 @@ class Fields(PlaneFields):
     grid: SphereGrid
     sequences: Sequences
 
+    @classmethod
+    def of_sequence(cls, values: npt.NDArray[Any], grid: SphereGrid) -> Fields:
+        """Of fields that follow each other, shape (times, n_lat, n_lon); what is not finite is
+        missing."""
+        table = values.reshape(len(values), -1).astype(np.float64)
+        valid = np.isfinite(table)
+        sequences = Sequences.of((len(values),), 0, np.asarray(valid.any(axis=1)))
+        return cls(np.where(valid, table, 0), valid, np.dtype("f4"), grid, sequences)
+
     def sequence_means(self) -> npt.NDArray[np.float64]:
         """Area-weighted mean of every sequence, shape (sequences,)."""
         weights = self.grid.area_weights

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save as safetensors_bytes
 
 from coinpp_xr.coordinates import BoxGrid
-from coinpp_xr.entropy import Histogram
+from coinpp_xr.entropy import CELLS, Histogram
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.exact import pack_bytes
 from coinpp_xr.files import write_atomically
@@ -34,6 +34,7 @@ from coinpp_xr.reference import Reference
 from coinpp_xr.siren import LatentMap, ModulatedSiren, check_for_models
 
 if TYPE_CHECKING:
+    from coinpp_xr.climatology import Climatology
     from coinpp_xr.deblocking import Deblocking
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -68,6 +69,8 @@ class Model:
         :func:`coinpp_xr.transform.fit_spectrum`.
     reference : Reference, optional
         Fields like those that the model is for.
+    climatology : Climatology, optional
+        Their mean on their own grid, which fields under a bound refer to.
     box : BoxGrid, optional
         Of a patch: its cells along every axis, and between which coordinates they lie.
     prior : Prior, optional
@@ -91,17 +94,14 @@ class Model:
     box: BoxGrid | None = None
     prior: Prior | None = None
     deblocking: Deblocking | None = None
+    climatology: Climatology | None = None
 
     def __post_init__(self) -> None:
         parse_name(self.name)
         check_for_models(self.siren.modulation, self.siren.latent_map.kind)
 
     def __repr__(self) -> str:
-        return (
-            f"<Model {self.name}: {self.latent_dim} latents, {self.siren.depth} × "
-            f"{self.siren.width} SIREN, {self.network.parameter_count:,} parameters, "
-            f"fingerprint {self.fingerprint}>"
-        )
+        return f"<Model {self.name}: {self.outline}, fingerprint {self.fingerprint}>"
 
     def _repr_html_(self) -> str:
         card = self.card
@@ -112,14 +112,13 @@ class Model:
         shipped = shipped_models().get(self.name)
         if shipped is not None and Model.from_file(shipped).fingerprint == self.fingerprint:
             licence = "Apache-2.0, as the package"
-        network = f"{self.network.parameter_count:,} parameters, {self.siren.depth} × "
         rows = [
             ("made for", str(card.get("description", "not stated in its card"))),
             ("grid", str(card.get("grid", card.get("patch", "not stated in its card")))),
             ("variable", str(card.get("variable", ""))),
             ("units", self.units),
             ("held-out RMSE", ", ".join(f"{rmse}{unit} ({rate})" for rate, rmse in listed)),
-            ("network", f"{network}{self.siren.width} SIREN"),
+            ("network", self.outline),
             ("licence", str(licence)),
             ("fingerprint", self.fingerprint),
         ]
@@ -131,6 +130,21 @@ class Model:
             numbers([*sizes, *best]),
             table([("", "left"), ("", "prose")], shown),
         )
+
+    @property
+    def outline(self) -> str:
+        """What it consists of, for people."""
+        if self.climatology is not None and self.latent_dim == 0:
+            n_lat, n_lon = self.climatology.shape
+            network = ", and a network of the pyramid" if self.climatology.network else ""
+            return f"a mean field of {n_lat} × {n_lon} cells{network}"
+        siren, tail = self.siren, self.tail
+        parts = [f"{self.latent_dim} latents", f"{siren.depth} × {siren.width} SIREN"]
+        if tail is not None:
+            parts[-1] += f" with {siren.latent_dim} of them"
+            kind = "cosines" if self.box is not None else f"degree {tail.tail.degree}"
+            parts.append(f"{tail.tail.latent_dim} in a linear tail of {kind}")
+        return ", ".join([*parts, f"{self.network.parameter_count:,} parameters"])
 
     @cached_property
     def network(self) -> BaseNetwork:
@@ -145,6 +159,22 @@ class Model:
     @property
     def latent_dim(self) -> int:
         return self.network.latent_dim
+
+    @classmethod
+    def without_siren(
+        cls, name: str, offset: float, scale: float, card: dict[str, Any], **parts: Any
+    ) -> Model:
+        """A model without latents of a SIREN, which is zero everywhere: its parts are the model."""
+        zero = np.zeros((1, 1), np.float32)
+        siren = ModulatedSiren(
+            (np.zeros((1, 3), np.float32), zero),
+            (zero[0], np.full(1, -0.5, np.float32)),
+            LatentMap("linear", (np.zeros((1, 0), np.float32),)),
+            1.0,
+        )
+        nothing = np.zeros(0)
+        histogram = np.zeros((0, CELLS), np.uint32)
+        return cls(name, siren, "sphere", offset, scale, nothing, nothing, histogram, card, **parts)
 
     @property
     def units(self) -> str:
@@ -203,6 +233,8 @@ class Model:
                 "reference.latitude": self.reference.latitude,
                 "reference.longitude": self.reference.longitude,
             }
+        if self.climatology is not None:
+            tensors |= self.climatology.tensors
         if self.prior is not None:
             tensors["prior"] = self.prior.packed
         if self.deblocking is not None:
@@ -284,6 +316,7 @@ class Model:
             box=box,
             prior=prior,
             deblocking=_read_deblocking(tensors),
+            climatology=_read_climatology(tensors),
         )
 
     @classmethod
@@ -319,6 +352,14 @@ def _read_deblocking(tensors: dict[str, npt.NDArray[Any]]) -> Deblocking | None:
     from coinpp_xr.deblocking import Deblocking  # compiles, or loads what was compiled
 
     return Deblocking.from_tensors(tensors)
+
+
+def _read_climatology(tensors: dict[str, npt.NDArray[Any]]) -> Climatology | None:
+    if "climatology.packed" not in tensors:
+        return None
+    from coinpp_xr.climatology import Climatology  # compiles, or loads what was compiled
+
+    return Climatology.from_tensors(tensors)
 
 
 def parse_name(name: Any) -> str:

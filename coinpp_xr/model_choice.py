@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.choice import BASE_RMSE
+from coinpp_xr.choice import BASE_RMSE, MEDIUM_GLOBE
 from coinpp_xr.codecs.base import NO_MODEL, UNIVERSAL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compact import LARGEST, pack_text
@@ -48,15 +48,24 @@ class Choice:
 
 
 def train_model(
-    array: xr.DataArray, minutes: float, *, target_rmse: float | None, depth: int, most: float
+    array: xr.DataArray,
+    minutes: float,
+    *,
+    target_rmse: float | None,
+    max_error: float | None,
+    effort: str,
+    depth: int,
+    most: float,
 ) -> Model | None:
-    """Train a model on a variable: under a target, of the size that pays for this archive.
+    """Train a model on a variable: under a target or bound, of the size that pays for this archive.
 
     Parameters
     ----------
     array : DataArray
     minutes : float
-    target_rmse : float or None
+    target_rmse, max_error : float or None
+        What its latents should reach, where they are of use; the bound.
+    effort : str
     depth : int
         Globes per chunk.
     most : float
@@ -67,6 +76,13 @@ def train_model(
     Model or None
         None where no model pays.
     """
+    if max_error is not None and prod(array.shape[-2:]) >= MEDIUM_GLOBE:
+        from coinpp_xr.climatology_building import climatology_model
+
+        return climatology_model(
+            array, max_error=max_error, chunk_time=depth, effort=effort, max_minutes=minutes,
+            most_nbytes=most,
+        )[0]  # fmt: skip
     if target_rmse is not None:
         model, _ = smallest_model(
             array, target_rmse=target_rmse, chunk_time=depth, max_minutes=minutes, most_nbytes=most
@@ -121,6 +137,8 @@ def choose_model(
         try:
             trained = train_model(
                 array, train_minutes, target_rmse=_rmse_of_base(codec_settings),
+                max_error=codec_settings.get("max_error"),
+                effort=codec_settings.get("effort", "default"),
                 depth=prod(chunks[:-2]), most=LARGEST if embed else inf,
             )  # fmt: skip
         except ValueError as error:  # a grid without enough cells, no complete field, ...

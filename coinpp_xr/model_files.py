@@ -24,7 +24,9 @@ from coinpp_xr.settings import config
 
 # Of a file: all arrays that a model may have, its description, and some room.
 MOST_FILE_BYTES = 20 << 20
-_DTYPES = {"F32": "<f4", "F64": "<f8", "U32": "<u4", "I16": "<i2", "I8": "|i1", "U8": "|u1"}
+_DTYPES = {
+    "F32": "<f4", "F64": "<f8", "U32": "<u4", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1",
+}  # fmt: skip
 # Without an answer for so long, a server is given up at once.
 _SILENT_SECONDS = 30.0
 _PIECE = 1 << 16

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.coding.pyramid.expert_units import N_INPUTS, WIDEST
 from coinpp_xr.entropy import CELLS
 
 FORMAT = "coinpp-xr model 0"
@@ -47,6 +48,10 @@ _EXTENTS = {
     "latitudes": (1, 512),
     "longitudes": (1, 1024),
     "prior_bytes": (1, 1 << 20),
+    "climatology_bytes": (1, 1 << 22),
+    "rows": (1, 1 << 13),
+    "columns": (1, 1 << 13),
+    "hidden": (1, WIDEST),
     "kernel": (1, 27),
     "channels": (1, 128),
 }
@@ -92,6 +97,19 @@ _OPTIONAL = [
         "reference.longitude": Field("<f8", ("longitudes",), -_MOST_DEGREES, _MOST_DEGREES),
     },
     {"prior": Field("|u1", ("prior_bytes",))},
+    {
+        "climatology.packed": Field("|u1", ("climatology_bytes",)),
+        "climatology.latitude": Field("<f8", ("rows",), -_MOST_DEGREES, _MOST_DEGREES),
+        "climatology.longitude": Field("<f8", ("columns",), -_MOST_DEGREES, _MOST_DEGREES),
+    },
+    {
+        "climatology.first": Field("<i2", ("hidden.1", N_INPUTS)),
+        "climatology.first.bias": Field("<i4", ("hidden.1",)),
+        "climatology.second": Field("<i2", ("hidden.2", "hidden.1")),
+        "climatology.second.bias": Field("<i4", ("hidden.2",)),
+        "climatology.last": Field("<i2", (2, "hidden.2")),
+        "climatology.last.bias": Field("<i4", (2,)),
+    },
 ]
 _NUMBERS = {
     "offset": (-_LARGEST_UNIT, _LARGEST_UNIT),

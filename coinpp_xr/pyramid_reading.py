@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.coding.pyramid import bounded, stream
+from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.limits import UNIT_BITS
 from coinpp_xr.coding.pyramid.stream import PARTS
 from coinpp_xr.errors import CorruptPayloadError
@@ -34,14 +35,16 @@ class PyramidReader:
     Parameters
     ----------
     payload : Payload
-        Of kind PYRAMID; its streams are not looked at.
+        Of a kind that is a pyramid; its streams are not looked at.
+    background : Background, optional
+        What its fields may refer to.
 
     Raises
     ------
     CorruptPayloadError
     """
 
-    def __init__(self, payload: Payload) -> None:
+    def __init__(self, payload: Payload, background: Background | None = None) -> None:
         if len(payload.shape) < 2 or 0 in payload.shape or not is_of_numbers(payload):
             raise CorruptPayloadError("payload's header contradicts itself")
         batch, self._shape = payload.shape[:-2], payload.shape[-2:]
@@ -57,8 +60,9 @@ class PyramidReader:
             self._mask = unpack_mask(payload.section(Tag.MASK), self._items, cells, self._shape[1])
         sequences = Sequences.of(batch, payload.time_axis, np.ones(self._items, np.bool_))
         self._head, self._valid = bounded.read_head(
-            payload.section(Tag.PYRAMID), self._mask, sequences, (self._shape[0], self._shape[1])
-        )
+            payload.section(Tag.PYRAMID), self._mask, sequences, (self._shape[0], self._shape[1]),
+            background,
+        )  # fmt: skip
 
     @property
     def units(self) -> int:

@@ -166,6 +166,9 @@ def _few_cells(n_cells: int) -> npt.NDArray[np.intp]:
 @remembered()
 def _expected(model: Model, grid: SphereGrid) -> Float32:
     """The model's mean field in a few cells: the same for chunk after chunk."""
-    points = grid.points_at(_few_cells(grid.shape[0] * grid.shape[1]))
+    cells = _few_cells(grid.shape[0] * grid.shape[1])
+    if model.climatology is not None and (features := model.climatology.on(grid)) is not None:
+        return features.ravel()[cells].astype(np.float32)
+    points = grid.points_at(cells)
     field: Float32 = model.network.truncated(0)(points, np.zeros((1, 0), np.float32))[..., 0]
     return field

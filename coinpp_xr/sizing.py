@@ -19,11 +19,9 @@ from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.coarseness import checked_before
 from coinpp_xr.compact import LARGEST, MOST_TAIL_NUMBERS, pack_model
 from coinpp_xr.data import Fields, load_fields
-from coinpp_xr.entropy import CELLS
 from coinpp_xr.eofs import HarmonicBasis, Localisation, LocalisedEofs
 from coinpp_xr.models import Model, parse_name
 from coinpp_xr.network import LinearTail, QuantizedTail
-from coinpp_xr.siren import LatentMap, ModulatedSiren
 from coinpp_xr.transform import fit_spectrum
 
 Float64 = npt.NDArray[np.float64]
@@ -157,21 +155,7 @@ def _models(fields: Fields, target_rmse: float, name: str) -> Iterator[Model]:
                 "network": f"a mean field and {latents} EOFs of the archive itself",
                 "training_items": len(values),
             }
-            yield Model(
-                name, _no_siren(), "sphere", offset, scale, np.zeros(0), np.zeros(0),
-                np.zeros((0, CELLS), np.uint32), card, quantized, spectrum,
-            )  # fmt: skip
-
-
-def _no_siren() -> ModulatedSiren:
-    """A network that is zero everywhere: all is left to the tail."""
-    zero = np.zeros((1, 1), np.float32)
-    return ModulatedSiren(
-        (np.zeros((1, 3), np.float32), zero),
-        (zero[0], np.full(1, -0.5, np.float32)),
-        LatentMap("linear", (np.zeros((1, 0), np.float32),)),
-        1.0,
-    )
+            yield Model.without_siren(name, offset, scale, card, tail=quantized, spectrum=spectrum)
 
 
 def _measure(

@@ -80,44 +80,22 @@ def fields() -> Iterator[tuple[str, npt.NDArray[Any], tuple[float, ...]]]:
         yield f"gcm-{start}", globes, COARSE
 
 
-def prepared(values: npt.NDArray[Any]) -> Any:
-    """Fields that follow each other, as the pyramid takes them."""
-    from coinpp_xr.fields import Fields, Sequences
-    from coinpp_xr.recognition import layouts_of
-
-    table = values.reshape(len(values), -1).astype(np.float64)
-    valid = np.isfinite(table)
-    sequences = Sequences.of((len(values),), 0, np.ones(len(values), np.bool_))
-    grid = layouts_of(*values.shape[-2:])[0]
-    return Fields(np.where(valid, table, 0), valid, np.dtype("f4"), grid, sequences, exact=())
-
-
 def observe(folder: Path) -> None:
     """One file for every field and bound."""
-    from coinpp_xr.coding.pyramid import bounded
-    from coinpp_xr.coding.pyramid.observing import Observations
+    from coinpp_xr.coding.pyramid.observing import observe as observe_fields
+    from coinpp_xr.fields import Fields
     from coinpp_xr.lattice import Bound
+    from coinpp_xr.recognition import layouts_of
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, values, shares in fields():
-        coded = prepared(values)
+        coded = Fields.of_sequence(values, layouts_of(*values.shape[-2:])[0])
         spread = float(coded.values.std(where=coded.valid))
         for share in shares:
-            path, seen = folder / f"{name}@{share}.npz", []
-            if path.exists():
-                continue
-
-            def look(points: Any, parameters: Any, bands: int, seen: list[Any] = seen) -> None:
-                if points.size >= 100:
-                    found = Observations.of(points, parameters, bands, MOST_OF_PASS)
-                    count = points.size / max(len(found.inputs), 1)
-                    seen.append((*found, np.full(len(found.inputs), count, np.float32)))
-
-            bounded.encode(coded, Bound(share * spread), coded.sequences, "default", observe=look)
-            arrays = (np.concatenate(some) for some in zip(*seen, strict=True))
-            names = ("inputs", "offsets", "sizes", "counts")
-            np.savez(path, **dict(zip(names, arrays, strict=True)))
-            print(path.name, flush=True)
+            path = folder / f"{name}@{share}.npz"
+            if not path.exists():
+                np.savez(path, **observe_fields(coded, Bound(share * spread), MOST_OF_PASS))
+                print(path.name, flush=True)
 
 
 def train(
@@ -152,8 +130,7 @@ def pack(folder: Path, target: Path) -> None:
         with np.load(folder / f"{name}.npz") as file:
             about[name] = json.loads(str(file["about"]))
             for k, array in enumerate(ARRAYS):
-                dtype = np.int16 if k % 2 == 0 else np.int32
-                tensors[f"{name}.{array}"] = file[f"arr_{k}"].astype(dtype)
+                tensors[f"{name}.{array}"] = file[f"arr_{k}"]
         if name.endswith("alone"):  # of what is always zero there, it has learned nothing
             tensors[f"{name}.first"][:, PAST:N_VARYING] = 0
             tensors[f"{name}.first"][:, REFERENCES] = 0

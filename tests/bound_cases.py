@@ -42,9 +42,16 @@ def golden_patch_model() -> Model:
     return coinpp_xr.load_model(Model.from_file(GOLDEN / "golden-patch.safetensors"))
 
 
+@cache
+def golden_climatology_model() -> Model:
+    """One that holds what fields of one grid share, and a network."""
+    return coinpp_xr.load_model(Model.from_file(GOLDEN / "golden-climatology.safetensors"))
+
+
 def golden_models() -> dict[str, Model]:
     """By fingerprint."""
-    return {model.fingerprint: model for model in (golden_model(), golden_patch_model())}
+    models = (golden_model(), golden_patch_model(), golden_climatology_model())
+    return {model.fingerprint: model for model in models}
 
 
 def usual_layout(grid: Shape) -> SphereGrid:

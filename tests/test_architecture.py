@@ -24,12 +24,12 @@ LAYERS = {
     "reference causal stepping patches patch_header splitting blocks bands priors deblocking "
     "fields lattice coding finishing shared_values source_steps step_room step_search inner_steps "
     "sigmoid whole_numbers float_digits",
-    "models": "model_schema model_files model models model_units compact",
-    "schemes": "coarseness recognition schemes patterns residual choice lossless patch_latents "
-    "patch_reading patch_subject pyramid_reading",
+    "models": "climatology model_schema model_files model models model_units compact",
+    "schemes": "coarseness recognition schemes patterns residual ways choice lossless "
+    "patch_latents patch_reading patch_subject pyramid_reading",
     "one chunk": "chunk chunk_fields chunk_reading guarantees patch_chunk",
-    "training": "training eofs candidates patch_candidates data building sizing patch_learning "
-    "deblocking_training patch_building",
+    "training": "training eofs candidates patch_candidates data building sizing "
+    "climatology_building patch_learning deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",
     "reports": "labels units ecmwf_units spread metrics "
     "variable_report selection plots report coin peers",

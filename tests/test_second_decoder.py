@@ -16,6 +16,8 @@ OUTLINED = {
     "exact-pyramid-f8",
     "pyramid-exact-f4",
     "pyramid-f4",
+    "pyramid-from-model-f4",
+    "pyramid-from-model-gaps-f8",
     "pyramid-gaps-second-axis-f8",
     "pyramid-mixed-f4",
     "pyramid-relative-f4",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coinpp_xr.cli.text import network_line, print_columns, say
+from coinpp_xr.cli.text import print_columns, say
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -98,7 +98,7 @@ def show_model(
         ("fingerprint", found.fingerprint),
         ("size", f"{found.nbytes:,} bytes"),
         ("domain", found.domain),
-        ("network", network_line(found)),
+        ("network", found.outline),
         ("features", f"{normalisation}, in {found.units}" if found.units else normalisation),
     ]
     print_columns([*rows, *_card_rows(found.card)])

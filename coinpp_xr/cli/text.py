@@ -6,14 +6,11 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from coinpp_xr.text_tables import Printable, printable
-
-if TYPE_CHECKING:
-    from coinpp_xr.models import Model
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -55,16 +52,6 @@ def print_columns(rows: Iterable[Sequence[str]]) -> None:
     for row in cells:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         typer.echo(line.rstrip())
-
-
-def network_line(model: Model) -> str:
-    siren, tail = model.siren, model.tail
-    parts = [f"{model.latent_dim} latents", f"{siren.depth} x {siren.width} SIREN"]
-    if tail is not None:
-        parts[-1] += f" with {siren.latent_dim} of them"
-        kind = "cosines" if model.box is not None else f"degree {tail.tail.degree}"
-        parts.append(f"{tail.tail.latent_dim} in a linear tail of {kind}")
-    return ", ".join([*parts, f"{model.network.parameter_count:,} parameters"])
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ import typer
 
 from coinpp_xr.cli.sources import read_fields
 from coinpp_xr.cli.text import print_columns, tell
+from coinpp_xr.cli.train_climatology import train_climatology
 from coinpp_xr.cli.training import print_summary, progress, write_curve
 
 if TYPE_CHECKING:
@@ -151,6 +152,25 @@ def train(
             "items better.",
         ),
     ] = True,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", min=0.0,
+            help="Train for an archive of fields under this bound, in their unit: what they share "
+            "on their own grid, of any resolution. Not for fields of several levels.",
+        ),
+    ] = None,
+    chunk_time: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Globes per chunk, with --max-error.  [default: 1]"),
+    ] = None,
+    globes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1,
+            help="How many globes the archive will have, with --max-error.  [default: the source's]"
+        ),
+    ] = None,
     max_minutes: Annotated[
         float | None,
         typer.Option(
@@ -254,6 +274,7 @@ def train(
       coinpp train era5_2019.nc era5_2020.nc --variable t2m -o t2m.safetensors
       coinpp train era5.zarr --latent-dim 256 --max-minutes 30 -o t2m.safetensors
       coinpp train era5.zarr --max-minutes 30 -o t2m.safetensors --resume
+      coinpp train era5.zarr --variable t2m --max-error 0.1 -o t2m.safetensors
       coinpp train scans/ --data-type nifti --validation other/ -o mri.safetensors
       coinpp train photos/ --data-type image -o photos.safetensors
 
@@ -264,9 +285,18 @@ def train(
     _check_combination(
         data_type, variable=variable, patch_size=patch_size, limit=limit, validation=validation,
         validation_items=validation_items, preset=preset, latent_dim=latent_dim,
-        deblocking_minutes=deblocking_minutes,
+        deblocking_minutes=deblocking_minutes, max_error=max_error, chunk_time=chunk_time,
+        globes=globes, steps=steps, width=width, depth=depth, learning_rate=learning_rate,
+        seed=seed, precision=precision, curve=curve,
     )  # fmt: skip
     _need_torch()
+    if max_error is not None:
+        train_climatology(
+            sources, output, max_error, variable=variable, chunk_time=chunk_time or 1,
+            globes=globes, max_minutes=max_minutes or 10.0, name=name or output.stem,
+            checkpoint=checkpoint, resume=resume, device=device, describe=describe,
+        )  # fmt: skip
+        return
     from coinpp_xr.building import train as train_globes
     from coinpp_xr.devices import compute_device
     from coinpp_xr.models import parse_name
@@ -353,12 +383,22 @@ def _check_combination(data_type: str, **given: Any) -> None:
     def option(name: str) -> str:
         return "--" + name.replace("_", "-")
 
+    of_bound = ("chunk_time", "globes")
     of_patches = ("patch_size", "limit", "validation", "deblocking_minutes")
-    unfit = of_patches if data_type == _FIELDS else ("variable",)
+    unfit = of_patches if data_type == _FIELDS else ("variable", "max_error", *of_bound)
     for name in unfit:
         if given[name] is not None:
             hint = "; hold out --validation-items" if name == "validation" else ""
             raise typer.BadParameter(f"{option(name)} is not for {data_type}{hint}")
+    if given["max_error"] is None:
+        for name in of_bound:
+            if given[name] is not None:
+                raise typer.BadParameter(f"{option(name)} is of use with --max-error only")
+    else:
+        taken = ("variable", "max_error", *of_bound)
+        for name in given:
+            if name not in taken and given[name] is not None:
+                raise typer.BadParameter(f"give {option(name)} or --max-error, not both")
     for one, other in (
         ("preset", "latent_dim"), ("preset", "patch_size"), ("validation", "validation_items")
     ):  # fmt: skip

@@ -9,7 +9,7 @@ from math import inf, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coinpp_xr.cli.text import duration, network_line, print_columns, tell
+from coinpp_xr.cli.text import duration, print_columns, tell
 from coinpp_xr.text_tables import printable
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def print_summary(model: Model, path: Path) -> None:
     rows = [
         ("model", f"{model.name}, fingerprint {model.fingerprint}"),
         ("file", f"{path}, {path.stat().st_size:,} bytes"),
-        ("network", network_line(model)),
+        ("network", model.outline),
         *(("tried", f"{rmse:g}: {label}") for label, rmse in card.get("candidates", {}).items()),
         ("trained on", f"{trained_on} in {duration(card['training_seconds'])}"),
         ("held-out RMSE", f"{scores} {model.units}".rstrip() + f"; {held_out}"),

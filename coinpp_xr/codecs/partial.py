@@ -12,8 +12,10 @@ from zarr.abc.codec import ArrayBytesCodecPartialDecodeMixin
 from zarr.abc.store import RangeByteRequest
 
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.chunk_reading import check_expected
+from coinpp_xr.chunk_reading import check_expected, pyramid_reader
 from coinpp_xr.codecs import recently_decoded
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.models import Model
 from coinpp_xr.pyramid_reading import PyramidReader, items_of
 
 # Read at once, in the hope that the head of a payload is in it; then four times as much.
@@ -26,6 +28,8 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
     """For an :class:`~coinpp_xr.codecs.base.ArrayCodec` of fields on a grid."""
 
     _decode_payload: Callable[..., npt.NDArray[Any]]
+    _load: Callable[[str], Model]
+    _grid: SphereGrid | None
 
     async def _decode_partial_single(
         self, byte_getter: Any, selection: Any, chunk_spec: Any
@@ -33,7 +37,12 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
         """The selected part of a chunk, None where there is none."""
         dtype = np.dtype(chunk_spec.dtype.to_native_dtype())
         shape, prototype = tuple(chunk_spec.shape), chunk_spec.prototype
-        values = await _decode_fields(byte_getter, selection, shape, dtype, prototype)
+
+        def reader_of(payload: Payload) -> PyramidReader:
+            check_expected(payload, shape, dtype)
+            return pyramid_reader(payload, self._load, self._grid)
+
+        values = await _decode_fields(byte_getter, selection, shape, prototype, reader_of)
         if values is None:
             whole = await byte_getter.get(prototype=prototype)
             if whole is None:
@@ -44,7 +53,11 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
 
 
 async def _decode_fields(
-    byte_getter: Any, selection: Any, shape: tuple[int, ...], dtype: np.dtype[Any], prototype: Any
+    byte_getter: Any,
+    selection: Any,
+    shape: tuple[int, ...],
+    prototype: Any,
+    reader_of: Callable[[Payload], PyramidReader],
 ) -> npt.NDArray[Any] | None:
     """A chunk of which the selected fields are decoded; None where all of it is needed."""
     if not isinstance(selection, tuple) or len(shape) < 3 or 0 in shape:
@@ -66,8 +79,7 @@ async def _decode_fields(
     if parsed is None:
         return None
     payload, at = parsed
-    check_expected(payload, shape, dtype)
-    reader = PyramidReader(payload)
+    reader = reader_of(payload)
     # The head holds checksums of all streams: it tells one chunk from every other.
     chunk = hashlib.blake2b(begun[:at], digest_size=16).digest()
     found = {number: recently_decoded.find((chunk, number)) for number in range(reader.units)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.data.opening import check_volume, locate, open_lazily
-from coinpp_xr.data.sources import one_line
+from coinpp_xr.data.sources import errors_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,18 +116,35 @@ def load_fields(
     if isinstance(source, xr.Dataset):
         return _fields(_choose([source], variable))
     path, engine = locate(source, split)
-    try:
+    with errors_name(path), ExitStack() as files:
+        array = _choose([files.enter_context(ds) for ds in open_lazily(path, engine)], variable)
+        check_volume(array.nbytes, path)
+        return _fields(array)
+
+
+@contextmanager
+def open_fields(
+    source: str | Path | xr.DataArray | xr.Dataset, variable: str | None = None
+) -> Iterator[xr.DataArray]:
+    """One variable of a source of :func:`load_fields`, whose values are read when needed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+    """
+    import xarray as xr
+
+    if isinstance(source, xr.DataArray):
+        yield source
+    elif isinstance(source, xr.Dataset):
+        yield _choose([source], variable)
+    else:
         with ExitStack() as files:
-            datasets = [files.enter_context(dataset) for dataset in open_lazily(path, engine)]
-            array = _choose(datasets, variable)
-            check_volume(array.nbytes, path)
-            return _fields(array)
-    except ValueError as error:
-        raise ValueError(f"{path}: {one_line(error)}") from error
-    except Exception as error:  # every reader has errors of its own
-        raise ValueError(
-            f"{path} cannot be read (damaged or incomplete?): {one_line(error)}"
-        ) from error
+            path, engine = locate(source)
+            with errors_name(path):
+                datasets = [files.enter_context(ds) for ds in open_lazily(path, engine)]
+                array = _choose(datasets, variable)
+            yield array
 
 
 def to_training_data(

@@ -138,7 +138,7 @@ def optional(module: str, what: str) -> Any:
 
 
 @contextmanager
-def errors_name(path: Path, act: str = "read") -> Iterator[None]:
+def errors_name(path: str | Path, act: str = "read") -> Iterator[None]:
     """Whatever a reader or writer raises becomes one line that names the file."""
     try:
         yield

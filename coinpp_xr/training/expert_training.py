@@ -6,9 +6,9 @@ grids and bounds (:mod:`coinpp_xr.coding.pyramid.observing`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from math import cos, log, pi
 from pathlib import Path
 from time import monotonic
@@ -65,15 +65,31 @@ class Observed:
         parts = []
         for path in paths:
             with np.load(path) as file:
-                refers = file["inputs"][:, REFERENCES].any(axis=1)
-                counts = file["counts"].astype(np.float64) * (refers == referring)
-                if not counts.any():
-                    continue
-                count = min(most, int(np.count_nonzero(counts)))
-                chances = counts / counts.sum()
-                some = np.random.default_rng(0).choice(len(counts), count, p=chances)
-                parts.append([file[name][some] for name in ("inputs", "offsets", "sizes")])
-        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+                parts.append(cls.of(file, most, referring=referring))
+        return cls.joined(parts)
+
+    @classmethod
+    def of(
+        cls, observed: Mapping[str, npt.NDArray[Any]], most: int, *, referring: bool
+    ) -> Observed:
+        """At most so many points of what :func:`coinpp_xr.coding.pyramid.observing.observe` saw."""
+        inputs = observed["inputs"]
+        refers = inputs[:, REFERENCES].any(axis=1)
+        counts = observed["counts"].astype(np.float64) * (refers == referring)
+        count = min(most, int(np.count_nonzero(counts)))
+        chances = counts / max(counts.sum(), 1)
+        generator, some = np.random.default_rng(0), np.arange(0)
+        if count:
+            some = generator.choice(len(counts), count, p=chances)
+        return cls(inputs[some], observed["offsets"][some], observed["sizes"][some])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Observed]) -> Observed:
+        return cls(
+            np.concatenate([part.inputs for part in parts]),
+            np.concatenate([part.offsets for part in parts]),
+            np.concatenate([part.sizes for part in parts]),
+        )
 
 
 def _straight_through(value: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
@@ -90,9 +106,18 @@ class ExpertTraining:
         Of the hidden layers.
     device : str
     seed : int
+    learning_rate : float
+        At first.
     """
 
-    def __init__(self, widths: tuple[int, int], device: str = "cpu", seed: int = 0) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, int],
+        device: str = "cpu",
+        seed: int = 0,
+        learning_rate: float = _LEARNING_RATE,
+    ) -> None:
+        self._learning_rate = learning_rate
         self._device = torch.device(device)
         self._generator = torch.Generator().manual_seed(seed)
         sizes = [N_INPUTS, *widths, 2]
@@ -104,7 +129,7 @@ class ExpertTraining:
             for values in (weights, biases):
                 start = ((2 * values - 1) * bound).to(self._device)
                 self.layers.append(start.requires_grad_())
-        self._optimiser = torch.optim.Adam(self.layers, _LEARNING_RATE)
+        self._optimiser = torch.optim.Adam(self.layers, learning_rate)
         self.seconds, self.steps = 0.0, 0
 
     def outputs(self, inputs: torch.Tensor, *, quantised: bool = True) -> torch.Tensor:
@@ -155,6 +180,13 @@ class ExpertTraining:
         """Train for so long in all, what a checkpoint has behind it included."""
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint)
+        try:
+            self._train(data, seconds, checkpoint)
+        finally:  # Ctrl-C loses nothing
+            if checkpoint is not None:
+                self.save(checkpoint)
+
+    def _train(self, data: Observed, seconds: float, checkpoint: Path | None) -> None:
         inputs, offsets, sizes = (
             torch.from_numpy(values).to(self._device)
             for values in (data.inputs, data.offsets, data.sizes)
@@ -164,7 +196,7 @@ class ExpertTraining:
         while (part := self.seconds / seconds) < 1:
             some = torch.randint(0, len(inputs), (_BATCH,), generator=self._generator)
             some = some.to(self._device)
-            rate = _LEARNING_RATE * (1 + cos(pi * part)) / 2 + 1e-5
+            rate = self._learning_rate * (1 + cos(pi * part)) / 2 + 1e-5
             for group in self._optimiser.param_groups:
                 group["lr"] = rate
             quantised = part > _QUANTISED_FROM
@@ -182,15 +214,20 @@ class ExpertTraining:
             if checkpoint is not None and last - saved > _CHECKPOINT_SECONDS:
                 self.save(checkpoint)
                 saved = last
-        if checkpoint is not None:
-            self.save(checkpoint)
 
-    def arrays(self) -> list[npt.NDArray[np.int32]]:
-        """Weights in 1/256 and biases in 1/32768, layer by layer."""
+    def start_from(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
+        """Go on from weights and biases of :meth:`arrays`."""
         units = (WEIGHT, WEIGHT * ACTIVATION)
+        with torch.no_grad():
+            for k, (layer, whole) in enumerate(zip(self.layers, arrays, strict=True)):
+                layer.copy_(torch.from_numpy(np.asarray(whole, np.float32)) / units[k % 2])
+
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """Weights in 1/256, int16, and biases in 1/32768, int32, layer by layer."""
+        kinds = ((WEIGHT, np.int16), (WEIGHT * ACTIVATION, np.int32))
         return [
-            torch.round(layer.detach().double().cpu() * units[k % 2]).numpy().astype(np.int32)
-            for k, layer in enumerate(self.layers)
+            torch.round(layer.detach().double().cpu() * unit).numpy().astype(dtype)
+            for layer, (unit, dtype) in zip(self.layers, cycle(kinds), strict=False)
         ]
 
     def save(self, path: Path) -> None:

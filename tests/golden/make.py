@@ -7,6 +7,7 @@ Only what is not there yet: payloads of released versions never change.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from coinpp_xr import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec, load_m
 from coinpp_xr.bitstream import VERSION, Payload
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
+from coinpp_xr.climatology import Climatology
+from coinpp_xr.coding.pyramid.expert_units import N_INPUTS
 from coinpp_xr.coordinates import BoxGrid, SphereGrid
 from coinpp_xr.deblocking import Deblocking
 from coinpp_xr.entropy import fit_histogram
@@ -49,6 +52,20 @@ def golden_model() -> Model:
         "golden", siren, "sphere", 200.0, 100.0, mean, std, histogram, {},
         QuantizedTail.of(tail, np.ones(3), 1e-3), fit_spectrum([walks]), reference,
     )  # fmt: skip
+
+
+def golden_climatology_model() -> Model:
+    """What fields of one grid share, and a network of the pyramid."""
+    rng = np.random.default_rng(9)
+    grid = next(SphereGrid.usual_layouts(20, 36))
+    network = []
+    for outputs, inputs in ((4, N_INPUTS), (4, 4), (2, 4)):
+        network.append(rng.integers(-90, 90, (outputs, inputs)).astype(np.int16))
+        network.append(rng.integers(-9000, 9000, outputs).astype(np.int32))
+    mean = 0.1 * rng.standard_normal((20, 36))  # what neighbours do not tell
+    mean[5:8, 9:20] = np.nan
+    climatology = replace(Climatology.of(mean, grid, 1e-3), network=tuple(network))
+    return Model.without_siren("golden-climatology", 200.0, 100.0, {}, climatology=climatology)
 
 
 def golden_patch_model() -> Model:
@@ -184,6 +201,27 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     }  # fmt: skip
 
 
+def around_a_mean(
+    model: Model,
+) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[str, Any]]]:
+    """Name → values, coordinates, rate control and other options."""
+    assert model.climatology is not None
+    rng = np.random.default_rng(15)
+    grid = SphereGrid(model.climatology.latitude, model.climatology.longitude)
+    mean = model.offset + model.scale * model.climatology.features
+    anomalies = rng.standard_normal((6, *grid.shape)).cumsum(0).cumsum(1)
+    gaps = (mean + anomalies)[:, ::-1]
+    gaps[:, :3, 5:9], gaps[4] = np.nan, np.nan
+    return {
+        "pyramid-from-model-f4": (
+            (mean + anomalies[0]).astype("<f4"), None, {"bound": Bound(0.5)}
+        ),
+        "pyramid-from-model-gaps-f8": (
+            gaps[:, None], None, {"bound": Bound(0.2), "effort": "best", "time_axis": 1}
+        ),
+    }  # fmt: skip
+
+
 def patches(model: Model) -> dict[str, tuple[np.ndarray, Any]]:
     """Name → values and the codec of their modality."""
     rng = np.random.default_rng(11)
@@ -238,15 +276,18 @@ def main() -> None:
     folder = HERE / f"format-{VERSION}"
     folder.mkdir(exist_ok=True)
     models = []
-    for made in (golden_model, golden_patch_model):
+    for made in (golden_model, golden_patch_model, golden_climatology_model):
         path = folder / f"{made.__name__.removesuffix('_model').replace('_', '-')}.safetensors"
         if not path.exists():
             made().save(path)
         models.append(load_model(path))
-    model, patch_model = models
-    for name, (values, grid, options) in chunks(model).items():
-        payload = encode_chunk(values, model, grid=grid, **options)
-        write(folder, name, payload, decode_chunk(payload, lambda _: model, grid=grid))
+    model, patch_model, climatology_model = models
+    made_of = {model: chunks(model), climatology_model: around_a_mean(climatology_model)}
+    for known, cases in made_of.items():
+        for name, (values, grid, options) in cases.items():
+            payload = encode_chunk(values, known, grid=grid, **options)
+            decoded = decode_chunk(payload, {known.fingerprint: known}.__getitem__, grid=grid)
+            write(folder, name, payload, decoded)
     for name, (values, codec) in patches(patch_model).items():
         payload = codec.encode(values)
         write(folder, name, payload, codec.decode(payload))

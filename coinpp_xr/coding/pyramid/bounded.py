@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import stream
+from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.experts import Expert
 from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT, Limits
 from coinpp_xr.coding.pyramid.points import Observer
@@ -36,11 +37,13 @@ class Bounded:
         Of :mod:`coinpp_xr.coding.pyramid.stream`.
     kept : bool array, shape (items, cells)
         Valid cells that must be stored exactly.
+    refers_to_background : bool
     """
 
     head: bytes
     streams: bytes
     kept: Bool
+    refers_to_background: bool
 
     def __len__(self) -> int:
         return len(self.head) + len(self.streams)
@@ -53,6 +56,7 @@ def encode(
     effort: str,
     expert: Expert | None = None,
     observe: Observer | None = None,
+    background: npt.NDArray[np.float64] | None = None,
 ) -> Bounded | None:
     """Code fields within a bound.
 
@@ -62,7 +66,7 @@ def encode(
     bound : Bound
     sequences : Sequences
     effort : str
-    expert, observe :
+    expert, observe, background :
         See :func:`coinpp_xr.coding.pyramid.stream.encode`.
 
     Returns
@@ -99,8 +103,9 @@ def encode(
         values.reshape(items, *shape), coded.reshape(items, *shape), sequences.order, lattice,
         around=fields.grid.goes_around, quick=QUICK[effort],
         limits=_limits(lattice, fields, lowest, highest), expert=expert, observe=observe,
+        background=background,
     )  # fmt: skip
-    return Bounded(result.head, result.streams, valid & ~coded)
+    return Bounded(result.head, result.streams, valid & ~coded, background is not None)
 
 
 def _at_the_edge(values: Any, second: float, bound: Bound, lattice: Lattice) -> Bool:
@@ -138,7 +143,11 @@ def _roughness(fields: PlaneFields) -> float:
 
 
 def read_head(
-    head: bytes, mask: Bool | None, sequences: Sequences, shape: tuple[int, int]
+    head: bytes,
+    mask: Bool | None,
+    sequences: Sequences,
+    shape: tuple[int, int],
+    background: Background | None = None,
 ) -> tuple[stream.Head, Any]:
     """The head of a chunk, and which cells of it are coded, shape (items, n_lat, n_lon).
 
@@ -147,4 +156,4 @@ def read_head(
     CorruptPayloadError
     """
     valid = None if mask is None else ~mask.reshape(-1, *shape)
-    return stream.Head.parse(head, valid, sequences.order, shape), valid
+    return stream.Head.parse(head, valid, sequences.order, shape, background), valid

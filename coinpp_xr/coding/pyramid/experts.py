@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -54,6 +54,18 @@ class Expert:
         alone, referring = networks
         return cls(alone, referring, digest.digest()[:FINGERPRINT_BYTES])
 
+    @classmethod
+    def for_references(cls, arrays: Sequence[npt.NDArray[Any]]) -> Expert:
+        """One network, for fields that refer to others.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not make a network.
+        """
+        digest = hashlib.sha256(b"".join(np.asarray(a, "<i4").tobytes() for a in arrays))
+        return cls(no_network(), network_of(arrays), digest.digest()[:FINGERPRINT_BYTES])
+
     @property
     def is_for_references_alone(self) -> bool:
         return bool(self.fingerprint) and not len(self.alone.first)
@@ -96,14 +108,14 @@ def expert_for(effort: str, *, large: bool) -> Expert:
     return expert.for_references_alone if large and effort != "best" else expert
 
 
-def find_expert(fingerprint: bytes) -> Expert:
-    """The expert of a payload.
+def find_expert(fingerprint: bytes, own: Expert | None = None) -> Expert:
+    """The expert of a payload: one of the package, or its model's ``own``.
 
     Raises
     ------
     ModelNotFoundError
     """
-    for expert in shipped().values():
+    for expert in [*([own] if own else []), *shipped().values()]:
         if expert.fingerprint == fingerprint:
             return expert
     raise ModelNotFoundError(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.expert_units import N_INPUTS, N_VARYING
 from coinpp_xr.coding.pyramid.opinions import Asked, blocks, of_pass
 from coinpp_xr.coding.pyramid.points import Points
+from coinpp_xr.fields import Fields
+from coinpp_xr.lattice import Bound
+
+# Passes of fewer points are not looked at.
+_FEWEST = 100
 
 
 class Observations(NamedTuple):
@@ -59,3 +65,38 @@ class Observations(NamedTuple):
             found.append((inputs, offsets[counts], asked.sizes[some][counts]))
         inputs, offsets, sizes = (np.concatenate(some) for some in zip(*found, strict=True))
         return cls(inputs, offsets.astype(np.float32), sizes.astype(np.float32))
+
+
+def observe(
+    fields: Fields,
+    bound: Bound,
+    most_of_pass: int,
+    background: npt.NDArray[np.float64] | None = None,
+) -> dict[str, npt.NDArray[Any]]:
+    """What a network would have been told while fields are coded at the usual effort.
+
+    Parameters
+    ----------
+    fields : Fields
+    bound : Bound
+    most_of_pass : int
+        About how many points of a pass are kept.
+    background : float64 array, shape (n_lat, n_lon), optional
+
+    Returns
+    -------
+    dict
+        ``inputs``, ``offsets`` and ``sizes`` of :class:`Observations`, and ``counts``: how many
+        points each of them stands for.
+    """
+    seen: list[tuple[npt.NDArray[Any], ...]] = []
+
+    def look(points: Points, parameters: PassParameters, bands: int) -> None:
+        if points.size >= _FEWEST:
+            found = Observations.of(points, parameters, bands, most_of_pass)
+            count = points.size / max(len(found.inputs), 1)
+            seen.append((*found, np.full(len(found.inputs), count, np.float32)))
+
+    bounded.encode(fields, bound, fields.sequences, "default", observe=look, background=background)
+    names = ("inputs", "offsets", "sizes", "counts")
+    return {n: np.concatenate(some) for n, some in zip(names, zip(*seen, strict=True), strict=True)}

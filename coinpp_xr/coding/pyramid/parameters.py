@@ -105,7 +105,7 @@ def pack(
 ) -> bytes:
     numbers = _Numbers(None)
     references_of_kinds = references_of(units)
-    for kind, references in references_of_kinds.items():
+    for kind, (references, _) in references_of_kinds.items():
         before = kind_before(parameters, references_of_kinds, kind)
         for key in _keys(shape):
             told = parameters[kind][key]
@@ -127,7 +127,7 @@ def unpack(
     numbers = _Numbers(told)
     parameters: dict[int, dict[Key, PassParameters]] = {}
     references_of_kinds = references_of(units)
-    for kind, references in references_of_kinds.items():
+    for kind, (references, _) in references_of_kinds.items():
         before = kind_before(parameters, references_of_kinds, kind)
         parameters[kind] = {}
         for key in _keys(shape):
@@ -153,13 +153,15 @@ def unpack(
     return parameters
 
 
-def references_of(units: list[Unit]) -> dict[int, int]:
-    """To how many others the fields of every kind of units refer."""
-    return {unit.kind: unit.n_references for unit in units}
+def references_of(units: list[Unit]) -> dict[int, tuple[int, bool]]:
+    """To how many others the fields of every kind of units refer, and whether to the background."""
+    return {unit.kind: (unit.n_references, unit.refers_to_background) for unit in units}
 
 
 def kind_before(
-    parameters: dict[int, dict[Key, PassParameters]], references: dict[int, int], kind: int
+    parameters: dict[int, dict[Key, PassParameters]],
+    references: dict[int, tuple[int, bool]],
+    kind: int,
 ) -> dict[Key, PassParameters]:
     """Parameters of the last kind before this one whose fields refer to as many.
 

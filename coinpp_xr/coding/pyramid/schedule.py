@@ -2,8 +2,9 @@
 
 Key fields stand at a regular distance and refer to nothing; those between two keys are halved again
 and again, each referring to the nearest ones before and after it. Small fields are all between
-the first and the last one. Fields of the same depth that are small are coded in one unit, so that
-there is enough to learn from.
+the first and the last one. A background, which is known before anything is decoded, is one more
+reference of fields that have fewer than two. Fields of the same depth that are small are coded in
+one unit, so that there is enough to learn from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ KEY_DISTANCE = 4
 LARGE_FIELD = 1 << 17
 # A unit holds fields up to about so many cells.
 UNIT_CELLS = 1 << 16
+MOST_REFERENCES = 2
+# Stands for the background where references are numbers of fields.
+BACKGROUND = -1
 
 # Depth and number of a field, and those that it refers to.
 Referring = tuple[int, int, tuple[int, ...]]
@@ -33,7 +37,8 @@ class Unit:
     items : tuple of int
         Numbers of fields.
     references : tuple of tuple of int
-        For every item, the fields that it refers to: none, one or two, as many for all.
+        For every item, the fields that it refers to: none, one or two, as many for all. The
+        background, where there is one, comes last.
     kind : int
         Units of a kind share their parameters.
     parent : int or None
@@ -49,6 +54,10 @@ class Unit:
     def n_references(self) -> int:
         return len(self.references[0])
 
+    @property
+    def refers_to_background(self) -> bool:
+        return BACKGROUND in self.references[0]
+
 
 def key_distance(cells: int, times: int) -> int:
     """Of fields of so many cells; all of a sequence lie between two keys where they are small."""
@@ -56,7 +65,12 @@ def key_distance(cells: int, times: int) -> int:
 
 
 def schedule(
-    order: npt.NDArray[np.integer], present: npt.NDArray[np.bool_], cells: int, distance: int
+    order: npt.NDArray[np.integer],
+    present: npt.NDArray[np.bool_],
+    cells: int,
+    distance: int,
+    *,
+    background: bool = False,
 ) -> list[Unit]:
     """Units in an order in which every reference is decoded before it is needed.
 
@@ -70,12 +84,16 @@ def schedule(
         Of a field.
     distance : int
         Between keys.
+    background : bool
+        Whether there is one.
     """
     # (depth, number of references) → items with their references, in the order of sequences.
     found: dict[tuple[int, int], list[tuple[int, tuple[int, ...]]]] = {}
     for row in order:
         items = [int(item) for item in row if present[item]]
-        for depth, item, references in _between_keys(items, distance):
+        for depth, item, others in _between_keys(items, distance):
+            more = background and len(others) < MOST_REFERENCES
+            references = (*others, BACKGROUND) if more else others
             found.setdefault((depth, len(references)), []).append((item, references))
     most = max(1, UNIT_CELLS // max(cells, 1))
     units: list[Unit] = []
@@ -85,7 +103,7 @@ def schedule(
         for start in range(0, len(members), most):
             group = members[start : start + most]
             referring = tuple(each for _, each in group)
-            parent = unit_of[referring[0][0]] if referring[0] else None
+            parent = unit_of.get(referring[0][0]) if referring[0] else None
             for item, _ in group:
                 unit_of[item] = len(units)
             units.append(Unit(tuple(item for item, _ in group), referring, kind, parent))
@@ -135,5 +153,7 @@ def needed_units(units: list[Unit], wanted: set[int], known: Container[int] = ()
             continue
         needed.add(number)
         if number not in known:
-            waiting += [unit_of[r] for refs in units[number].references for r in refs]
+            waiting += [
+                unit_of[r] for refs in units[number].references for r in refs if r != BACKGROUND
+            ]
     return sorted(needed)

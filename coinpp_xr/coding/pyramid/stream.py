@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import parameters as told_parameters
+from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
 from coinpp_xr.coding.pyramid.experts import (
     FINGERPRINT_BYTES,
@@ -30,7 +31,14 @@ from coinpp_xr.coding.pyramid.experts import (
 from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.coding.pyramid.parameters import Key
 from coinpp_xr.coding.pyramid.points import Known, Observer
-from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS, Unit, key_distance, needed_units, schedule
+from coinpp_xr.coding.pyramid.referred import ReferredFields, background_on, last_uses
+from coinpp_xr.coding.pyramid.schedule import (
+    UNIT_CELLS,
+    Unit,
+    key_distance,
+    needed_units,
+    schedule,
+)
 from coinpp_xr.coding.pyramid.walk import NO_LIMITS, Walk
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.lattice import Lattice
@@ -38,6 +46,7 @@ from coinpp_xr.parallel import map_compiled
 
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
+Float64 = npt.NDArray[np.float64]
 DecodedUnit = tuple[list[Coder], Decoded]
 
 PARTS = UNIT
@@ -50,7 +59,7 @@ _LEAST_BITS = 2e-4
 _HEAD = struct.Struct("<ddBBII")
 _ENTRY = struct.Struct("<II")
 _LIMITS = struct.Struct("<iiBi")
-_AROUND, _RELATIVE, _EXACT, _EXPERT, _REFERRING = 1, 2, 4, 8, 16
+_AROUND, _RELATIVE, _EXACT, _EXPERT, _REFERRING, _BACKGROUND = 1, 2, 4, 8, 16, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +86,7 @@ def encode(
     limits: Limits = NO_LIMITS,
     expert: Expert | None = None,
     observe: Observer | None = None,
+    background: Float64 | None = None,
 ) -> Coded:
     """Code fields so that none of the valid values is off by more than half a step.
 
@@ -97,19 +107,22 @@ def encode(
         A network that has an opinion of decisions.
     observe : callable, optional
         See :class:`coinpp_xr.coding.pyramid.walk.Walk`.
+    background : float64 array, shape (n_lat, n_lon), optional
+        What fields refer to beside each other; who decodes must have the same, bit for bit. Not
+        for relative lattices, whose logarithms differ between machines.
     """
     _, n_lat, n_lon = values.shape
     expert = no_expert() if expert is None else expert
     cells = n_lat * n_lon
     present = np.asarray(valid.any(axis=(1, 2)))
     distance = key_distance(cells, order.shape[1])
-    units = schedule(order, present, cells, distance)
+    units = schedule(order, present, cells, distance, background=background is not None)
     if expert.is_for_references_alone and not any(unit.n_references for unit in units):
         expert = no_expert()
     walk = Walk((n_lat, n_lon), around, quick, limits, expert, observe)
     parameters: dict[int, dict[Key, PassParameters]] = {}
     coders: dict[int, list[Coder]] = {}
-    decoded = _Fields(units)
+    decoded = ReferredFields(units, background_on(background, lattice))
     everything = bool(valid[present].all())
     references = told_parameters.references_of(units)
     alike = Counter(unit.kind for unit in units for _ in unit.items)
@@ -144,6 +157,7 @@ def encode(
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
     flags = _AROUND * around | _RELATIVE * lattice.relative | _EXACT * (limits.free > 0)
     flags |= _EXPERT * bool(expert.fingerprint) | _REFERRING * expert.is_for_references_alone
+    flags |= _BACKGROUND * (background is not None)
     told = told_parameters.pack(parameters, units, (n_lat, n_lon), quick)
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
     if limits.free > 0:
@@ -168,6 +182,7 @@ class Head:
         Where the streams of every unit begin, and the end of the last.
     index : int array, shape (units, bands, 2)
         Lengths and CRC-32s.
+    background : Decoded or None
     """
 
     lattice: Lattice
@@ -176,6 +191,7 @@ class Head:
     parameters: dict[int, dict[Key, PassParameters]]
     starts: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
+    background: Decoded | None
 
     @classmethod
     def parse(
@@ -184,8 +200,9 @@ class Head:
         valid: Bool | None,
         order: npt.NDArray[np.integer[Any]],
         shape: tuple[int, int],
+        known: Background | None = None,
     ) -> Head:
-        """From bytes of :func:`encode`.
+        """From bytes of :func:`encode`; ``known`` is what a model brings along.
 
         Raises
         ------
@@ -195,11 +212,14 @@ class Head:
             raise CorruptPayloadError("the head of the pyramid is cut short")
         step, origin, flags, quick, distance, length = _HEAD.unpack_from(head)
         cells = shape[0] * shape[1]
-        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 31 or distance < 1
+        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 63 or distance < 1
         if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
             raise CorruptPayloadError("the head of the pyramid is damaged")
         if flags & _RELATIVE and origin == 0:
             raise CorruptPayloadError("the head of the pyramid is damaged")
+        field = known.field if known and flags & _BACKGROUND else None
+        if flags & _BACKGROUND and (field is None or field.shape != shape or flags & _RELATIVE):
+            raise CorruptPayloadError("the pyramid wants a background that its model does not have")
         n_bands = band_count(cells)
         told = head[_HEAD.size : _HEAD.size + length]
         entries, limits = head[_HEAD.size + length :], Limits()
@@ -212,7 +232,7 @@ class Head:
                 raise CorruptPayloadError("the head of the pyramid is damaged")
         expert = no_expert()
         if flags & _EXPERT:
-            expert = find_expert(entries[:FINGERPRINT_BYTES])
+            expert = find_expert(entries[:FINGERPRINT_BYTES], known.expert if known else None)
             if flags & _REFERRING:
                 expert = expert.for_references_alone
             entries = entries[FINGERPRINT_BYTES:]
@@ -223,15 +243,16 @@ class Head:
         most = max(1, UNIT_CELLS // cells)
         if int(present.sum()) > most * (len(entries) // (_ENTRY.size * n_bands)):
             raise CorruptPayloadError("the head of the pyramid does not fit its shape")
-        units = schedule(order, present, cells, distance)
+        units = schedule(order, present, cells, distance, background=field is not None)
         if len(told) != length or len(entries) != _ENTRY.size * n_bands * len(units):
             raise CorruptPayloadError("the head of the pyramid does not fit its shape")
         index = np.frombuffer(entries, "<u4").reshape(len(units), n_bands, 2).astype(np.int64)
         starts = np.concatenate([[0], np.cumsum(index[:, :, 0].sum(axis=1))])
+        lattice = Lattice(step, origin, bool(flags & _RELATIVE))
         return cls(
-            Lattice(step, origin, bool(flags & _RELATIVE)),
-            Walk(shape, bool(flags & _AROUND), quick, limits, expert),
+            lattice, Walk(shape, bool(flags & _AROUND), quick, limits, expert),
             units, told_parameters.unpack(told, units, shape, quick), starts, index,
+            background_on(field, lattice),
         )  # fmt: skip
 
     def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
@@ -252,7 +273,7 @@ class Head:
 
     @cached_property
     def _referred(self) -> dict[int, int]:
-        return _last_uses(self.units)
+        return last_uses(self.units)
 
     def decode(
         self,
@@ -287,7 +308,7 @@ class Head:
         known = known or {}
         numbers = needed_units(units, wanted, known)
         coders: dict[int, list[Coder]] = {}
-        decoded = _Fields([units[number] for number in numbers])
+        decoded = ReferredFields([units[number] for number in numbers], self.background)
 
         def decode(number: int) -> Decoded:
             unit = units[number]
@@ -338,47 +359,3 @@ def _cut(data: bytes, lengths: Any, checksums: Any) -> list[bytes]:
         streams.append(stream)
         at += int(length)
     return streams
-
-
-def _last_uses(units: list[Unit]) -> dict[int, int]:
-    """From every field that others refer to, to the kind of the last unit that does."""
-    until: dict[int, int] = {}
-    for unit in units:
-        for references in unit.references:
-            for item in references:
-                until[item] = max(unit.kind, until.get(item, -1))
-    return until
-
-
-class _Fields:
-    """Decoded fields, as long as others refer to them."""
-
-    def __init__(self, units: list[Unit]) -> None:
-        self._fields: dict[int, Decoded] = {}
-        self._until = _last_uses(units)
-
-    def is_referred_to(self, unit: Unit) -> bool:
-        return any(item in self._until for item in unit.items)
-
-    def add(self, unit: Unit, fields: Decoded) -> None:
-        for number, item in enumerate(unit.items):
-            if item in self._until:
-                one = slice(number, number + 1)
-                self._fields[item] = Decoded(fields.values[one], fields.marks[one])
-
-    def references(self, unit: Unit) -> list[Decoded]:
-        """Those of all items, the first and the second."""
-        found = []
-        for k in range(unit.n_references):
-            fields = [self._fields[items[k]] for items in unit.references]
-            if len(fields) == 1:
-                found += fields
-            else:
-                values, marks = ([f.values for f in fields], [f.marks for f in fields])
-                found.append(Decoded(np.concatenate(values), np.concatenate(marks)))
-        return found
-
-    def forget(self, kind: int) -> None:
-        """What no kind after this one refers to."""
-        for item in [i for i in self._fields if self._until[i] <= kind]:
-            del self._fields[item]

@@ -1,0 +1,161 @@
+"""A chunk that is to be coded, and the schemes that may code it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr import residual
+from coinpp_xr.bitstream import Kind, Tag, pack_fields
+from coinpp_xr.coding.pyramid import bounded
+from coinpp_xr.coding.pyramid.background import Background
+from coinpp_xr.coding.pyramid.experts import expert_for
+from coinpp_xr.coefficients import are_few_fronts
+from coinpp_xr.fields import Fields, Sequences
+from coinpp_xr.lattice import Bound
+from coinpp_xr.models import Model
+from coinpp_xr.quantization import are_in_proportion
+from coinpp_xr.schemes import Quantized, Trial, encode_symbols, mean_field
+from coinpp_xr.transform import is_transformable
+
+Float32 = npt.NDArray[np.float32]
+Floating = npt.NDArray[np.floating[Any]]
+
+# Values whose sums fit single precision.
+_LARGEST = 1e34
+# A globe of so many cells is not coded in all ways that there are.
+LARGE_GLOBE = 1 << 17
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What is to be coded.
+
+    Parameters
+    ----------
+    values : array
+        As given, in any layout.
+    fields : Fields
+        The same, ready to be coded.
+    model : Model or None
+    latents : float32 array, shape (items, latent_dim), or None
+        Of the model, fitted.
+    effort, network :
+        How hard to try, and whether the pyramid may ask its network.
+    place : dict
+        Entries of the payload's header: layout, coordinates, time axis.
+    """
+
+    values: npt.NDArray[Any]
+    fields: Fields
+    model: Model | None
+    latents: Float32 | None
+    effort: str
+    place: dict[str, Any]
+    network: bool
+
+    def pyramid(self, bound: Bound, sequences: Sequences, effort: str) -> bounded.Bounded | None:
+        large = self.fields.values.shape[1] >= LARGE_GLOBE
+        known = None if bound.relative else self.background
+        if known is None:
+            expert = expert_for(effort, large=large) if self.network else None
+            return bounded.encode(self.fields, bound, sequences, effort, expert)
+        asked = self.network and not (large and effort != "best" and sequences.order.shape[1] == 1)
+        experts = [expert_for(effort, large=False)] if asked else [None]
+        if known.expert and asked and effort != "fast":
+            # One of the archive's own is better than a general one, if that is not much larger.
+            experts = [known.expert, *experts] if effort == "best" else [known.expert]
+        found = [
+            bounded.encode(self.fields, bound, sequences, effort, expert, background=known.field)
+            for expert in experts
+        ]
+        return min((one for one in found if one), key=len, default=None)
+
+    @cached_property
+    def background(self) -> Background | None:
+        """The model's climatology, where it is nearer to the fields than their mean values are."""
+        model, grid = self.model, self.fields.grid
+        if model is None or model.climatology is None:
+            return None
+        found = model.climatology.background(grid, model.offset, model.scale)
+        if found is None:
+            return None
+        means = self.fields.sequence_means()[:, None]
+        nearer = self.fields.energy(found.field.reshape(1, -1)) < self.fields.energy(means)
+        return found if nearer else None
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """Header of kinds that need the model."""
+        return {"fingerprint": self.model.fingerprint} if self.model else {}
+
+    def of_latents(self) -> Way | None:
+        """The model's latents, if there are any."""
+        if self.model is None or self.latents is None:
+            return None
+        in_proportion = are_in_proportion(self.latents.size, self.values.nbytes)
+        if not (in_proportion and self._are_few_fronts(1, self.model.latent_dim)):
+            return None
+        trial = Trial.of_latents(self.fields, self.model, self.latents)
+        return Way(self, trial, Kind.LATENTS_IN_TIME, {}, self.known)
+
+    def of_grid(self, precision: float) -> Way:
+        """What the fields differ from the model's mean field, or from a mean value."""
+        means = self.fields.sequence_means().astype(np.float32)
+        base: Floating = means.astype(np.float64)[:, None]
+        if self.model is not None:
+            expected = mean_field(self.model, self.fields.grid)
+            if self.fields.energy(expected) < self.fields.energy(base):
+                trial = Trial.of_grid(self.fields, expected, precision)
+                return Way(self, trial, Kind.GRID_FROM_MODEL, {}, self.known)
+        trial = Trial.of_grid(self.fields, base, precision)
+        return Way(self, trial, Kind.GRID, {Tag.MEANS: means.tobytes()}, {})
+
+    def _are_few_fronts(self, orders: int, waves: int) -> bool:
+        shape = (*self.fields.sequences.order.shape, orders, waves)
+        return are_few_fronts(shape, self.values.nbytes)
+
+    @cached_property
+    def suits_transforms(self) -> bool:
+        """Not so for grids out of proportion, and values near the end of all numbers."""
+        if not self._are_few_fronts(*self.fields.grid.shape):
+            return False
+        fields = self.fields
+        largest = float(np.abs(fields.values).max(where=fields.valid, initial=0))
+        return is_transformable(fields.grid.shape, self.values.nbytes) and largest < _LARGEST
+
+    @cached_property
+    def all_items(self) -> Sequences:
+        """Which item follows which, those that hold nothing among them."""
+        batch = self.values.shape[:-2]
+        present = np.ones(len(self.fields.values), np.bool_)
+        return Sequences.of(batch, self.place["time_axis"], present)
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One scheme on a chunk, and what a payload says about it."""
+
+    chunk: Chunk
+    trial: Trial
+    kind: Kind
+    sections: dict[Tag, bytes]
+    header: dict[str, Any]
+
+    def payload(self, quantized: Quantized, residual_: residual.Residual | None = None) -> bytes:
+        sections = {
+            **self.sections, Tag.COEFFICIENTS: encode_symbols(self.trial.synthesis, quantized)
+        }  # fmt: skip
+        valid = self.chunk.fields.valid
+        if residual_ is not None:
+            sections[Tag.RESIDUAL] = residual_.section
+            valid = valid & ~residual_.kept
+        return pack_fields(
+            self.chunk.values, valid, self.kind, sections,
+            exponent=quantized.exponent, along_time=quantized.along_time,
+            **self.header, **self.chunk.place,
+        )  # fmt: skip
