@@ -8,10 +8,12 @@ holds the first six.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
 import numpy as np
+import xarray as xr
 
 matplotlib.use("agg")
 
@@ -20,9 +22,16 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 from coinpp_xr import COINppCodec, load_model
+from coinpp_xr.bits_map import plot_bits
+from coinpp_xr.coding.pyramid.expert_units import ACTIVATION, LARGEST_ACTIVATION, WEIGHT
+from coinpp_xr.coding.pyramid.experts import shipped
+from coinpp_xr.coding.pyramid.levels import PASSES
+from coinpp_xr.coding.pyramid.observing import observe
 from coinpp_xr.coordinates import SphereGrid, area_weights
+from coinpp_xr.fields import Fields
 from coinpp_xr.fitting import Origin, gauss_newton
-from coinpp_xr.plots import draw_map
+from coinpp_xr.lattice import Bound
+from coinpp_xr.maps import draw_map
 from coinpp_xr.reproduction.datasets import PAPER_RANGE
 from coinpp_xr.reproduction.studies import STUDIES, material
 from coinpp_xr.reproduction.training_runs import Bench, Task
@@ -183,7 +192,86 @@ def bound() -> None:
     save(figure, "bound")
 
 
+# ---- the pyramid ---------------------------------------------------------------------------------
+
+# Parities of the sources of neighbours: the coarser grid, and the points of earlier passes.
+PARITIES = ((0, 0), (1, 1), (0, 1))
+
+
+def surroundings() -> None:
+    """What is decoded around a point of each pass, and where in fields that are referred to."""
+    figure, axes = plt.subplots(1, 4, figsize=(9.4, 2.7))
+    names = ("centres", "midpoints along rows", "midpoints along columns")
+    for axis, name, which in zip(axes, names, PASSES, strict=False):
+        found = []
+        for source, down, right in which.neighbours:
+            row, column = PARITIES[source]
+            found.append((2 * down + row - which.row, 2 * right + column - which.column))
+        rows, columns = np.array(found).T
+        groups = ((slice(4), BLUE, "nearest"), (slice(4, None), GREY, "further"))
+        for part, colour, label in groups:
+            axis.scatter(columns[part], -rows[part], 40, colour, label=label)
+        axis.set_title(name, fontsize=9)
+    here = np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)])
+    axes[3].scatter(*here.T, 40, GREEN)
+    axes[3].set_title("a field referred to", fontsize=9)
+    for axis in axes:
+        axis.scatter([0], [0], 90, RED, marker="x")
+        axis.set(xlim=(-4, 4), ylim=(-4, 4), xticks=range(-3, 4), yticks=range(-3, 4))
+        axis.set(xticklabels=[], yticklabels=[], aspect="equal")
+        axis.grid(lw=0.4)
+    figure.tight_layout()
+    save(figure, "surroundings")
+
+
+def opinion() -> None:
+    """How far off values are from where the network expects them, by how far it thinks they are."""
+    with xr.open_dataset(ROOT / "examples" / "gfs_t2m_0p25_asia.nc") as dataset:
+        array = dataset["t2m"].load()
+    grid = SphereGrid(array.latitude.values, array.longitude.values)
+    fields = Fields.of_sequence(array.values[None], grid)
+    seen = observe(fields, Bound(0.25), 100_000)
+    network = shipped()["small"].alone
+    layers = ((network.first, network.first_bias), (network.second, network.second_bias))
+    x = seen["inputs"].astype(np.float64)
+    for weights, bias in layers:
+        x = x @ weights.T + bias
+        x = np.clip(np.where(x < 0, x / 8, x) / WEIGHT, -LARGEST_ACTIVATION, LARGEST_ACTIVATION)
+    centre, scale = (x @ network.last.T + network.last_bias).T / (WEIGHT * ACTIVATION)
+    size = seen["sizes"] / 64
+    off = np.abs(seen["offsets"] / 64 - size * centre)
+    scale = size * 2.0**scale / 2
+    least_squares = np.abs(seen["offsets"] / 64)
+    figure, axis = plt.subplots(figsize=(4.6, 3.6))
+    for expected, errors, colour, label in (
+        (size / 2, least_squares, GREY, "half the expected size"), (scale, off, BLUE, "the network")
+    ):  # fmt: skip
+        edges = np.quantile(expected, np.linspace(0.02, 0.98, 13))
+        parts = [(expected >= a) & (expected < b) for a, b in pairwise(edges)]
+        middle = [np.median(expected[part]) for part in parts]
+        axis.loglog(
+            middle, [errors[p].mean() for p in parts], "o-", color=colour, label=label, ms=4
+        )
+    line = np.array([0.02, 5.0])
+    axis.loglog(line, 2 * np.log(2) * line, ":", color="black", lw=1, label="as a logistic's")
+    axis.set(xlabel="scale that was expected, steps", ylabel="mean error, steps")
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    save(figure, "opinion")
+
+
+def bits() -> None:
+    """Where the bits of a bound go."""
+    with xr.open_dataset(ROOT / "examples" / "gfs_t2m_0p25_asia.nc") as dataset:
+        figure = plot_bits(dataset["t2m"].load(), Bound(0.25))
+    figure.set_size_inches(6.4, 3.6)
+    save(figure, "bits")
+
+
 def main() -> None:
+    bits()
+    opinion()
+    surroundings()
     way()
     bound()
     latents()

@@ -23,6 +23,7 @@ from lossless_tables import lossless_table
 from media_tables import media, media_page
 from native_tables import efforts, native_summary
 from network_tables import network_table
+from own_archive_tables import own_archive
 from peer_tables import comparison_page, summary
 from reading_tables import chunk_lengths, native_archive
 from reproduction_tables import reproduction
@@ -101,6 +102,7 @@ def main() -> None:
         DOCS / "safeguards.md": with_results(
             DOCS / "safeguards.md", safeguards_table(load("safeguards"))
         ),
+        DOCS / "training.md": with_results(DOCS / "training.md", own_archive(load("own_archive"))),
         DOCS / "science.md": with_results(
             DOCS / "science.md",
             science_tables(load("science")),

@@ -23,6 +23,7 @@ from coinpp_xr.version import __version__
 if TYPE_CHECKING:
     from coinpp_xr.archiving import archive, plan_archive
     from coinpp_xr.building import train
+    from coinpp_xr.climatology_building import climatology_model
     from coinpp_xr.codecs.patches import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec
     from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
     from coinpp_xr.models import Model, load_model
@@ -35,6 +36,7 @@ _LAZY = {
     "ImagePatchCodec": "coinpp_xr.codecs.patches",
     "Model": "coinpp_xr.models",
     "archive": "coinpp_xr.archiving",
+    "climatology_model": "coinpp_xr.climatology_building",
     "VolumePatchCodec": "coinpp_xr.codecs.patches",
     "config": "coinpp_xr.settings",
     "load_model": "coinpp_xr.models",
@@ -54,6 +56,7 @@ __all__ = [
     "VolumePatchCodec",
     "__version__",
     "archive",
+    "climatology_model",
     "config",
     "load_model",
     "plan_archive",

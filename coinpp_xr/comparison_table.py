@@ -17,8 +17,9 @@ import xarray as xr
 
 from coinpp_xr import notebook_html
 from coinpp_xr.files import write_atomically
+from coinpp_xr.maps import headless_figure
 from coinpp_xr.peers import Goal
-from coinpp_xr.plots import headless_figure, plot_errors
+from coinpp_xr.plots import plot_errors
 from coinpp_xr.text_tables import Column, plain_text, text_tables
 
 if TYPE_CHECKING:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from coinpp_xr.bits_map import plot_bits
 from coinpp_xr.blockwise import WorstGlobe, cuts
 from coinpp_xr.data import horizontal_axes
+from coinpp_xr.errors import shown
 from coinpp_xr.labels import in_digits
+from coinpp_xr.lattice import Bound
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.notebook_html import block, details, head, numbers, picture
 from coinpp_xr.plots import plot_result
@@ -57,11 +60,14 @@ class CompressionResult:
         """Plain float32 bytes of the encoded variables per compressed byte, without the model."""
         return self.report.ratio
 
-    def plot(self, variable: str | None = None, item: int = 0) -> Figure:
-        """Maps of original, reconstruction and residual, errors by area, and power spectra.
+    def plot(self, kind: str = "errors", *, variable: str | None = None, item: int = 0) -> Figure:
+        """Pictures of one variable: what came back, or where its bits went.
 
         Parameters
         ----------
+        kind : {"errors", "bits"}
+            Maps of original, reconstruction and residual, errors by area, and power spectra; or,
+            under a bound, a map of about how many bits a cell takes.
         variable : str, optional
             Default: the first one that was encoded.
         item : int
@@ -71,15 +77,16 @@ class CompressionResult:
         Returns
         -------
         matplotlib.figure.Figure
-            See :func:`coinpp_xr.plots.plot_result`. Save it with ``figure.savefig("maps.png")``.
+            See :func:`coinpp_xr.plots.plot_result` and :func:`coinpp_xr.bits_map.plot_bits`.
+            Save it with ``figure.savefig("maps.png")``.
 
         Raises
         ------
         ImportError
             Without matplotlib.
         ValueError, IndexError
-            If the variable was not encoded or has not that many globes, or a part of it is too
-            narrow for a map.
+            If there is no such picture, the variable was not encoded or has not that many
+            globes, or a part of it is too narrow for a map.
         """
         encoded = [v.name for v in self.report.encoded]
         name = encoded[0] if variable is None else variable
@@ -87,7 +94,16 @@ class CompressionResult:
             raise ValueError(
                 f"variable {name!r} was not compressed; there are: {', '.join(encoded)}"
             )
-        return plot_result(self._original[name], self.dataset[name], item=item)
+        if kind == "errors":
+            return plot_result(self._original[name], self.dataset[name], item=item)
+        if kind != "bits":
+            hint = f"; for a variable: plot(variable={kind!r})" if kind in encoded else ""
+            raise ValueError(f"kind must be 'errors' or 'bits', got {shown(kind)}{hint}")
+        report = self.report[name]
+        if not report.bound:
+            raise ValueError(f"a map of bits needs max_error, and {name} was compressed without it")
+        bound = Bound(report.bound, report.bound_relative)
+        return plot_bits(self._original[name], bound, item=item)
 
     def sel(
         self,

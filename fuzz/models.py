@@ -32,7 +32,7 @@ from coinpp_xr.model_schema import MOST_ARRAY_BYTES
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.append(str(TESTS))
 
-from bound_cases import golden_model, golden_patch_model  # noqa: E402
+from bound_cases import golden_models  # noqa: E402
 
 Rng = np.random.Generator
 Parts = tuple[dict[str, Any], dict[str, Any]]
@@ -132,7 +132,7 @@ def _use(model: Model) -> None:
 
 @cache
 def _models() -> list[Model]:
-    return [golden_model(), golden_patch_model()]
+    return list(golden_models().values())
 
 
 @cache

@@ -46,6 +46,8 @@ def fields() -> Iterator[tuple[str, npt.NDArray[Any], tuple[float, ...]]]:
     """Name, array of shape (times, n_lat, n_lon) and bounds of everything that is learned from."""
     import xarray as xr
 
+    from coinpp_xr.data.fields import open_fields
+
     if "COINPP_DATA" not in os.environ:
         sys.exit("set COINPP_DATA to the folder with the climate data")
     data = Path(os.environ["COINPP_DATA"])
@@ -65,6 +67,7 @@ def fields() -> Iterator[tuple[str, npt.NDArray[Any], tuple[float, ...]]]:
     for variable in ("t2m", "u10", "v10", "msl"):
         for day in (1, 6, 10):
             yield f"{variable}-1deg-{day}", read(ONE_DEGREE, variable)[day : day + 1], USUAL
+        yield f"{variable}-1deg-sequence", read(ONE_DEGREE, variable)[:8], COARSE
     for variable in ("skt", "stl1", "sp"):
         yield f"{variable}-1deg", read("native/era5_surface_1deg.nc", variable), COARSE
     for variable in ("t", "u"):
@@ -72,8 +75,19 @@ def fields() -> Iterator[tuple[str, npt.NDArray[Any], tuple[float, ...]]]:
         yield f"{variable}-erainterim", levels, COARSE
     for variable in ("u", "q"):
         hours = read(f"native/era5_hourly_levels_{variable}.nc", variable).reshape(24, 22, 41, 41)
-        for level in (5, 15):
+        for level in (1, 5, 10, 15, 20):
             yield f"{variable}-hourly-{level}", hours[:, level], COARSE
+    yield "sp-hourly", read("native/era5_hourly_surface.nc", "sp"), COARSE
+    for variable, name in {
+        "temperature": "t", "specific_humidity": "q", "u_component_of_wind": "u"
+    }.items():  # fmt: skip
+        levels = read("native/era5_tl31_levels.nc", variable).swapaxes(1, 2)
+        yield f"{name}-tl31", levels, COARSE
+    for variable in ("t", "u", "q"):
+        with open_fields(data / "native/forecast_ml_137levels.grib", variable) as levels:
+            yield f"{variable}-model-levels", levels.values, COARSE
+    heights = [read("native/ifs_gh_0p4.nc", f"gh{level}")[0] for level in (925, 700, 300, 250, 200)]
+    yield "gh-levels-0p4", np.stack(heights), COARSE
     yield "sst-ersst", read("native/ersst_monthly_2deg.nc", "sst")[:32], COARSE
     for start in (0, 3000):
         globes = read("climate/gcm_6hourly_46x90.nc", "t2m")[start : start + 64]

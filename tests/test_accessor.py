@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -532,8 +533,27 @@ def test_plot_draws_the_first_encoded_variable(ds, compress) -> None:
 
 def test_plot_refuses_what_was_not_encoded(ds, compress) -> None:
     result = compress(ds.assign(count=1))
-    message = refusal(lambda: result.plot("count"))
+    message = refusal(lambda: result.plot(variable="count"))
     assert message == "variable 'count' was not compressed; there are: t"
+
+
+def test_a_map_of_bits(ds, compress) -> None:
+    result = compress(ds)
+    message = refusal(lambda: result.plot("t"))
+    assert message == "kind must be 'errors' or 'bits', got 't'; for a variable: plot(variable='t')"
+    message = refusal(lambda: result.plot("bits"))
+    assert message == "a map of bits needs max_error, and t was compressed without it"
+    with xr.open_dataset(Path(__file__).parent.parent / "examples/gfs_t2m_0p25_asia.nc") as asia:
+        bounded = asia.load().coinpp.compress(max_error=0.25)
+    figure = bounded.plot("bits")
+    bits = figure.axes[0].collections[0].get_array()
+    own = 8 * bounded.nbytes / asia.t2m.size
+    assert figure.axes[0].get_title().endswith(" bits a cell")
+    assert float(bits.mean()) == pytest.approx(own, rel=0.05)
+    # Mountains take more than plains and seas.
+    assert float(bits.max()) > 2 * float(bits.mean())
+    message = refusal(lambda: bounded.isel(latitude=slice(0, 4)).plot("bits"))
+    assert "no map of bits for t2m" in message
 
 
 def test_a_bound_by_variable_holds_and_is_reported(era5) -> None:

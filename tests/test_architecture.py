@@ -32,7 +32,7 @@ LAYERS = {
     "climatology_building patch_learning deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",
     "reports": "labels units ecmwf_units spread metrics "
-    "variable_report selection plots report coin peers",
+    "variable_report selection maps bits_map plots report coin peers",
     "datasets": "rate_requests recommended recommendation_table "
     "roundtrip compression_result blockwise "
     "catalogue comparison comparison_table model_choice planning verification provenance stores "

@@ -20,8 +20,9 @@ from coinpp_xr.codecs.base import Rate
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.labels import display_unit, in_digits
 from coinpp_xr.lattice import Bound
+from coinpp_xr.maps import coastlines
 from coinpp_xr.metrics import globe_errors, zonal_spectrum
-from coinpp_xr.plots import coastlines, plot_maps, plot_result
+from coinpp_xr.plots import plot_maps, plot_result
 from coinpp_xr.report import Report, share_of_spread
 from coinpp_xr.text_tables import fold, plain_text
 from coinpp_xr.variable_report import (

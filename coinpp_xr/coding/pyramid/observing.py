@@ -1,4 +1,4 @@
-"""What a network would have been told of points that are coded: what it learns from."""
+"""What is to be seen of points that are coded: what a network learns from, and where bits go."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.expert_units import N_INPUTS, N_VARYING
+from coinpp_xr.coding.pyramid.limits import UNIT
 from coinpp_xr.coding.pyramid.opinions import Asked, blocks, of_pass
 from coinpp_xr.coding.pyramid.points import Points
 from coinpp_xr.fields import Fields
@@ -100,3 +101,41 @@ def observe(
     bounded.encode(fields, bound, fields.sequences, "default", observe=look, background=background)
     names = ("inputs", "offsets", "sizes", "counts")
     return {n: np.concatenate(some) for n, some in zip(names, zip(*seen, strict=True), strict=True)}
+
+
+def cell_bits(fields: Fields, bound: Bound) -> npt.NDArray[np.float64] | None:
+    """About how many bits every cell takes at the usual effort.
+
+    What its step takes if errors are distributed as widely as is expected at its place; all of
+    it scaled to the true length of the streams.
+
+    Returns
+    -------
+    float64 array, shape (items, n_lat, n_lon), or None
+        None where the pyramid is not made for the bound.
+    """
+    bits = np.zeros((len(fields.values), *fields.grid.shape))
+
+    def look(points: Points, parameters: PassParameters, bands: int) -> None:
+        row, column, spacing = points.which
+        columns, found = points.shape[2], bits[:, row::spacing, column::spacing]
+        all_blocks = list(blocks(points, bands))
+        asked = Asked(points, parameters, max(block.size(columns) for block in all_blocks))
+        assert points.known.target is not None
+        target = points.known.target[:, row::spacing, column::spacing]
+        for block in all_blocks:
+            asked.look(block)
+            where = block.items, block.rows
+            scales = (asked.sizes / (2 * UNIT) + 1e-3).reshape(found[where].shape)
+            offsets = target[where] - asked.centres.reshape(found[where].shape)
+            steps = np.abs(np.rint(offsets / UNIT))
+            # Of a logistic distribution, from half a step before to half a step behind.
+            start, width = (steps - 0.5) / scales, 1 / scales
+            found[where] = np.logaddexp(0, start) + np.logaddexp(0, -start - width)
+            found[where] -= np.log(-np.expm1(-width))
+
+    coded = bounded.encode(fields, bound, fields.sequences, "default", observe=look)
+    if coded is None:
+        return None
+    bits[~fields.valid.reshape(bits.shape)] = 0
+    return bits * (8 * len(coded.streams) / max(float(bits.sum()), 1e-300))
