@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from math import erf, inf, log2, sqrt
+from math import erf, inf, log, log2, sqrt
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import patterns, residual
-from coinpp_xr.bitstream import Kind, Tag, pack_fields
+from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields
 from coinpp_xr.coding.digits import suits
-from coinpp_xr.fields import Sequences, are_few
+from coinpp_xr.fields import ROUNDING, Sequences, are_few
 from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
+from coinpp_xr.pyramid_reading import decoded_whole
 from coinpp_xr.reference import FRACTION
 from coinpp_xr.schemes import MOST_ITEMS
 from coinpp_xr.source_steps import SourceSteps
@@ -31,6 +32,10 @@ _WORTH_TRYING = 1.3
 _WORTH_A_BASE = 1.1
 # Bits per value above which rounding to steps is tried under an RMSE.
 _FINE = 0.5
+# On grids of some size the pyramid is tried from here on, at bounds around so many times the RMSE.
+_RATHER_FINE, _BOUND_OF_RMSE = 0.15, 2.0
+# How often, how near is near enough, and what it aims at.
+_TRIES, _NEAR_ENOUGH, _AIMED = 5, 0.985, 0.994
 # Globes that tell what a residual alone takes; it is not tried against what takes clearly less.
 _SAMPLED, _CLEARLY_LESS = 4, 0.7
 _FEWEST_SAMPLED = 1 << 13
@@ -54,7 +59,8 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     if len(fields.values) > MOST_ITEMS or not _LEAST < target_rmse < _MOST:
         return None
     if fields.exact:  # which nothing but a lattice through them has
-        return _rounded(chunk, target_rmse)
+        ways = (_rounded(chunk, target_rmse), _pyramid_for_rmse(chunk, target_rmse))
+        return min((payload for payload in ways if payload), key=len, default=None)
     payloads: list[bytes] = []
     step, along_time, most_bits = 0.0, True, 0.0
     way = chunk.of_latents()
@@ -74,13 +80,43 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
                 payloads.append(way.payload(quantized))
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
     # Where rounding hides little, neighbours predict values better than a transform compacts them.
-    if 8 * worthwhile > _FINE * int(fields.valid.sum()):
-        rounded = _rounded(chunk, target_rmse)
-        payloads += [] if rounded is None else [rounded]
-        worthwhile = min(map(len, payloads), default=worthwhile)
+    bits = 8 * worthwhile / int(fields.valid.sum())
+    if bits > _RATHER_FINE and (pyramid := _pyramid_for_rmse(chunk, target_rmse)):
+        payloads.append(pyramid)
+    elif bits > _FINE and (rounded := _rounded(chunk, target_rmse)):
+        payloads.append(rounded)
+    worthwhile = min(map(len, payloads), default=worthwhile)
     levels = _of_patterns(chunk, target_rmse, worthwhile)
     payloads += [] if levels is None else [levels]
     return min(payloads, key=len, default=None)
+
+
+def _pyramid_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
+    """The smallest pyramid that meets an RMSE, for grids of some size.
+
+    Its errors are no larger than where it adds no step, so that a bound leaves less than rounding
+    to a lattice would: the bound is searched, and every try decoded.
+    """
+    fields, tried = chunk.fields, []
+    if fields.values.shape[1] < MEDIUM_GLOBE:
+        return None
+    error, best = _BOUND_OF_RMSE * target_rmse, None
+    for _ in range(_TRIES):
+        payload = _pyramid(chunk, Bound(error), chunk.effort)
+        if payload is None:
+            break
+        decoded = decoded_whole(Payload.unpack(payload), chunk.background)
+        rmse = sqrt(fields.mean_squared_error(decoded.reshape(fields.values.shape)))
+        if rmse <= target_rmse * (1 - ROUNDING):
+            best = min((p for p in (payload, best) if p), key=len)
+            if rmse > _NEAR_ENOUGH * target_rmse:
+                break
+        tried.append((log(error), log(max(rmse, 1e-300))))
+        slope = 1.0
+        if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
+            slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
+        error *= (_AIMED * target_rmse / rmse) ** (1 / min(max(slope, 0.4), 1.2))
+    return best
 
 
 def _rounded(chunk: Chunk, target_rmse: float) -> bytes | None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from coinpp_xr import entropy, patterns, residual
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Payload, Tag
+from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
@@ -23,7 +24,7 @@ from coinpp_xr.float_digits import MantissaReader, Mantissas, are_few_mantissas
 from coinpp_xr.models import Model
 from coinpp_xr.patch_reading import checked_region, decode_patches
 from coinpp_xr.pyramid_reading import (
-    PyramidReader,
+    decoded_whole,
     finish_of,
     is_of_numbers,
     items_of,
@@ -125,9 +126,8 @@ def _decode_fields(
     wanted: set[int] | None = None,
 ) -> npt.NDArray[Any]:
     if payload.kind.is_pyramid:
-        streams, reader = payload.section(Tag.STREAMS), pyramid_reader(payload, find_model, grid)
-        values = reader.decode(lambda start, end: streams[start:end], wanted)
-        return values.reshape(payload.shape)
+        background = background_of(payload, find_model, grid)
+        return decoded_whole(payload, background, wanted).reshape(payload.shape)
     if len(payload.shape) < 2 or 0 in payload.shape or not is_of_numbers(payload):
         raise CorruptPayloadError("payload's header contradicts itself")
     items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
@@ -183,21 +183,21 @@ def _decode_fields(
     return values.reshape(payload.shape)
 
 
-def pyramid_reader(
+def background_of(
     payload: Payload, find_model: Callable[[str], Model], grid: SphereGrid | None
-) -> PyramidReader:
-    """The reader of a pyramid, with what its fields refer to.
+) -> Background | None:
+    """What fields of a pyramid may refer to beside each other.
 
     Raises
     ------
     CorruptPayloadError, ModelNotFoundError
     """
-    background = None
-    if payload.kind == Kind.PYRAMID_FROM_MODEL:
-        model, grid = _model_of(payload, find_model), _grid_of(payload, grid)
-        if model.climatology is not None:
-            background = model.climatology.background(grid, model.offset, model.scale)
-    return PyramidReader(payload, background)
+    if payload.kind != Kind.PYRAMID_FROM_MODEL:
+        return None
+    model, grid = _model_of(payload, find_model), _grid_of(payload, grid)
+    if model.climatology is None:
+        return None
+    return model.climatology.background(grid, model.offset, model.scale)
 
 
 def _model_of(payload: Payload, find_model: Callable[[str], Model]) -> Model:

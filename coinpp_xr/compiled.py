@@ -21,7 +21,7 @@ _SOURCES = (
     "coding/digit_decisions.py", "coding/digit_predictions.py", "coding/digit_rows.py",
     "coding/masks.py", "coding/pyramid/contexts.py", "coding/pyramid/decisions.py",
     "coding/pyramid/error_sizes.py", "coding/pyramid/expert.py", "coding/pyramid/fitting.py",
-    "coding/pyramid/levels.py", "coding/pyramid/limits.py", "coding/pyramid/observing.py",
+    "coding/pyramid/levels.py", "coding/pyramid/limits.py",
     "coding/pyramid/prediction.py", "coding/pyramid/range_coder.py", "coding/pyramid/references.py",
     "coding/pyramid/sampling.py",
 )  # fmt: skip

@@ -125,6 +125,20 @@ class PyramidReader:
         map_compiled(fill, range(0, len(values), rows))
 
 
+def decoded_whole(
+    payload: Payload, background: Background | None = None, wanted: set[int] | None = None
+) -> npt.NDArray[Any]:
+    """All fields of a payload, or those that are wanted, shape (items, n_lat, n_lon).
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    streams = payload.section(Tag.STREAMS)
+    reader = PyramidReader(payload, background)
+    return reader.decode(lambda start, end: streams[start:end], wanted)
+
+
 def is_of_numbers(payload: Payload) -> bool:
     """Whether a payload of fields says that they are of a type that it can hold."""
     whole = Tag.STEPS in payload.sections and payload.dtype.itemsize < 8

@@ -12,7 +12,7 @@ from zarr.abc.codec import ArrayBytesCodecPartialDecodeMixin
 from zarr.abc.store import RangeByteRequest
 
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.chunk_reading import check_expected, pyramid_reader
+from coinpp_xr.chunk_reading import background_of, check_expected
 from coinpp_xr.codecs import recently_decoded
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.models import Model
@@ -40,7 +40,7 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
 
         def reader_of(payload: Payload) -> PyramidReader:
             check_expected(payload, shape, dtype)
-            return pyramid_reader(payload, self._load, self._grid)
+            return PyramidReader(payload, background_of(payload, self._load, self._grid))
 
         values = await _decode_fields(byte_getter, selection, shape, prototype, reader_of)
         if values is None:
