@@ -33,7 +33,9 @@ _WORTH_A_BASE = 1.1
 # Bits per value above which rounding to steps is tried under an RMSE.
 _FINE = 0.5
 # On grids of some size the pyramid is tried from here on, at bounds around so many times the RMSE.
-_RATHER_FINE, _BOUND_OF_RMSE = 0.15, 2.0
+_RATHER_FINE, _BOUND_OF_RMSE = 0.15, 1.8
+# How much further than half a step a value may be then without one, in 1/64 of a step.
+_SLACK = 8
 # How often, how near is near enough, and what it aims at.
 _TRIES, _NEAR_ENOUGH, _AIMED = 5, 0.985, 0.994
 # Globes that tell what a residual alone takes; it is not tried against what takes clearly less.
@@ -102,7 +104,7 @@ def _pyramid_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
         return None
     error, best = _BOUND_OF_RMSE * target_rmse, None
     for _ in range(_TRIES):
-        payload = _pyramid(chunk, Bound(error), chunk.effort)
+        payload = _pyramid(chunk, Bound(error), chunk.effort, _SLACK)
         if payload is None:
             break
         decoded = decoded_whole(Payload.unpack(payload), chunk.background)
@@ -208,8 +210,8 @@ def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
     )
 
 
-def _pyramid(chunk: Chunk, bound: Bound, effort: str) -> bytes | None:
-    coded = chunk.pyramid(bound, chunk.all_items, effort)
+def _pyramid(chunk: Chunk, bound: Bound, effort: str, slack: int = 0) -> bytes | None:
+    coded = chunk.pyramid(bound, chunk.all_items, effort, slack)
     if coded is None:
         return None
     sections = {Tag.PYRAMID: coded.head, Tag.STREAMS: coded.streams}

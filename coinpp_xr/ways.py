@@ -13,7 +13,7 @@ from coinpp_xr import residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
 from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.background import Background
-from coinpp_xr.coding.pyramid.experts import expert_for
+from coinpp_xr.coding.pyramid.experts import Expert, expert_for
 from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.lattice import Bound
@@ -58,22 +58,37 @@ class Chunk:
     place: dict[str, Any]
     network: bool
 
-    def pyramid(self, bound: Bound, sequences: Sequences, effort: str) -> bounded.Bounded | None:
-        large = self.fields.values.shape[1] >= LARGE_GLOBE
+    def pyramid(
+        self, bound: Bound, sequences: Sequences, effort: str, slack: int = 0
+    ) -> bounded.Bounded | None:
+        """The smallest pyramid, of the networks that may be asked; None where it is not made for
+        that."""
         known = None if bound.relative else self.background
-        if known is None:
-            expert = expert_for(effort, large=large) if self.network else None
-            return bounded.encode(self.fields, bound, sequences, effort, expert)
-        asked = self.network and not (large and effort != "best" and sequences.order.shape[1] == 1)
-        experts = [expert_for(effort, large=False)] if asked else [None]
-        if known.expert and asked and effort != "fast":
-            # One of the archive's own is better than a general one, if that is not much larger.
-            experts = [known.expert, *experts] if effort == "best" else [known.expert]
-        found = [
-            bounded.encode(self.fields, bound, sequences, effort, expert, background=known.field)
-            for expert in experts
-        ]
+        field, single = None if known is None else known.field, sequences.order.shape[1] == 1
+
+        def encode(expert: Expert | None) -> bounded.Bounded | None:
+            return bounded.encode(
+                self.fields, bound, sequences, effort, expert, background=field, slack=slack
+            )
+
+        found = map(encode, self._experts(known, effort, single=single))
         return min((one for one in found if one), key=len, default=None)
+
+    def _experts(
+        self, known: Background | None, effort: str, *, single: bool
+    ) -> list[Expert | None]:
+        large = self.fields.values.shape[1] >= LARGE_GLOBE
+        if not self.network or effort == "fast":
+            return [None]
+        if known is None:
+            return [expert_for(effort, large=large)]
+        if large and single and effort != "best":
+            return [None]
+        general = expert_for(effort, large=False)
+        if known.expert is None:
+            return [general]
+        # The archive's own is better than a general one, if that is not much larger.
+        return [known.expert, general] if effort == "best" else [known.expert]
 
     @cached_property
     def background(self) -> Background | None:

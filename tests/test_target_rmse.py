@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
+import xarray as xr
+from conftest import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
@@ -216,3 +218,21 @@ def test_nothing_warns_about_foreign_data_whose_error_is_held(tiny_model) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encode_chunk(values, tiny_model, target_rmse=0.1)
+
+
+@pytest.mark.parametrize("effort", ["fast", "default"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_fine_targets_on_larger_grids_go_through_the_pyramid(effort, gaps) -> None:
+    """At the bound that just meets them, which is found by decoding."""
+    with xr.open_dataset(EXAMPLES / "gfs_t2m_0p25_asia.nc") as asia:
+        array = asia.t2m.load()
+    values, latitude = array.values.astype("f4"), array.latitude.values
+    if gaps:
+        values[30:50, 20:70] = np.nan
+    codec = COINppCodec(
+        "none", target_rmse=0.1, effort=effort, latitude=latitude,
+        longitude=array.longitude.values,
+    )  # fmt: skip
+    payload = codec.encode(values)
+    assert Payload.unpack(payload).kind == Kind.PYRAMID
+    assert 0.097 < weighted_rmse(values, codec.decode(payload), latitude) <= 0.1

@@ -57,6 +57,7 @@ def encode(
     expert: Expert | None = None,
     observe: Observer | None = None,
     background: npt.NDArray[np.float64] | None = None,
+    slack: int = 0,
 ) -> Bounded | None:
     """Code fields within a bound.
 
@@ -68,6 +69,9 @@ def encode(
     effort : str
     expert, observe, background :
         See :func:`coinpp_xr.coding.pyramid.stream.encode`.
+    slack : int
+        See :class:`coinpp_xr.coding.pyramid.limits.Limits`; values may be beyond the bound by so
+        many 1/128 of it. Not where some must come back exactly.
 
     Returns
     -------
@@ -102,7 +106,7 @@ def encode(
     result = stream.encode(
         values.reshape(items, *shape), coded.reshape(items, *shape), sequences.order, lattice,
         around=fields.grid.goes_around, quick=QUICK[effort],
-        limits=_limits(lattice, fields, lowest, highest), expert=expert, observe=observe,
+        limits=_limits(lattice, fields, lowest, highest, slack), expert=expert, observe=observe,
         background=background,
     )  # fmt: skip
     return Bounded(result.head, result.streams, valid & ~coded, background is not None)
@@ -119,10 +123,12 @@ def _at_the_edge(values: Any, second: float, bound: Bound, lattice: Lattice) -> 
         return np.asarray(rounded & ~bound.holds(np.float64(second), values))
 
 
-def _limits(lattice: Lattice, fields: PlaneFields, lowest: float, highest: float) -> Limits:
+def _limits(
+    lattice: Lattice, fields: PlaneFields, lowest: float, highest: float, slack: int
+) -> Limits:
     """For values that must come back exactly, and none beyond the lowest and the highest."""
     if not fields.exact:
-        return Limits()
+        return Limits(slack=slack)
     low, high, last = lattice.fractions(
         np.array([lowest, highest, fields.exact[-1]]), stream.PARTS
     ).tolist()

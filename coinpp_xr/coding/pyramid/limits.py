@@ -37,12 +37,17 @@ class Limits(NamedTuple):
         nothing must come back exactly, :data:`WHOLE` where everything must.
     second : int
         A multiple of 64; zero if there is no second.
+    slack : int
+        Of an encoder that has no bound to keep: how much further than half a step a value may be
+        from where it comes back, without a step. Where errors are rare that saves more bits than
+        a wider bound.
     """
 
     low: int = -LARGEST
     high: int = LARGEST
     free: int = 0
     second: int = 0
+    slack: int = 0
 
     def make_sense(self) -> bool:
         """Whether there is a value that keeps to them, and room for arithmetic."""
@@ -80,12 +85,19 @@ def rebuilt(predicted: Any, steps: Any, limits: Any) -> Any:
 
 @inlined
 def steps_to(wanted: Any, predicted: Any, limits: Any) -> Any:
-    """The steps from a prediction that end within half a step of what is wanted."""
-    steps = np.int64(np.rint((wanted - predicted) * (1 / UNIT)))
+    """The steps from a prediction that end within half a step of what is wanted, or almost."""
+    off = wanted - predicted
+    steps = np.int64(np.rint(off * (1 / UNIT)))
+    if limits.slack > 0 and steps != 0:
+        far = abs(off)
+        if far <= UNIT // 2 + limits.slack:
+            return np.int64(0)
+        fewer = np.int64(np.rint((far - 0.5 * limits.slack) * (1 / UNIT)))
+        steps = fewer if off > 0 else -fewer
     if limits.free > 0:
-        off = wanted - rebuilt(predicted, steps, limits)
-        if off > UNIT // 2:
+        left = wanted - rebuilt(predicted, steps, limits)
+        if left > UNIT // 2:
             steps += 1
-        elif off < -UNIT // 2:
+        elif left < -UNIT // 2:
             steps -= 1
     return steps

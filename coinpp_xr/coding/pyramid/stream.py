@@ -161,7 +161,7 @@ def encode(
     told = told_parameters.pack(parameters, units, (n_lat, n_lon), quick)
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
     if limits.free > 0:
-        head += _LIMITS.pack(*limits)
+        head += _LIMITS.pack(limits.low, limits.high, limits.free, limits.second)
     head += expert.fingerprint
     index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
     return Coded(head + index, b"".join(streams))
