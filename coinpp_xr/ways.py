@@ -27,6 +27,8 @@ Floating = npt.NDArray[np.floating[Any]]
 
 # Values whose sums fit single precision.
 _LARGEST = 1e34
+# So few bytes are soon coded once more.
+_HARDLY_ANYTHING = 1 << 12
 # A globe of so many cells is not coded in all ways that there are.
 LARGE_GLOBE = 1 << 17
 
@@ -71,8 +73,13 @@ class Chunk:
                 self.fields, bound, sequences, effort, expert, background=field, slack=slack
             )
 
-        found = map(encode, self._experts(known, effort, single=single))
-        return min((one for one in found if one), key=len, default=None)
+        experts = self._experts(known, effort, single=single)
+        found = [encode(expert) for expert in experts]
+        best = min((one for one in found if one), key=len, default=None)
+        if best is not None and None not in experts and len(best) < _HARDLY_ANYTHING:
+            # Where hardly anything happens, mixing in one more opinion costs more than it saves.
+            best = min((one for one in (best, encode(None)) if one), key=len)
+        return best
 
     def _experts(
         self, known: Background | None, effort: str, *, single: bool
