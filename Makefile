@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # A minute of damaged payloads, and of whatever else may come from strangers.
 FUZZ := damaged repaired structured configurations models files

@@ -34,14 +34,15 @@ PEERS = ("SPERR", "SZ3", "JPEG 2000")
 def measure(file: str, variable: str, half: str, share: float) -> dict[str, Any]:
     array = open_variable(data_file(f"native/{file}.nc"), variable).squeeze().astype(np.float32)
     values, latitude = array.to_numpy(), array[array.dims[-2]].to_numpy()
-    chunk, target = Chunk.of(values, latitude), share * float(values.std())
+    chunk, target = Chunk.of(values, latitude), share * float(np.nanstd(values))
     rows: list[dict[str, Any]] = []
     for effort in ("fast", "default"):
         codec = COINppCodec("universal", target_rmse=target, effort=effort)
         encoding, payload = fastest(lambda codec=codec: codec.encode(values))
         decoding, decoded = fastest(lambda codec=codec, payload=payload: codec.decode(payload))
         squared = (np.asarray(decoded, np.float64) - values.astype(np.float64)) ** 2
-        rmse = float(np.sqrt((squared * chunk.weights).sum()))
+        counted = chunk.weights * np.isfinite(values)
+        rmse = float(np.sqrt(np.nansum(squared * counted) / counted.sum()))
         if rmse > target:
             raise RuntimeError(f"{effort} does not keep {target:g}: {rmse:g}")
         rows.append(

@@ -47,8 +47,9 @@ def network_table(result: dict[str, Any]) -> str:
         "field's spread ([results](../benchmarks/results/network.json), "
         f"`python benchmarks/network.py`; {machine['cores']} cores, {machine['cpu']}, "
         f"{machine['date']}). Left out of training, with all times and levels, in the last column: "
-        "gust and 2 m temperature at 0.25°, wind at 10 m and on levels, sea surface temperature, "
-        "and half of the simulation; the larger one was trained for ten minutes there, not twenty. "
+        "gust and 2 m temperature at 0.25°, wind at 10 m and on levels, sea surface temperature "
+        "and half of the simulation; those networks were trained for seven to nine minutes, the "
+        "shipped ones for ten and twenty. "
         "`default` does not ask about single fields on grids of 131,072 cells and more.\n"
     )
     return told + "\n" + table(heads, rows)

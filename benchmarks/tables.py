@@ -21,7 +21,7 @@ from globe_tables import (
 )
 from lossless_tables import lossless_table
 from media_tables import media, media_page
-from native_tables import efforts, native_summary
+from native_tables import efforts, native_summary, rmse_table
 from network_tables import network_table
 from own_archive_tables import own_archive
 from peer_tables import comparison_page, summary
@@ -96,6 +96,7 @@ def main() -> None:
             DOCS / "choose.md",
             chunk_lengths(load("reading")) + "\n" + efforts(load("native")),
             lossless=lossless_table(load("lossless")),
+            rmse=rmse_table(load("native_rmse")),
         ),
         DOCS / "models.md": models_page(card),
         DOCS / "reproduce.md": with_results(DOCS / "reproduce.md", reproduction()),
