@@ -134,18 +134,25 @@ for data in (payload, np.asarray(decoded).tobytes()):
 
 def test_every_blas_kernel_gives_the_same_bytes(globe, tmp_path) -> None:
     path = tmp_path / "globe.npy"
-    np.save(path, np.repeat(globe, 2, axis=0) + np.arange(2, dtype=np.float32)[:, None, None])
-    said = set()
+    some = globe[:, 60:180, 100:300]
+    np.save(path, np.repeat(some, 2, axis=0) + np.arange(2, dtype=np.float32)[:, None, None])
+    runs = []
     for kernel, threads in [("Prescott", "1"), ("Haswell", "2"), ("SkylakeX", "1"), ("", "3")]:
         environment = os.environ | ({"OPENBLAS_CORETYPE": kernel} if kernel else {})
-        run = subprocess.run(
+        run = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(path), threads],
-            env=environment, capture_output=True, text=True, check=False, cwd=ROOT,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
+        if not runs:
+            run.wait()  # the others find what it has compiled
+        runs.append((kernel, run))
+    said = set()
+    for kernel, run in runs:
+        output, error = run.communicate()
         if kernel and run.returncode < 0:  # a kernel that this processor does not have
             continue
-        assert run.returncode == 0, run.stderr
-        said.add(run.stdout)
+        assert run.returncode == 0, error
+        said.add(output)
     assert len(said) == 1, said
 
 
