@@ -239,6 +239,10 @@ class _Trials:
         self._chunks = [
             Fields.of_sequence(values, archive.grid) for values in archive.held_out_chunks()
         ]
+        if not self._chunks:
+            raise ValueError(
+                "the last tenth of the times holds no finite values to judge models by"
+            )
         without = self._nbytes(None, expert_for(archive.effort, large=archive.is_large))
         self.tried = [Tried("without a model", None, 0, without)]
 

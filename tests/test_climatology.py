@@ -178,6 +178,8 @@ def test_what_makes_no_sense_is_refused(archive) -> None:
         climatology_model(archive[:2], max_error=0.1)
     with pytest.raises(ValueError, match="holds no finite values"):
         climatology_model(archive.where(False), max_error=0.1)
+    with pytest.raises(ValueError, match="the last tenth of the times holds no finite values"):
+        climatology_model(archive.where(archive.time < 11), max_error=0.1)
     with pytest.raises(ValueError, match="max_error must be a number above zero, got 0"):
         climatology_model(archive, max_error=0)
     with pytest.raises(TypeError, match="did you mean globes"):

@@ -142,7 +142,7 @@ class LazyFields:
         return MeanField(total, count, fields, low, high)
 
     def spread_chunks(self, most: int, depth: int, *, held_out: bool) -> Iterator[Float64]:
-        """At most so many chunks of ``depth`` fields, spread evenly over a part."""
+        """At most so many chunks of ``depth`` fields, spread evenly over a part; none is empty."""
         first, last = len(self) - self.held_out, len(self)
         if not held_out:
             first, last = 0, first
@@ -150,4 +150,6 @@ class LazyFields:
         number = min(most, (last - first) // depth)
         for k in range(number):
             start = first + round((last - first - depth) * (k + 0.5) / number)
-            yield self.read(start, start + depth)
+            values = self.read(start, start + depth)
+            if np.isfinite(values).any():
+                yield values
