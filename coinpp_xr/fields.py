@@ -124,6 +124,23 @@ class Fields(PlaneFields):
         squared = np.where(count > 0, (means - base) ** 2, 0)
         return float((squared @ self.grid.area_weights).sum())
 
+    def likeness(self, base: Floating) -> float:
+        """Squared correlation of the means of the sequences with a field, where they go together.
+
+        Parameters
+        ----------
+        base : float array, shape (cells,)
+        """
+        fields = self.sequences.take(np.where(self.valid, self.values, 0), self.present)
+        count = self.sequences.take(self.valid, self.present).sum(axis=1)
+        weights = self.grid.area_weights * (count > 0)
+        pair = [fields.sum(axis=1) / np.maximum(count, 1), np.broadcast_to(base, count.shape)]
+        total = np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        one, other = (x - (weights * x).sum(axis=1, keepdims=True) / total for x in pair)
+        together = np.maximum((weights * one * other).sum(), 0.0)
+        apart = (weights * one**2).sum() * (weights * other**2).sum()
+        return float(together**2 / max(apart, 1e-300))
+
     @cached_property
     def _weights(self) -> npt.NDArray[np.float64]:
         weights = self.grid.area_weights

@@ -27,6 +27,8 @@ Floating = npt.NDArray[np.floating[Any]]
 
 # Values whose sums fit single precision.
 _LARGEST = 1e34
+# Of their variance, what a climatology must explain for fields to refer to it.
+_ALIKE = 0.02
 # So few bytes are soon coded once more.
 _HARDLY_ANYTHING = 1 << 12
 # A globe of so many cells is not coded in all ways that there are.
@@ -99,16 +101,14 @@ class Chunk:
 
     @cached_property
     def background(self) -> Background | None:
-        """The model's climatology, where it is nearer to the fields than their mean values are."""
+        """The model's climatology, where fields have anything in common with it."""
         model, grid = self.model, self.fields.grid
         if model is None or model.climatology is None:
             return None
         found = model.climatology.background(grid, model.offset, model.scale)
-        if found is None:
+        if found is None or self.fields.likeness(found.field.ravel()) < _ALIKE:
             return None
-        means = self.fields.sequence_means()[:, None]
-        nearer = self.fields.energy(found.field.reshape(1, -1)) < self.fields.energy(means)
-        return found if nearer else None
+        return found
 
     @property
     def known(self) -> dict[str, Any]:
