@@ -194,6 +194,8 @@ def background_of(
     """
     if payload.kind != Kind.PYRAMID_FROM_MODEL:
         return None
+    if len(payload.shape) < 2 or 0 in payload.shape:
+        raise CorruptPayloadError("payload's header contradicts itself")
     model, grid = _model_of(payload, find_model), _grid_of(payload, grid)
     if model.climatology is None:
         return None
