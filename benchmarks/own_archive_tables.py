@@ -47,7 +47,7 @@ def own_archive(result: dict[str, Any]) -> str:
         )
     told = (
         f"Twelve snapshots of ERA5 at 1° within three and a half days: trained on the first "
-        f"{result['trained on']} for {result['minutes']:g} minutes each, measured on the others, "
+        f"{result['trained on']} for {result['minutes']:g} minute each, measured on the others, "
         "each a chunk of its own ([results](../benchmarks/results/own_archive.json), `python "
         f"benchmarks/own_archive.py`; {machine['cores']} cores, {machine['cpu']}, "
         f"{machine['date']}). So few days share more than a year would.\n"
