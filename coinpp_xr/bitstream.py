@@ -213,8 +213,7 @@ class Payload:
     def has_streams(data: bytes) -> bool:
         """Whether the beginning of a container says that parts of it can be read."""
         same = len(data) >= 12 and data[:4] == MAGIC and data[4] == VERSION
-        pyramids = [kind for kind in Kind if kind.is_pyramid]
-        return same and data[5] & ~_FORTRAN in pyramids
+        return same and data[5] & ~_FORTRAN in (Kind.PYRAMID, Kind.PYRAMID_FROM_MODEL)
 
     @classmethod
     def unpack_head(cls, data: bytes) -> tuple[Payload, int] | None:

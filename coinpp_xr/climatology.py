@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.caching import remembered
 from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.experts import ARRAYS, Expert
@@ -124,13 +125,21 @@ class Climatology:
         offset, scale : float
             Values are scale · features + offset.
         """
-        features = self.on(grid)
-        return None if features is None else Background(scale * features + offset, self.expert)
+        return _background(self, grid, offset, scale)
 
     def on(self, grid: SphereGrid) -> Float64 | None:
         """Its features on a grid of the same points in another order; None for other grids."""
         places = grid.places_among(self.latitude, self.longitude)
         return None if places is None else self.features[places]
+
+
+@remembered(lambda found, *_: 0 if found is None else found.field.nbytes)
+def _background(
+    climatology: Climatology, grid: SphereGrid, offset: float, scale: float
+) -> Background | None:
+    """The same for chunk after chunk."""
+    features = climatology.on(grid)
+    return None if features is None else Background(scale * features + offset, climatology.expert)
 
 
 def _pack(field: Float64, grid: SphereGrid, error: float) -> bytes:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from coinpp_xr.climatology import Climatology
 from coinpp_xr.coding.pyramid import bounded
-from coinpp_xr.coding.pyramid.experts import Expert, expert_for
+from coinpp_xr.coding.pyramid.experts import Expert, expert_around_background, expert_for
 from coinpp_xr.coding.pyramid.observing import observe
 from coinpp_xr.compact import pack_model
 from coinpp_xr.coordinates import SphereGrid
@@ -165,7 +165,7 @@ def climatology_model(
         count = len(archive.fields) if globes is None else globes
         trials = _Trials(archive, mean, count, name, about, log)
         best = trials.of_mean_fields(most_nbytes, deadline)
-        if best is not None and archive.asks:
+        if best is not None and archive.expert.fingerprint:
             climatology, state = best.climatology, checkpoint and Path(checkpoint)
             field = trials.background(climatology)
             network = _trained_network(archive, mean, field, deadline, state or None)
@@ -199,10 +199,10 @@ class _Archive:
         return self.grid.shape[0] * self.grid.shape[1] >= LARGE_GLOBE
 
     @property
-    def asks(self) -> bool:
-        """Not where fields are large and single: coding is not to take the time for a network."""
-        quick = self.is_large and self.chunk_time == 1 and self.effort != "best"
-        return self.effort != "fast" and not quick
+    def expert(self) -> Expert:
+        """What is asked of fields around the mean field, if anything."""
+        single = self.chunk_time == 1
+        return expert_around_background(self.effort, large=self.is_large, single=single)
 
     def held_out_chunks(self) -> Iterator[Float64]:
         return self.fields.spread_chunks(_JUDGED, self.chunk_time, held_out=True)
@@ -273,9 +273,7 @@ class _Trials:
             self._name, self._mean.low, self._mean.range, {**self._about, "network": label},
             climatology=climatology,
         )  # fmt: skip
-        expert = climatology.expert
-        if expert is None and self._archive.asks:
-            expert = expert_for(self._archive.effort, large=False)
+        expert = climatology.expert or self._archive.expert
         nbytes = self._nbytes(self.background(climatology), expert)
         found = Tried(label, model, len(pack_model(model)), nbytes)
         self.tried.append(found)
@@ -323,7 +321,7 @@ def _trained_network(
         parts.append(Observed.of(seen, _MOST_OF_CHUNK, referring=True))
         if len(parts) >= _FEWEST_LEARNED_FROM and time.monotonic() > deadline:
             break
-    start = expert_for(archive.effort, large=False).referring
+    start = archive.expert.referring
     widths = len(start.first_bias), len(start.second_bias)
     training = ExpertTraining(widths, compute_device(), learning_rate=_LEARNING_RATE)
     training.start_from(start[: len(training.layers)])

@@ -13,7 +13,7 @@ from coinpp_xr import residual
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
 from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.background import Background
-from coinpp_xr.coding.pyramid.experts import Expert, expert_for
+from coinpp_xr.coding.pyramid.experts import Expert, expert_around_background, expert_for
 from coinpp_xr.coefficients import are_few_fronts
 from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.lattice import Bound
@@ -78,7 +78,7 @@ class Chunk:
         experts = self._experts(known, effort, single=single)
         found = [encode(expert) for expert in experts]
         best = min((one for one in found if one), key=len, default=None)
-        if best is not None and None not in experts and len(best) < _HARDLY_ANYTHING:
+        if best is not None and best.asks_network and len(best) < _HARDLY_ANYTHING:
             # Where hardly anything happens, mixing in one more opinion costs more than it saves.
             best = min((one for one in (best, encode(None)) if one), key=len)
         return best
@@ -87,14 +87,12 @@ class Chunk:
         self, known: Background | None, effort: str, *, single: bool
     ) -> list[Expert | None]:
         large = self.fields.values.shape[1] >= LARGE_GLOBE
-        if not self.network or effort == "fast":
+        if not self.network:
             return [None]
         if known is None:
             return [expert_for(effort, large=large)]
-        if large and single and effort != "best":
-            return [None]
-        general = expert_for(effort, large=False)
-        if known.expert is None:
+        general = expert_around_background(effort, large=large, single=single)
+        if known.expert is None or not general.fingerprint:
             return [general]
         # The archive's own is better than a general one, if that is not much larger.
         return [known.expert, general] if effort == "best" else [known.expert]

@@ -37,13 +37,14 @@ class Bounded:
         Of :mod:`coinpp_xr.coding.pyramid.stream`.
     kept : bool array, shape (items, cells)
         Valid cells that must be stored exactly.
-    refers_to_background : bool
+    refers_to_background, asks_network : bool
     """
 
     head: bytes
     streams: bytes
     kept: Bool
     refers_to_background: bool
+    asks_network: bool
 
     def __len__(self) -> int:
         return len(self.head) + len(self.streams)
@@ -109,7 +110,9 @@ def encode(
         limits=_limits(lattice, fields, lowest, highest, slack), expert=expert, observe=observe,
         background=background,
     )  # fmt: skip
-    return Bounded(result.head, result.streams, valid & ~coded, background is not None)
+    return Bounded(
+        result.head, result.streams, valid & ~coded, background is not None, result.asks_network
+    )
 
 
 def _at_the_edge(values: Any, second: float, bound: Bound, lattice: Lattice) -> Bool:

@@ -108,6 +108,14 @@ def expert_for(effort: str, *, large: bool) -> Expert:
     return expert.for_references_alone if large and effort != "best" else expert
 
 
+def expert_around_background(effort: str, *, large: bool, single: bool) -> Expert:
+    """What an encoder asks where every field refers to a background at least.
+
+    Not where fields are large and single: coding is not to take the time for a network.
+    """
+    return no_expert() if large and single and effort != "best" else expert_for(effort, large=False)
+
+
 def find_expert(fingerprint: bytes, own: Expert | None = None) -> Expert:
     """The expert of a payload: one of the package, or its model's ``own``.
 

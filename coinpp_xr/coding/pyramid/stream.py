@@ -69,10 +69,12 @@ class Coded:
     Parameters
     ----------
     head, streams : bytes
+    asks_network : bool
     """
 
     head: bytes
     streams: bytes
+    asks_network: bool = False
 
 
 def encode(
@@ -164,7 +166,7 @@ def encode(
         head += _LIMITS.pack(limits.low, limits.high, limits.free, limits.second)
     head += expert.fingerprint
     index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
-    return Coded(head + index, b"".join(streams))
+    return Coded(head + index, b"".join(streams), bool(expert.fingerprint))
 
 
 @dataclass(frozen=True, eq=False)
