@@ -27,6 +27,7 @@ from coinpp_xr.coding.pyramid.prediction import (
     COEFFICIENT_BITS,
     after,
     expect_sizes,
+    filled,
     predict_row,
     put_row,
     quantise_row,
@@ -158,7 +159,7 @@ def code_rows(
         predict_row(pool, places, weights_here, references, limits, item, i, first, rows)
         quantising = target.shape[0] > 0
         if quantising and not one_by_one:
-            quantise_row(target, valid, which, limits, item, i, rows, here)
+            quantise_row(target, valid, which, limits, item, i, has_references, rows, here)
         weight, y = np.int64(weights_here[len(weights_here) - 1]), which[0] + i * which[2]
         expect_sizes(rows, coefficients, has_references)
         before = base[0]
@@ -176,6 +177,8 @@ def code_rows(
                     here[j] = steps_to(wanted, guess, limits)
             if valid.shape[0] > 0 and not valid[item, y, which[1] + j * which[2]]:
                 here[j] = 0
+                if has_references:
+                    predicted[j] = filled(base[j], limits)
                 continue
             w, n, ne, nw = (
                 np.int64(west[j]),

@@ -99,12 +99,23 @@ class Points:
         else:
             map_compiled(function, range(count))
 
-    def quantise(self, weights: Int32, numbers: Int32, band: tuple[int, int]) -> None:
-        """Fill in the steps of a band of rows."""
+    def quantise(
+        self, weights: Int32, numbers: Int32, band: tuple[int, int], *, putting: bool = False
+    ) -> None:
+        """Fill in the steps of a band of rows; perhaps put what they lead to into the pool."""
         prediction.quantise_rows(
             self.pool, self.places, weights, self.references, self.limits, self.known.target,
-            self.known.valid, self.which, self._rows(), numbers, *band,
+            self.known.valid, self.which, self._rows(), numbers, *band, putting,
         )  # fmt: skip
+
+    def put(self, parameters: PassParameters, n_bands: int) -> None:
+        """Fill the pass's phase of the pool as coding it would."""
+        numbers, bands = self.zeros(), self.bands(n_bands)
+
+        def put(number: int) -> None:
+            self.quantise(parameters.weights, numbers, bands[number], putting=True)
+
+        self.map(put, n_bands)
 
     def _rows(self) -> Rows:
         return Rows.of(self.shape[2], self.references.number)

@@ -265,6 +265,16 @@ def after(base: Any, total: Any, weight: Any, before: Any) -> Any:
     return base + ((total + weight * (before - base)) >> WEIGHT_BITS)
 
 
+@inlined
+def filled(base: Any, limits: Any) -> Any:
+    """What a cell that is not coded is taken for where fields refer to others.
+
+    The mean of the four nearest: weights are fitted to other cells, and what they would make of
+    these could lead further and further away, from reference to reference.
+    """
+    return as_prediction(base, limits)
+
+
 @compiled
 def put_row(
     pool: Pool, places: Places, limits: Limits, item: int, i: int, rows: Rows, own: Any
@@ -288,7 +298,15 @@ def put_row(
 
 @compiled
 def quantise_row(
-    target: Any, valid: Any, which: Any, limits: Limits, item: int, i: int, rows: Rows, own: Any
+    target: Any,
+    valid: Any,
+    which: Any,
+    limits: Limits,
+    item: int,
+    i: int,
+    referring: bool,
+    rows: Rows,
+    own: Any,
 ) -> None:
     """The steps from the prediction to the target, nearest ones; none where nothing is valid.
 
@@ -300,6 +318,8 @@ def quantise_row(
         Or of no items, where all cells are valid.
     which : (row, column, spacing)
         Of the points of the pass.
+    referring : bool
+        Whether the fields refer to others.
     own : int32 array, shape (columns,)
     """
     row, column, spacing = which
@@ -312,6 +332,8 @@ def quantise_row(
         for j in range(len(own)):
             if not counts[j * spacing]:
                 own[j] = 0
+                if referring:
+                    predicted[j] = filled(rows.base[j], limits)
 
 
 @compiled
@@ -328,33 +350,43 @@ def quantise_rows(
     numbers: Int32,
     first: int,
     last: int,
+    putting: bool,
 ) -> None:
     """Steps of rows first … last of all fields of a pass.
+
+    Where points are predicted from those beside them, the rows are put into the pool as well.
 
     Parameters
     ----------
     weights : int32 array, shape (bands, neighbours + features of references + 4 beside)
     numbers : int32 array, shape (items, rows, 2 + columns + 1)
+    putting : bool
+        Whether the rows are put into the pool anyway.
     """
     row, column, spacing = which
     base, total, predicted = rows.base, rows.total, rows.predicted
     columns, last_weight = len(base), weights.shape[1] - 1
+    referring = references.number > 0
     for item in range(numbers.shape[0]):
         for i in range(first, last):
             own = numbers[item, i, BEFORE : BEFORE + columns]
             band = weights[i * weights.shape[0] // numbers.shape[1]]
             predict_row(pool, places, band, references, limits, item, i, first, rows)
             if not places.beside:
-                quantise_row(target, valid, which, limits, item, i, rows, own)
+                quantise_row(target, valid, which, limits, item, i, referring, rows, own)
+                if putting:
+                    put_row(pool, places, limits, item, i, rows, own)
                 continue
             wanted = target[item, row + i * spacing, column:]
             weight, before = np.int64(band[last_weight]), base[0]
             for j in range(columns):
                 value = as_prediction(after(base[j], total[j], weight, before), limits)
-                predicted[j] = value
                 own[j] = 0
                 if valid.shape[0] == 0 or valid[item, row + i * spacing, column + j * spacing]:
                     own[j] = steps_to(wanted[j * spacing], value, limits)
+                elif referring:
+                    value = filled(base[j], limits)
+                predicted[j] = value
                 before = rebuilt(value, np.int64(own[j]), limits)
             put_row(pool, places, limits, item, i, rows, own)
 

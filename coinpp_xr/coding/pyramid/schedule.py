@@ -21,6 +21,8 @@ LARGE_FIELD = 1 << 17
 # A unit holds fields up to about so many cells.
 UNIT_CELLS = 1 << 16
 MOST_REFERENCES = 2
+# Fields that parameters of a kind are fitted to: so many, or up to about so many cells.
+_FEWEST_OF_SAMPLE, _SAMPLE_CELLS = 3, 4 * UNIT_CELLS
 # Stands for the background where references are numbers of fields.
 BACKGROUND = -1
 
@@ -108,6 +110,15 @@ def schedule(
                 unit_of[item] = len(units)
             units.append(Unit(tuple(item for item, _ in group), referring, kind, parent))
     return units
+
+
+def sample_of(units: list[Unit], cells: int) -> Unit:
+    """Some fields of units of a kind, at regular distances from the first to the last."""
+    members = [m for unit in units for m in zip(unit.items, unit.references, strict=True)]
+    count = min(len(members), max(_FEWEST_OF_SAMPLE, _SAMPLE_CELLS // max(cells, 1)))
+    some = [members[(2 * k + 1) * len(members) // (2 * count)] for k in range(count)]
+    items, references = zip(*some, strict=True)
+    return Unit(items, references, units[0].kind, None)
 
 
 def _between_keys(items: list[int], distance: int) -> list[Referring]:

@@ -37,6 +37,7 @@ from coinpp_xr.coding.pyramid.schedule import (
     Unit,
     key_distance,
     needed_units,
+    sample_of,
     schedule,
 )
 from coinpp_xr.coding.pyramid.walk import NO_LIMITS, Walk
@@ -129,33 +130,38 @@ def encode(
     references = told_parameters.references_of(units)
     alike = Counter(unit.kind for unit in units for _ in unit.items)
 
-    def code(number: int) -> None:
-        unit = units[number]
+    def known_of(unit: Unit) -> Known:
         items = list(unit.items)
         # A large field is a unit of its own, and need not be copied.
         some = values[items] if len(items) > 1 else values[items[0]][None]
         target = lattice.fractions(some, PARTS)
         if not everything:
             target[~valid[items]] = 0
-        parents = [None] * band_count(cells) if unit.parent is None else coders[unit.parent]
-        coders[number] = [Coder.encoder(parent) for parent in parents]
-        known = Known(
+        return Known(
             decoded.references(unit), _NO_MASK if everything else valid[items], target,
             alike[unit.kind] / len(items),
             told_parameters.kind_before(parameters, references, unit.kind),
         )  # fmt: skip
-        parameters_of_kind = parameters.setdefault(unit.kind, {})
+
+    def code(number: int) -> None:
+        unit = units[number]
+        parents = [None] * band_count(cells) if unit.parent is None else coders[unit.parent]
+        coders[number] = [Coder.encoder(parent) for parent in parents]
         again = decoded.is_referred_to(unit)
         fields = walk.unit(
-            coders[number], parameters_of_kind, known, len(items), values=again, marks=again
-        )
+            coders[number], parameters[unit.kind], known_of(unit), len(unit.items),
+            values=again, marks=again,
+        )  # fmt: skip
         decoded.add(unit, fields)
 
-    for _, group in groupby(range(len(units)), lambda number: units[number].kind):
-        first, *others = group
-        code(first)  # fits what the others use
-        map_compiled(code, others)
-        decoded.forget(units[first].kind)
+    for kind, group in groupby(range(len(units)), lambda number: units[number].kind):
+        numbers, parameters[kind] = list(group), {}
+        if len(numbers) > 1:  # parameters are to suit all of them
+            sample = sample_of([units[number] for number in numbers], cells)
+            known, count = known_of(sample), len(sample.items)
+            walk.unit([], parameters[kind], known, count, values=False, marks=False)
+        map_compiled(code, numbers)
+        decoded.forget(kind)
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
     flags = _AROUND * around | _RELATIVE * lattice.relative | _EXACT * (limits.free > 0)
     flags |= _EXPERT * bool(expert.fingerprint) | _REFERRING * expert.is_for_references_alone

@@ -14,12 +14,14 @@ from coinpp_xr.coding.pyramid.fitting import Told, Weights, usual_weights
 from coinpp_xr.coding.pyramid.points import Points
 from coinpp_xr.coding.pyramid.prediction import neighbour_count
 from coinpp_xr.coding.pyramid.sampling import Sample
+from coinpp_xr.coding.pyramid.schedule import UNIT_CELLS
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-# Of every pass, points that parameters are fitted to: one of so many, but not fewer or more.
-_SAMPLED, _FEWEST, _MOST = 8, 8_000, 24_000
+# Of every pass, points that parameters are fitted to: one of so many, but not fewer or more; not
+# as few where many fields share them.
+_SAMPLED, _FEWEST, _FEWEST_OF_MANY, _MOST = 8, 8_000, 16_000, 24_000
 # So many times as many where nothing is mixed, and where everything is.
 _QUICKLY, _THOROUGHLY = 0.35, 16
 # Where nothing is mixed, passes of fewer points that are a small part of all do with what is usual,
@@ -62,12 +64,14 @@ def tune(
     sizes = prediction.USUAL_COEFFICIENTS if alike is None else alike.coefficients
     quickly, known = not decisions.mixes(quick), points.known
     assert known.target is not None
-    fewest = min(_WORTH_FITTING, known.target.size // 16) if quickly else _WORTH_TELLING
+    cells = min(known.target.size, max(UNIT_CELLS, known.target[0].size))
+    fewest = min(_WORTH_FITTING, cells // 16) if quickly else _WORTH_TELLING
     if points.size * known.copies < fewest:
         return PassParameters(usual[None], False, sizes), None
     thoroughly = quick == 0
     times = _QUICKLY if quickly else _THOROUGHLY if thoroughly else 1
-    most = times * np.clip(points.size // _SAMPLED, _FEWEST, _MOST)
+    alone = known.copies * points.shape[0] == 1
+    most = times * np.clip(points.size // _SAMPLED, _FEWEST if alone else _FEWEST_OF_MANY, _MOST)
     tuner = _Tuner(points, n_bands, usual, coarser, max(1, int(points.size / most)))
     tuner.fit(_ROUNDS if thoroughly else 0, sizes)
     if quickly and coarser is not None and points.size > _WORTH_SIZING:

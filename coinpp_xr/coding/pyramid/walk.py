@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import range_coder
-from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
+from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
 from coinpp_xr.coding.pyramid.experts import Expert, no_expert
 from coinpp_xr.coding.pyramid.geometry import geometry
 from coinpp_xr.coding.pyramid.levels import (
@@ -68,7 +68,10 @@ class Level:
         parameters: dict[tuple[int, int], PassParameters],
         known: Known,
     ) -> None:
-        """Encode or decode the pass of a phase. An encoder adds parameters that are missing."""
+        """Encode or decode the pass of a phase. An encoder adds parameters that are missing.
+
+        Without coders, for parameters alone, nothing is written.
+        """
         where = self._geometry.passes[number - 1]
         if 0 in where.shape:
             return
@@ -83,16 +86,20 @@ class Level:
             known, self._walk.expert,
         )  # fmt: skip
         key, numbers = (self._level, number - 1), None
+        bands = band_count(self._walk.shape[0] * self._walk.shape[1])
         if key not in parameters:
             coarser = parameters.get(coarser_than(key))
             parameters[key], numbers = tune(
-                points, len(coders), self._walk.quick, known.usual.get(key), coarser
+                points, bands, self._walk.quick, known.usual.get(key), coarser
             )
         told = parameters[key]
-        expected = opinions(points, told, len(coders), self._walk.quick)
+        if not coders:
+            points.put(told, bands)
+            return
+        expected = opinions(points, told, bands, self._walk.quick)
         points.code(coders, told, self._walk.quick, numbers, expected)
         if self._walk.observe is not None:
-            self._walk.observe(points, told, len(coders))
+            self._walk.observe(points, told, bands)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +142,7 @@ class Walk:
         Parameters
         ----------
         coders : list of Coder
-            One per band of rows.
+            One per band of rows; or none, where only parameters are wanted.
         parameters : dict
             (level, pass) → parameters. An encoder adds what is missing.
         known : Known
@@ -192,10 +199,10 @@ class Walk:
                 steps = np.where(counted[:, k], np.rint((target[:, k] - start) / UNIT), 0)
                 numbers[:, k] = steps
                 before = start + UNIT * steps
-        coder = coders[0]
-        coder.grow(range_coder.BYTES_PER_VALUE * numbers.size)
-        range_coder.code_numbers(*coder.coder, coder.anchors, range_coder.rates(), numbers)
-        coder.check()
+        for coder in coders[:1]:
+            coder.grow(range_coder.BYTES_PER_VALUE * numbers.size)
+            range_coder.code_numbers(*coder.coder, coder.anchors, range_coder.rates(), numbers)
+            coder.check()
         if chained:
             values = UNIT * np.cumsum(numbers, axis=1, dtype=np.int64)
         else:
