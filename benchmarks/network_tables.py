@@ -53,3 +53,43 @@ def network_table(result: dict[str, Any]) -> str:
         "`default` does not ask about single fields on grids of 131,072 cells and more.\n"
     )
     return told + "\n" + table(heads, rows)
+
+
+def latents_table(result: dict[str, Any]) -> str:
+    """What latents of the network, fitted to each chunk, would save."""
+    counts = ["4", "8", "16"]
+    rows = []
+    for row in result["cases"]:
+        usual = row["latents"]["0"]
+
+        def change(nbytes: int | None, usual: int = usual) -> str:
+            return "—" if nbytes is None else f"{100 * (nbytes / usual - 1):+.2f}".replace("-", "−")
+
+        rows.append(
+            [
+                row["field"], str(row["fields"]), f"{row['without']:,}", f"{usual:,}",
+                *(change(row["latents"].get(count)) for count in counts),
+                change(row["shifts"]["1"]), change(row["shifts"]["5"]),
+                f"{100 * row['bytes of shifts'] / usual:.2f}", change(row["gains and last layer"]),
+                f"{100 * row['bytes of gains and last layer'] / usual:.2f}",
+            ]
+        )  # fmt: skip
+    heads = [
+        "chunk", "fields", "bytes without", "bytes with", *(f"{n} latents, %" for n in counts),
+        "all shifts, one step, %", "five steps, %", "they take, %",
+        "shifts, gains and last layer, %", "they take, %",
+    ]  # fmt: skip
+    machine = result["machine"]
+    told = (
+        "Latents of this network that are fitted to a chunk, as COIN++ has them, do not earn their "
+        "bytes, and payloads hold none: what a chunk has of its own is in the weights of the "
+        "linear predictions, which are fitted in every column. Bytes at a bound of a hundredth "
+        "of the spread, and how many fewer they would be, numbers not counted, with 4, 8 or 16 "
+        "latents (their map learned from chunks of other variables), with all shifts of hidden units free (the most "
+        "that latents could reach) after one and five Gauss–Newton steps, and with gains of "
+        "inputs and units and the last layer besides; and what the numbers would take at eight "
+        "bits each ([results](../benchmarks/results/network_latents.json), "
+        f"`python benchmarks/network_latents.py`; {machine['cores']} cores, {machine['cpu']}, "
+        f"{machine['date']}).\n"
+    )
+    return told + "\n" + table(heads, rows)

@@ -22,7 +22,7 @@ from globe_tables import (
 from lossless_tables import lossless_table
 from media_tables import media, media_page
 from native_tables import efforts, native_summary, rmse_table
-from network_tables import network_table
+from network_tables import latents_table, network_table
 from own_archive_tables import own_archive
 from peer_tables import comparison_page, summary
 from reading_tables import chunk_lengths, native_archive
@@ -75,7 +75,9 @@ def main() -> None:
         throughput(),
     ]  # fmt: skip
     # Its card is a part of the page of models.
-    card = with_results(UNIVERSAL, network_table(load("network")))
+    card = with_results(
+        UNIVERSAL, network_table(load("network")), latents=latents_table(load("network_latents"))
+    )
     pages = {
         UNIVERSAL: card,
         README: with_results(
