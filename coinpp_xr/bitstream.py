@@ -73,11 +73,12 @@ class Kind(IntEnum):
     PYRAMID = 11  # from coarse to fine, every field readable by itself
     DIGITS = 12  # whole numbers, row by row
     PYRAMID_FROM_MODEL = 13  # a pyramid whose fields refer to the model's climatology
+    WAVELETS = 14  # subbands of a wavelet, every field readable by itself
 
     @property
     def has_grid(self) -> bool:
         return self.has_coefficients or self in (
-            Kind.LATENTS, Kind.RESIDUAL_FROM_MODEL, Kind.PYRAMID_FROM_MODEL
+            Kind.LATENTS, Kind.RESIDUAL_FROM_MODEL, Kind.PYRAMID_FROM_MODEL, Kind.WAVELETS
         )  # fmt: skip
 
     @property
@@ -88,8 +89,9 @@ class Kind(IntEnum):
         )  # fmt: skip
 
     @property
-    def is_pyramid(self) -> bool:
-        return self in (Kind.PYRAMID, Kind.PYRAMID_FROM_MODEL)
+    def has_streams(self) -> bool:
+        """Whether fields can be read one by one."""
+        return self in _WITH_STREAMS
 
     @property
     def of_patches(self) -> bool:
@@ -109,9 +111,12 @@ class Kind(IntEnum):
 
     @property
     def has_time(self) -> bool:
-        return self.has_coefficients or self.is_pyramid or self in (
+        return self.has_coefficients or self.has_streams or self in (
             Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL, Kind.DIGITS
         )  # fmt: skip
+
+
+_WITH_STREAMS = (Kind.PYRAMID, Kind.PYRAMID_FROM_MODEL, Kind.WAVELETS)
 
 
 class Tag(IntEnum):
@@ -135,6 +140,7 @@ class Tag(IntEnum):
     STEPS = 14  # the arithmetic that makes values of whole numbers
     DIGITS = 15
     MANTISSAS = 16
+    WAVELETS = 17
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ class Payload:
     def has_streams(data: bytes) -> bool:
         """Whether the beginning of a container says that parts of it can be read."""
         same = len(data) >= 12 and data[:4] == MAGIC and data[4] == VERSION
-        return same and data[5] & ~_FORTRAN in (Kind.PYRAMID, Kind.PYRAMID_FROM_MODEL)
+        return same and data[5] & ~_FORTRAN in _WITH_STREAMS
 
     @classmethod
     def unpack_head(cls, data: bytes) -> tuple[Payload, int] | None:

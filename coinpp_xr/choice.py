@@ -13,10 +13,11 @@ import numpy.typing as npt
 from coinpp_xr import patterns, residual
 from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields
 from coinpp_xr.coding.digits import suits
+from coinpp_xr.coding.wavelets.stream import MOST_CELLS, SHORTEST_SIDE
+from coinpp_xr.field_reading import decoded_whole
 from coinpp_xr.fields import ROUNDING, Sequences, are_few
 from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.models import Model
-from coinpp_xr.pyramid_reading import decoded_whole
 from coinpp_xr.reference import FRACTION
 from coinpp_xr.schemes import MOST_ITEMS
 from coinpp_xr.source_steps import SourceSteps
@@ -32,8 +33,8 @@ _WORTH_TRYING = 1.3
 _WORTH_A_BASE = 1.1
 # Bits per value above which rounding to steps is tried under an RMSE.
 _FINE = 0.5
-# On grids of some size the pyramid is tried from here on, at bounds around so many times the RMSE.
-_RATHER_FINE, _BOUND_OF_RMSE = 0.15, 1.8
+# The pyramid is tried at bounds around so many times the RMSE.
+_BOUND_OF_RMSE = 1.8
 # How much further than half a step a value may be then without one, in 1/64 of a step.
 _SLACK = 8
 # How often, how near is near enough, and what it aims at.
@@ -51,6 +52,8 @@ _NOISY = 2.5
 _WORTH_OF_DIGITS = 0.93
 # One of so many is coded row by row, a value in microseconds, if that saves more than a tenth.
 MEDIUM_GLOBE, _MUCH_SHORTER = 1 << 14, 0.9
+# Bits per value below which spherical harmonics are tried beside wavelets.
+_WORTH_HARMONICS = 0.03
 # RMSE of a base, in terms of the bound that a residual has to keep.
 BASE_RMSE = (0.3, 0.4, 0.55)
 
@@ -60,10 +63,14 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     fields = chunk.fields
     if len(fields.values) > MOST_ITEMS or not _LEAST < target_rmse < _MOST:
         return None
-    if fields.exact:  # which nothing but a lattice through them has
-        ways = (_rounded(chunk, target_rmse), _pyramid_for_rmse(chunk, target_rmse))
+    medium = fields.values.shape[1] >= MEDIUM_GLOBE
+    wavelets = _wavelets(chunk, target_rmse) if medium else None
+    if fields.exact:  # which nothing else has but a lattice through them
+        ways = [_pyramid_for_rmse(chunk, target_rmse, wavelets), wavelets]
+        if not any(ways):
+            ways.append(_rounded(chunk, target_rmse))
         return min((payload for payload in ways if payload), key=len, default=None)
-    payloads: list[bytes] = []
+    payloads: list[bytes] = [] if wavelets is None else [wavelets]
     step, along_time, most_bits = 0.0, True, 0.0
     way = chunk.of_latents()
     quantized = way.trial.meet(target_rmse) if way else None
@@ -74,18 +81,21 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
         if way.trial.misfit < target_rmse**2 / 2:
             step, along_time = quantized.step * way.trial.unit, quantized.along_time
             most_bits = _WORTH_TRYING * way.trial.estimated_bits(step, along_time)
-    if chunk.suits_transforms and (not payloads or chunk.effort != "fast"):
+    if chunk.suits_transforms and _harmonics_may_suit(chunk, wavelets, payloads):
         way = chunk.of_grid(target_rmse)
-        if step == 0 or way.trial.estimated_bits(step, along_time) < most_bits:
+        if step > 0:
+            promising = way.trial.estimated_bits(step, along_time) < most_bits
+        else:
+            most = inf if wavelets is None else 8 * _WORTH_A_BASE * len(wavelets)
+            promising = most == inf or way.trial.estimated_bits_at(target_rmse) < most
+        if promising:
             quantized = way.trial.meet(target_rmse)
             if quantized is not None:
                 payloads.append(way.payload(quantized))
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
     # Where rounding hides little, neighbours predict values better than a transform compacts them.
     bits = 8 * worthwhile / int(fields.valid.sum())
-    if bits > _RATHER_FINE and (pyramid := _pyramid_for_rmse(chunk, target_rmse)):
-        payloads.append(pyramid)
-    elif bits > _FINE and (rounded := _rounded(chunk, target_rmse)):
+    if not medium and bits > _FINE and (rounded := _rounded(chunk, target_rmse)):
         payloads.append(rounded)
     worthwhile = min(map(len, payloads), default=worthwhile)
     levels = _of_patterns(chunk, target_rmse, worthwhile)
@@ -93,26 +103,57 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     return min(payloads, key=len, default=None)
 
 
-def _pyramid_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
+def _harmonics_may_suit(chunk: Chunk, wavelets: bytes | None, payloads: list[bytes]) -> bool:
+    """Where they are not much slower than all else, or hardly anything is to be told."""
+    if wavelets is None:
+        return not payloads or chunk.effort != "fast"
+    few = 8 * len(wavelets) < _WORTH_HARMONICS * int(chunk.fields.valid.sum())
+    return chunk.effort != "fast" and (few or chunk.fields.values.shape[1] < LARGE_GLOBE)
+
+
+def _wavelets(chunk: Chunk, target_rmse: float) -> bytes | None:
+    """Subbands of a wavelet that meet an RMSE; values that must come back are kept by a mask."""
+    from coinpp_xr.coding.wavelets.meeting import Meeting  # compiles, or loads what was compiled
+
+    fields, sequences = chunk.fields, chunk.all_items
+    cells, coded = fields.values.shape[1], fields.valid
+    if fields.exact:
+        coded = coded & ~np.isin(fields.values, fields.exact)
+    if not coded.any() or cells > MOST_CELLS or min(fields.grid.shape) < SHORTEST_SIDE:
+        return None
+    found = Meeting(fields, sequences, coded, chunk.effort).smallest(target_rmse)
+    if found is None:
+        return None
+    sections = {Tag.WAVELETS: found.head, Tag.STREAMS: found.streams}
+    return pack_fields(chunk.values, coded, Kind.WAVELETS, sections, **chunk.place)
+
+
+def _pyramid_for_rmse(chunk: Chunk, target_rmse: float, other: bytes | None) -> bytes | None:
     """The smallest pyramid that meets an RMSE, for grids of some size.
 
     Its errors are no larger than where it adds no step, so that a bound leaves less than rounding
-    to a lattice would: the bound is searched, and every try decoded.
+    to a lattice would: the bound is searched, and every try decoded; as long as it seems to become
+    smaller than an ``other`` payload.
     """
     fields, tried = chunk.fields, []
     if fields.values.shape[1] < MEDIUM_GLOBE:
         return None
+    worth, cells = len(other) if other else inf, int(fields.valid.sum())
     error, best = _BOUND_OF_RMSE * target_rmse, None
     for _ in range(_TRIES):
         payload = _pyramid(chunk, Bound(error), chunk.effort, _SLACK)
         if payload is None:
             break
-        decoded = decoded_whole(Payload.unpack(payload), chunk.background)
+        decoded = decoded_whole(Payload.unpack(payload), chunk.background, fields.grid)
         rmse = sqrt(fields.mean_squared_error(decoded.reshape(fields.values.shape)))
         if rmse <= target_rmse * (1 - ROUNDING):
             best = min((p for p in (payload, best) if p), key=len)
             if rmse > _NEAR_ENOUGH * target_rmse:
                 break
+        # Half of the error takes a bit more of every value, or less where most are not told.
+        rate = min(1.0, 8 * len(payload) / cells)
+        if len(payload) + rate * cells / 8 * log2(max(rmse, 1e-300) / target_rmse) > worth:
+            break
         tried.append((log(error), log(max(rmse, 1e-300))))
         slope = 1.0
         if len(tried) > 1 and tried[-1][0] != tried[-2][0]:

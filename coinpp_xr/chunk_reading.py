@@ -19,17 +19,17 @@ from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
-from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
-from coinpp_xr.float_digits import MantissaReader, Mantissas, are_few_mantissas
-from coinpp_xr.models import Model
-from coinpp_xr.patch_reading import checked_region, decode_patches
-from coinpp_xr.pyramid_reading import (
+from coinpp_xr.field_reading import (
     decoded_whole,
     finish_of,
     is_of_numbers,
     items_of,
     steps_of,
 )
+from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
+from coinpp_xr.float_digits import MantissaReader, Mantissas, are_few_mantissas
+from coinpp_xr.models import Model
+from coinpp_xr.patch_reading import checked_region, decode_patches
 from coinpp_xr.quantization import BITS, are_in_proportion
 from coinpp_xr.schemes import (
     MOST_ITEMS,
@@ -110,7 +110,7 @@ def _decode(
         values = decode_patches(payload, find_model, region)
     else:
         items = None
-        if region is not None and payload.kind.is_pyramid:
+        if region is not None and payload.kind.has_streams:
             items = items_of(payload.shape, region)
         values = _decode_fields(payload, find_model, grid, items)
     if region is not None:
@@ -125,9 +125,9 @@ def _decode_fields(
     grid: SphereGrid | None,
     wanted: set[int] | None = None,
 ) -> npt.NDArray[Any]:
-    if payload.kind.is_pyramid:
-        background = background_of(payload, find_model, grid)
-        return decoded_whole(payload, background, wanted).reshape(payload.shape)
+    if payload.kind.has_streams:
+        known = known_of(payload, find_model, grid)
+        return decoded_whole(payload, *known, wanted).reshape(payload.shape)
     if len(payload.shape) < 2 or 0 in payload.shape or not is_of_numbers(payload):
         raise CorruptPayloadError("payload's header contradicts itself")
     items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
@@ -183,23 +183,25 @@ def _decode_fields(
     return values.reshape(payload.shape)
 
 
-def background_of(
+def known_of(
     payload: Payload, find_model: Callable[[str], Model], grid: SphereGrid | None
-) -> Background | None:
-    """What fields of a pyramid may refer to beside each other.
+) -> tuple[Background | None, SphereGrid | None]:
+    """What fields that are read one by one may refer to, and where they are, if that matters.
 
     Raises
     ------
     CorruptPayloadError, ModelNotFoundError
     """
-    if payload.kind != Kind.PYRAMID_FROM_MODEL:
-        return None
+    if not payload.kind.has_grid:
+        return None, None
     if len(payload.shape) < 2 or 0 in payload.shape:
         raise CorruptPayloadError("payload's header contradicts itself")
+    if payload.kind == Kind.WAVELETS:
+        return None, _grid_of(payload, grid)
     model, grid = _model_of(payload, find_model), _grid_of(payload, grid)
     if model.climatology is None:
-        return None
-    return model.climatology.background(grid, model.offset, model.scale)
+        return None, grid
+    return model.climatology.background(grid, model.offset, model.scale), grid
 
 
 def _model_of(payload: Payload, find_model: Callable[[str], Model]) -> Model:

@@ -26,7 +26,7 @@ LAYERS = {
     "sigmoid whole_numbers float_digits",
     "models": "climatology model_schema model_files model models model_units compact",
     "schemes": "coarseness recognition schemes patterns residual ways choice lossless "
-    "patch_latents patch_reading patch_subject pyramid_reading",
+    "patch_latents patch_reading patch_subject field_reading",
     "one chunk": "chunk chunk_fields chunk_reading guarantees patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing "
     "climatology_building patch_learning deblocking_training patch_building",

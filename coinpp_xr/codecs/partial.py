@@ -12,16 +12,14 @@ from zarr.abc.codec import ArrayBytesCodecPartialDecodeMixin
 from zarr.abc.store import RangeByteRequest
 
 from coinpp_xr.bitstream import Payload
-from coinpp_xr.chunk_reading import background_of, check_expected
+from coinpp_xr.chunk_reading import check_expected, known_of
 from coinpp_xr.codecs import recently_decoded
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.field_reading import FieldReader, items_of
 from coinpp_xr.models import Model
-from coinpp_xr.pyramid_reading import PyramidReader, items_of
 
 # Read at once, in the hope that the head of a payload is in it; then four times as much.
 _FIRST_BYTES = 1 << 14
-# What the coder of a band has learned takes about as much.
-_BYTES_OF_CODER = 1 << 17
 
 
 class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
@@ -38,9 +36,9 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
         dtype = np.dtype(chunk_spec.dtype.to_native_dtype())
         shape, prototype = tuple(chunk_spec.shape), chunk_spec.prototype
 
-        def reader_of(payload: Payload) -> PyramidReader:
+        def reader_of(payload: Payload) -> FieldReader:
             check_expected(payload, shape, dtype)
-            return PyramidReader(payload, background_of(payload, self._load, self._grid))
+            return FieldReader(payload, *known_of(payload, self._load, self._grid))
 
         values = await _decode_fields(byte_getter, selection, shape, prototype, reader_of)
         if values is None:
@@ -57,7 +55,7 @@ async def _decode_fields(
     selection: Any,
     shape: tuple[int, ...],
     prototype: Any,
-    reader_of: Callable[[Payload], PyramidReader],
+    reader_of: Callable[[Payload], FieldReader],
 ) -> npt.NDArray[Any] | None:
     """A chunk of which the selected fields are decoded; None where all of it is needed."""
     if not isinstance(selection, tuple) or len(shape) < 3 or 0 in shape:
@@ -96,8 +94,7 @@ async def _decode_fields(
                 return data[start - first : end - first]
         return b""
 
-    def keep(number: int, unit: Any) -> None:
-        fields = unit[1].values.nbytes + unit[1].marks.nbytes
-        recently_decoded.keep((chunk, number), unit, fields + _BYTES_OF_CODER * len(unit[0]))
+    def keep(number: int, unit: Any, nbytes: int) -> None:
+        recently_decoded.keep((chunk, number), unit, nbytes)
 
     return reader.decode(part, items, known=known, keep=keep).reshape(shape)

@@ -15,6 +15,8 @@ Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
+# What a coder has learned takes about as much.
+BYTES_OF_CODER = 1 << 17
 # A field is cut into bands of rows that are coded by themselves, of about so many cells.
 _BAND_CELLS = 500_000
 _MOST_BANDS = 8
@@ -39,6 +41,10 @@ class Decoded:
 
     values: Int32
     marks: Int8
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + self.marks.nbytes
 
 
 @dataclass(eq=False)

@@ -21,7 +21,13 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import parameters as told_parameters
 from coinpp_xr.coding.pyramid.background import Background
-from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
+from coinpp_xr.coding.pyramid.coders import (
+    BYTES_OF_CODER,
+    Coder,
+    Decoded,
+    PassParameters,
+    band_count,
+)
 from coinpp_xr.coding.pyramid.experts import (
     FINGERPRINT_BYTES,
     Expert,
@@ -289,7 +295,7 @@ class Head:
         valid: Bool | None,
         items: set[int] | None = None,
         known: Mapping[int, DecodedUnit] | None = None,
-        keep: Callable[[int, DecodedUnit], None] | None = None,
+        keep: Callable[[int, DecodedUnit, int], None] | None = None,
     ) -> Iterator[tuple[int, Int32]]:
         """Numbers of fields and what is decoded of them, in no particular order.
 
@@ -305,7 +311,7 @@ class Head:
         known : mapping, optional
             Number of a unit → what it was decoded to before.
         keep : callable, optional
-            Is told what every other unit is decoded to.
+            Is told the number of every other unit, what it is decoded to, and its bytes.
 
         Raises
         ------
@@ -346,7 +352,8 @@ class Head:
                 coder.check_end()
             decoded.add(unit, fields)
             if keep is not None:
-                keep(number, (coders[number], fields))
+                nbytes = fields.nbytes + BYTES_OF_CODER * len(coders[number])
+                keep(number, (coders[number], fields), nbytes)
             return fields
 
         for kind, group in groupby(numbers, lambda number: units[number].kind):

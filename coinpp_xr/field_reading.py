@@ -1,8 +1,8 @@
-"""Fields of a pyramid, one by one or all of them."""
+"""Fields of a pyramid, or in wavelets, one by one or all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from math import prod
 from typing import Any
 
@@ -14,6 +14,9 @@ from coinpp_xr.coding.pyramid import bounded, stream
 from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.limits import UNIT_BITS
 from coinpp_xr.coding.pyramid.stream import PARTS
+from coinpp_xr.coding.wavelets import stream as wavelets
+from coinpp_xr.coding.wavelets.subbands import transform_of
+from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_mask, unpack_special_values
 from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
@@ -29,22 +32,29 @@ def items_of(shape: tuple[int, ...], selection: tuple[Any, ...]) -> set[int]:
     return set(np.atleast_1d(numbers[selection[: len(batch)]]).ravel().tolist())
 
 
-class PyramidReader:
+class FieldReader:
     """Reads fields of a payload one by one, without its streams at first.
 
     Parameters
     ----------
     payload : Payload
-        Of a kind that is a pyramid; its streams are not looked at.
+        Of a kind that holds fields in streams, which are not looked at.
     background : Background, optional
-        What its fields may refer to.
+        What fields of a pyramid may refer to.
+    grid : SphereGrid, optional
+        Where fields in wavelets are.
 
     Raises
     ------
     CorruptPayloadError
     """
 
-    def __init__(self, payload: Payload, background: Background | None = None) -> None:
+    def __init__(
+        self,
+        payload: Payload,
+        background: Background | None = None,
+        grid: SphereGrid | None = None,
+    ) -> None:
         if len(payload.shape) < 2 or 0 in payload.shape or not is_of_numbers(payload):
             raise CorruptPayloadError("payload's header contradicts itself")
         batch, self._shape = payload.shape[:-2], payload.shape[-2:]
@@ -54,24 +64,24 @@ class PyramidReader:
             raise CorruptPayloadError("payload's header contradicts itself")
         self._payload = payload
         self._finish = finish_of(payload, self._items)
-        self._steps = steps_of(payload, self._items)
         self._mask = None
         if Tag.MASK in payload.sections:
             self._mask = unpack_mask(payload.section(Tag.MASK), self._items, cells, self._shape[1])
         sequences = Sequences.of(batch, payload.time_axis, np.ones(self._items, np.bool_))
-        self._head, self._valid = bounded.read_head(
-            payload.section(Tag.PYRAMID), self._mask, sequences, (self._shape[0], self._shape[1]),
-            background,
-        )  # fmt: skip
+        if payload.kind == Kind.WAVELETS:
+            assert grid is not None
+            self._coded: _Pyramid | _Wavelets = _Wavelets(payload, self._mask, sequences, grid)
+        else:
+            self._coded = _Pyramid(payload, self._mask, sequences, self._items, background)
 
     @property
     def units(self) -> int:
         """How many parts of the streams are decoded as a whole."""
-        return len(self._head.units)
+        return len(self._coded.head.units)
 
     def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
         """Which bytes of the streams some fields need: starts and ends."""
-        return self._head.ranges(items, known)
+        return self._coded.head.ranges(items, known)
 
     def decode(
         self,
@@ -97,10 +107,8 @@ class PyramidReader:
         """
         dtype = self._payload.dtype
         values = np.zeros((self._items, *self._shape), dtype)
-        # Numbers of damaged payloads may be anything.
-        with np.errstate(all="ignore"), self._head.walk.expert.undisturbed():
-            for item, field in self._head.decode(read, self._valid, items, **memory):
-                self._fill(values[item], field, item)
+        with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything
+            for item in self._coded.fill(values, read, items, **memory):
                 self._finish.apply(values[item], item)
         if self._mask is not None:
             special = self._payload.section(Tag.SPECIAL_VALUES)
@@ -108,9 +116,40 @@ class PyramidReader:
             values.reshape(self._mask.shape)[self._mask] = known
         return values
 
+
+class _Pyramid:
+    """Fields of a pyramid."""
+
+    def __init__(
+        self,
+        payload: Payload,
+        mask: npt.NDArray[np.bool_] | None,
+        sequences: Sequences,
+        items: int,
+        background: Background | None,
+    ) -> None:
+        shape = payload.shape[-2], payload.shape[-1]
+        self._steps = steps_of(payload, items)
+        self.head, self._valid = bounded.read_head(
+            payload.section(Tag.PYRAMID), mask, sequences, shape, background
+        )
+
+    def fill(
+        self,
+        values: npt.NDArray[Any],
+        read: Callable[[int, int], bytes],
+        items: set[int] | None,
+        **memory: Any,
+    ) -> Iterator[int]:
+        """Fields that are wanted into their places; their numbers."""
+        with self.head.walk.expert.undisturbed():
+            for item, field in self.head.decode(read, self._valid, items, **memory):
+                self._fill(values[item], field, item)
+                yield item
+
     def _fill(self, values: npt.NDArray[Any], field: npt.NDArray[np.int32], item: int) -> None:
         """Values of a field, block by block."""
-        rows = max(1, CELLS_AT_ONCE // self._shape[1])
+        rows = max(1, CELLS_AT_ONCE // values.shape[1])
         steps = None if self._steps is None else self._steps.of(item)
 
         def fill(start: int) -> None:
@@ -119,14 +158,52 @@ class PyramidReader:
                 whole = (field[part] >> UNIT_BITS).astype(np.int64)
                 values[part] = steps.values(whole, values.dtype)
                 return
-            numbers = self._head.lattice.of_fractions(field[part], PARTS)
+            numbers = self.head.lattice.of_fractions(field[part], PARTS)
             values[part] = round_to(numbers, values.dtype)
 
         map_compiled(fill, range(0, len(values), rows))
 
 
+class _Wavelets:
+    """Fields in wavelets."""
+
+    def __init__(
+        self,
+        payload: Payload,
+        mask: npt.NDArray[np.bool_] | None,
+        sequences: Sequences,
+        grid: SphereGrid,
+    ) -> None:
+        present = np.ones(sequences.order.size, np.bool_)
+        if mask is not None:
+            present = ~np.asarray(mask.all(axis=1))
+        if (
+            Tag.STEPS in payload.sections
+            or min(grid.shape) < wavelets.SHORTEST_SIDE
+            or not present.any()
+        ):
+            raise CorruptPayloadError("payload's header contradicts itself")
+        head, cells = payload.section(Tag.WAVELETS), grid.shape[0] * grid.shape[1]
+        self.head = wavelets.Head(head, present, sequences.order, transform_of(grid), cells)
+
+    def fill(
+        self,
+        values: npt.NDArray[Any],
+        read: Callable[[int, int], bytes],
+        items: set[int] | None,
+        **memory: Any,
+    ) -> Iterator[int]:
+        """Fields that are wanted into their places; their numbers."""
+        for item, field in self.head.decode(read, items, **memory):
+            values[item] = round_to(field, values.dtype)
+            yield item
+
+
 def decoded_whole(
-    payload: Payload, background: Background | None = None, wanted: set[int] | None = None
+    payload: Payload,
+    background: Background | None = None,
+    grid: SphereGrid | None = None,
+    wanted: set[int] | None = None,
 ) -> npt.NDArray[Any]:
     """All fields of a payload, or those that are wanted, shape (items, n_lat, n_lon).
 
@@ -135,7 +212,7 @@ def decoded_whole(
     CorruptPayloadError
     """
     streams = payload.section(Tag.STREAMS)
-    reader = PyramidReader(payload, background)
+    reader = FieldReader(payload, background, grid)
     return reader.decode(lambda start, end: streams[start:end], wanted)
 
 
