@@ -1,22 +1,20 @@
-"""The encoder's choice: of all ways that suit a chunk, the one that takes the fewest bytes."""
+"""The encoder's choice under a bound: of all ways that suit, what takes the fewest bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from math import erf, inf, log, log2, sqrt
+from math import erf, inf, log2, sqrt
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr import patterns, residual
-from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields
+from coinpp_xr import residual
+from coinpp_xr.bitstream import Kind, Tag, pack_fields
 from coinpp_xr.coding.digits import suits
-from coinpp_xr.coding.wavelets.stream import MOST_CELLS, SHORTEST_SIDE
-from coinpp_xr.field_reading import decoded_whole
-from coinpp_xr.fields import ROUNDING, Sequences, are_few
-from coinpp_xr.lattice import Bound, bound_for_rmse
+from coinpp_xr.fields import Sequences, are_few
+from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
 from coinpp_xr.schemes import MOST_ITEMS
@@ -27,18 +25,9 @@ from coinpp_xr.whole_numbers import on_lattice
 Float32 = npt.NDArray[np.float32]
 Floating = npt.NDArray[np.floating[Any]]
 
-# Coding without the model is tried where a quick guess says that it takes at most so many times
-# the bytes that the model's latents take; a base under a bound, of those without a base.
-_WORTH_TRYING = 1.3
+# A base under a bound is tried where a quick guess says that it takes at most so many times the
+# bytes of those without a base.
 _WORTH_A_BASE = 1.1
-# Bits per value above which rounding to steps is tried under an RMSE.
-_FINE = 0.5
-# The pyramid is tried at bounds around so many times the RMSE.
-_BOUND_OF_RMSE = 1.8
-# How much further than half a step a value may be then without one, in 1/64 of a step.
-_SLACK = 8
-# How often, how near is near enough, and what it aims at.
-_TRIES, _NEAR_ENOUGH, _AIMED = 5, 0.985, 0.994
 # Globes that tell what a residual alone takes; it is not tried against what takes clearly less.
 _SAMPLED, _CLEARLY_LESS = 4, 0.7
 _FEWEST_SAMPLED = 1 << 13
@@ -52,128 +41,8 @@ _NOISY = 2.5
 _WORTH_OF_DIGITS = 0.93
 # One of so many is coded row by row, a value in microseconds, if that saves more than a tenth.
 MEDIUM_GLOBE, _MUCH_SHORTER = 1 << 14, 0.9
-# Bits per value below which spherical harmonics are tried beside wavelets.
-_WORTH_HARMONICS = 0.03
 # RMSE of a base, in terms of the bound that a residual has to keep.
 BASE_RMSE = (0.3, 0.4, 0.55)
-
-
-def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
-    """The smallest payload that meets an area-weighted RMSE, if any does."""
-    fields = chunk.fields
-    if len(fields.values) > MOST_ITEMS or not _LEAST < target_rmse < _MOST:
-        return None
-    medium = fields.values.shape[1] >= MEDIUM_GLOBE
-    wavelets = _wavelets(chunk, target_rmse) if medium else None
-    if fields.exact:  # which nothing else has but a lattice through them
-        ways = [_pyramid_for_rmse(chunk, target_rmse, wavelets), wavelets]
-        if not any(ways):
-            ways.append(_rounded(chunk, target_rmse))
-        return min((payload for payload in ways if payload), key=len, default=None)
-    payloads: list[bytes] = [] if wavelets is None else [wavelets]
-    step, along_time, most_bits = 0.0, True, 0.0
-    way = chunk.of_latents()
-    quantized = way.trial.meet(target_rmse) if way else None
-    if way is not None and quantized is not None:
-        payloads.append(way.payload(quantized))
-        # Equal errors take about equal steps, so a guess at one step tells which way is shorter;
-        # but where the latents hardly reach the target, their step says nothing about others.
-        if way.trial.misfit < target_rmse**2 / 2:
-            step, along_time = quantized.step * way.trial.unit, quantized.along_time
-            most_bits = _WORTH_TRYING * way.trial.estimated_bits(step, along_time)
-    if chunk.suits_transforms and _harmonics_may_suit(chunk, wavelets, payloads):
-        way = chunk.of_grid(target_rmse)
-        if step > 0:
-            promising = way.trial.estimated_bits(step, along_time) < most_bits
-        else:
-            most = inf if wavelets is None else 8 * _WORTH_A_BASE * len(wavelets)
-            promising = most == inf or way.trial.estimated_bits_at(target_rmse) < most
-        if promising:
-            quantized = way.trial.meet(target_rmse)
-            if quantized is not None:
-                payloads.append(way.payload(quantized))
-    worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
-    # Where rounding hides little, neighbours predict values better than a transform compacts them.
-    bits = 8 * worthwhile / int(fields.valid.sum())
-    if not medium and bits > _FINE and (rounded := _rounded(chunk, target_rmse)):
-        payloads.append(rounded)
-    worthwhile = min(map(len, payloads), default=worthwhile)
-    levels = _of_patterns(chunk, target_rmse, worthwhile)
-    payloads += [] if levels is None else [levels]
-    return min(payloads, key=len, default=None)
-
-
-def _harmonics_may_suit(chunk: Chunk, wavelets: bytes | None, payloads: list[bytes]) -> bool:
-    """Where they are not much slower than all else, or hardly anything is to be told."""
-    if wavelets is None:
-        return not payloads or chunk.effort != "fast"
-    few = 8 * len(wavelets) < _WORTH_HARMONICS * int(chunk.fields.valid.sum())
-    return chunk.effort != "fast" and (few or chunk.fields.values.shape[1] < LARGE_GLOBE)
-
-
-def _wavelets(chunk: Chunk, target_rmse: float) -> bytes | None:
-    """Subbands of a wavelet that meet an RMSE; values that must come back are kept by a mask."""
-    from coinpp_xr.coding.wavelets.meeting import Meeting  # compiles, or loads what was compiled
-
-    fields, sequences = chunk.fields, chunk.all_items
-    cells, coded = fields.values.shape[1], fields.valid
-    if fields.exact:
-        coded = coded & ~np.isin(fields.values, fields.exact)
-    if not coded.any() or cells > MOST_CELLS or min(fields.grid.shape) < SHORTEST_SIDE:
-        return None
-    found = Meeting(fields, sequences, coded, chunk.effort).smallest(target_rmse)
-    if found is None:
-        return None
-    sections = {Tag.WAVELETS: found.head, Tag.STREAMS: found.streams}
-    return pack_fields(chunk.values, coded, Kind.WAVELETS, sections, **chunk.place)
-
-
-def _pyramid_for_rmse(chunk: Chunk, target_rmse: float, other: bytes | None) -> bytes | None:
-    """The smallest pyramid that meets an RMSE, for grids of some size.
-
-    Its errors are no larger than where it adds no step, so that a bound leaves less than rounding
-    to a lattice would: the bound is searched, and every try decoded; as long as it seems to become
-    smaller than an ``other`` payload.
-    """
-    fields, tried = chunk.fields, []
-    if fields.values.shape[1] < MEDIUM_GLOBE:
-        return None
-    worth, cells = len(other) if other else inf, int(fields.valid.sum())
-    error, best = _BOUND_OF_RMSE * target_rmse, None
-    for _ in range(_TRIES):
-        payload = _pyramid(chunk, Bound(error), chunk.effort, _SLACK)
-        if payload is None:
-            break
-        decoded = decoded_whole(Payload.unpack(payload), chunk.background, fields.grid)
-        rmse = sqrt(fields.mean_squared_error(decoded.reshape(fields.values.shape)))
-        if rmse <= target_rmse * (1 - ROUNDING):
-            best = min((p for p in (payload, best) if p), key=len)
-            if rmse > _NEAR_ENOUGH * target_rmse:
-                break
-        # Half of the error takes a bit more of every value, or less where most are not told.
-        rate = min(1.0, 8 * len(payload) / cells)
-        if len(payload) + rate * cells / 8 * log2(max(rmse, 1e-300) / target_rmse) > worth:
-            break
-        tried.append((log(error), log(max(rmse, 1e-300))))
-        slope = 1.0
-        if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
-            slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
-        error *= (_AIMED * target_rmse / rmse) ** (1 / min(max(slope, 0.4), 1.2))
-    return best
-
-
-def _rounded(chunk: Chunk, target_rmse: float) -> bytes | None:
-    bound = bound_for_rmse(chunk.fields, target_rmse, chunk.fields.mean_squared_error)
-    return None if bound is None else _alone(chunk, bound)
-
-
-def _of_patterns(chunk: Chunk, target_rmse: float, worthwhile: int) -> bytes | None:
-    fields = chunk.fields
-    shape = (len(fields.values), *fields.grid.shape)
-    levels = patterns.meet(fields, shape, target_rmse, worthwhile)
-    if levels is None:
-        return None
-    return pack_fields(chunk.values, fields.valid, Kind.PATTERNS, {Tag.LEVELS: levels})
 
 
 def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
@@ -188,7 +57,7 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     large = chunk.latents is None and chunk.fields.values.shape[1] >= MEDIUM_GLOBE
     if chunk.effort != "best" and rough and large:
         # A quick pyramid is enough to tell; where digits are shorter, nothing else is tried.
-        pyramid = _pyramid(chunk, bound, "fast")
+        pyramid = pyramid_payload(chunk, bound, "fast")
         worth = inf if pyramid is None else _WORTH_OF_DIGITS * len(pyramid)
         digits = _digits(chunk, bound, worth)
         return _smallest_of_smooth(chunk, bound) if digits is None else digits
@@ -228,7 +97,7 @@ def _smallest_of_smooth(chunk: Chunk, bound: Bound) -> bytes | None:
 
     On large grids the pyramid is within some per cent wherever it is not ahead, and far faster.
     """
-    pyramid = _pyramid(chunk, bound, chunk.effort)
+    pyramid = pyramid_payload(chunk, bound, chunk.effort)
     if pyramid is not None and chunk.latents is None and chunk.effort != "best":
         cells = chunk.fields.values.shape[1]
         if chunk.effort == "fast" or cells >= LARGE_GLOBE:
@@ -251,7 +120,7 @@ def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
     )
 
 
-def _pyramid(chunk: Chunk, bound: Bound, effort: str, slack: int = 0) -> bytes | None:
+def pyramid_payload(chunk: Chunk, bound: Bound, effort: str, slack: int = 0) -> bytes | None:
     coded = chunk.pyramid(bound, chunk.all_items, effort, slack)
     if coded is None:
         return None
@@ -269,8 +138,8 @@ def _smallest_around_residuals(chunk: Chunk, bound: Bound) -> bytes | None:
     payloads: list[bytes] = []
     sampled = _sampled_bits(chunk, bound)
     if sampled is None:
-        alone = _alone(chunk, bound)
-        payloads += [] if alone is None else [alone]
+        payload = alone(chunk, bound)
+        payloads += [] if payload is None else [payload]
     expected = sampled or 8.0 * min(map(len, payloads), default=chunk.values.nbytes)
     bases = list(_bases(chunk, bound, _WORTH_A_BASE * expected))
     # Of two bases that promise about the same, the larger one is not worth the time.
@@ -282,8 +151,8 @@ def _smallest_around_residuals(chunk: Chunk, bound: Bound) -> bytes | None:
         payloads += [] if payload is None else [payload]
     smallest = 8 * min(map(len, payloads), default=chunk.values.nbytes)
     if sampled is not None and smallest > _CLEARLY_LESS * sampled:
-        alone = _alone(chunk, bound)
-        payloads += [] if alone is None else [alone]
+        payload = alone(chunk, bound)
+        payloads += [] if payload is None else [payload]
     return min(payloads, key=len, default=None)
 
 
@@ -324,7 +193,7 @@ def _teachers(chunk: Chunk) -> Iterator[Model | None]:
     yield None
 
 
-def _alone(chunk: Chunk, bound: Bound) -> bytes | None:
+def alone(chunk: Chunk, bound: Bound) -> bytes | None:
     """A payload of nothing but a residual, from the model's reference or from nothing."""
     payloads = (_alone_from(chunk, bound, model) for model in _teachers(chunk))
     return next((payload for payload in payloads if payload is not None), None)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind, Payload, Tag
-from coinpp_xr.choice import MEDIUM_GLOBE, smallest_for_bound, smallest_for_rmse
+from coinpp_xr.choice import MEDIUM_GLOBE, smallest_for_bound
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.exact import unpack_mask
@@ -21,6 +21,7 @@ from coinpp_xr.finishing import Finish
 from coinpp_xr.guarantees import Given, Goal
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
+from coinpp_xr.rmse_choice import smallest_for_rmse
 from coinpp_xr.shared_values import Exactly, shared_values, ways_to_keep
 from coinpp_xr.ways import Chunk
 

@@ -127,7 +127,6 @@ class Meeting:
                 if found.rmse > _NEAR_ENOUGH * target_rmse:
                     break
             tried.append((log(step), log(max(found.rmse, 1e-300))))
-            print("   ", found.rmse / target_rmse)
             if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
                 slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
             aim = log(_AIMED * target_rmse) - tried[-1][1]

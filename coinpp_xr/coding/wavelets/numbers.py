@@ -213,9 +213,11 @@ def code_numbers(
                     c,
                     of_here,
                     both * 8 + at_most(of_above >> 1, 7),
-                    at_most(abs(west), 3) * 16 + at_most(abs(north), 3) * 4 + at_most(corner, 3),
+                    at_most(abs(west), 3) * 16
+                    + at_most(abs(north), 3) * 4
+                    + at_most((corner + 1) >> 1, 3),
                     of_beside + 32 * (near > 0),
-                    which * 4 + at_most(c >> 3, 3),
+                    (which & 3) * 16 + at_most(c >> 1, 15),
                 )
                 by_near = at_most(of_here >> 1, 7) * 8 + both
                 if c >= quick:

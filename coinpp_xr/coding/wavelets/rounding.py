@@ -26,7 +26,7 @@ Int32 = npt.NDArray[np.int32]
 # Magnitudes that are told apart: 0, 1, 2 and more.
 KINDS = 4
 # Squares of steps that a bit is worth; and what is rounded up before anything is counted.
-_WORTH_OF_BIT, _UP_FROM = 0.095, 0.6
+_WORTH_OF_BIT, _UP_FROM = 0.085, 0.6
 _SHIFT_PARTS = 256
 _STEPS = struct.Struct("<dBBB")
 
