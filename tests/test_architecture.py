@@ -25,7 +25,7 @@ LAYERS = {
     "fields lattice coding finishing shared_values source_steps step_room step_search inner_steps "
     "sigmoid whole_numbers float_digits",
     "models": "climatology model_schema model_files model models model_units compact",
-    "schemes": "coarseness recognition schemes patterns residual ways choice lossless "
+    "schemes": "coarseness recognition schemes patterns residual ways choice rmse_choice lossless "
     "patch_latents patch_reading patch_subject field_reading",
     "one chunk": "chunk chunk_fields chunk_reading guarantees patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing "

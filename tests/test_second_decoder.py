@@ -21,6 +21,8 @@ OUTLINED = {
     "pyramid-gaps-second-axis-f8",
     "pyramid-mixed-f4",
     "pyramid-relative-f4",
+    "wavelets-f4",
+    "wavelets-gaps-f4",
 }
 PATHS = [path for path in PAYLOADS if path.stem not in SLOW | OUTLINED]
 

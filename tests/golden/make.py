@@ -132,6 +132,9 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     showers = 30 * showers**2 * np.random.default_rng(14).lognormal(0, 1, (2, 30, 44))
     showers[0, 3:5, 4:9] = np.nan
     fraction = np.clip(larger / 30 + 0.5, 0, 1)
+    ridges = np.random.default_rng(16).standard_normal((2, 128, 136)).cumsum(1).cumsum(2).cumsum(0)
+    holed = ridges[:, ::-1].copy()
+    holed[:, 20:60, 30:70] = np.nan
     # Steps of their own, a gap, and a value beside them.
     steps = [np.rint(9 * smooth[t]) * step + 250 for t, step in enumerate((0.1, 0.25, 0.1))]
     steps[1][2:4, 3:9], steps[2][5, 5] = np.nan, 251.23456
@@ -182,6 +185,8 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
             -np.exp(rough[:3] / 50).astype("<f4"), None,
             {"bound": Bound(0.01, relative=True), "effort": "fast"},
         ),
+        "wavelets-f4": (ridges.astype("<f4"), None, {"target_rmse": 1.0}),
+        "wavelets-gaps-f4": (holed.astype(">f4"), None, {"target_rmse": 3.0, "effort": "best"}),
         "exact-steps-f4": (np.stack(steps).astype("<f4"), None, {"bound": Bound(0.0)}),
         "exact-pyramid-f8": (
             np.rint(300 * larger.repeat(2, axis=1)) * 0.02 + 250, None,
