@@ -1,10 +1,10 @@
-"""This package without a model and other codecs on 0.25° globes, at equal area-weighted RMSE.
+"""This package without a model and other codecs on native grids, at equal area-weighted RMSE.
 
-From near the noise of the data to a tenth of its spread. Half of the fields were in sight when
-constants of the coder were chosen, the others were not. EBCC, which takes minutes for every case,
-is left out.
+Single 0.25° globes, from near the noise of the data to a tenth of its spread; and sequences and
+levels. Half of the globes were in sight when constants of the coder were chosen, the others were
+not. EBCC, which takes minutes for every case, is left out.
 
-    COINPP_DATA=... python benchmarks/native_rmse.py    # some ten minutes
+    COINPP_DATA=... python benchmarks/native_rmse.py    # half an hour
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from coinpp_xr.bitstream import Payload
 from coinpp_xr.parallel import thread_count
 from coinpp_xr.peers import Chunk, Goal, smallest
 
-TUNED, HELD_OUT = "tuned", "held out"
+TUNED, HELD_OUT, TOGETHER = "tuned", "held out", "together"
 FIELDS = (
     ("era5_msl_0p25", "msl", TUNED), ("gfs_t2m_0p25", "t2m", TUNED),
     ("era5_gust_0p25", "i10fg", TUNED), ("aifs_t500_0p25", "t500", HELD_OUT),
     ("gfs_t_pv_0p25", "t_pv", HELD_OUT), ("ifs_gh_0p4", "gh700", HELD_OUT),
 )  # fmt: skip
+SEQUENCES = (
+    ("climate/era5_snapshots_1deg", "t2m"), ("climate/era5_snapshots_1deg", "u10"),
+    ("climate/era5_snapshots_1deg", "msl"), ("native/erainterim_37levels_t", "t"),
+    ("native/erainterim_37levels_u", "u"),
+)  # fmt: skip
 # Of a field's spread.
-SHARES = (0.002, 0.006, 0.02, 0.05, 0.1)
-PEERS = ("SPERR", "SZ3", "JPEG 2000")
+SHARES, SHARES_OF_MANY = (0.002, 0.006, 0.02, 0.05, 0.1), (0.002, 0.01, 0.05)
+PEERS = ("SPERR", "SZ3", "JPEG 2000", "JPEG XL")
 
 
 def measure(file: str, variable: str, half: str, share: float) -> dict[str, Any]:
-    array = open_variable(data_file(f"native/{file}.nc"), variable).squeeze().astype(np.float32)
+    array = open_variable(data_file(f"{file}.nc"), variable).squeeze().astype(np.float32)
     values, latitude = array.to_numpy(), array[array.dims[-2]].to_numpy()
     chunk, target = Chunk.of(values, latitude), share * float(np.nanstd(values))
     rows: list[dict[str, Any]] = []
@@ -64,9 +69,13 @@ def measure(file: str, variable: str, half: str, share: float) -> dict[str, Any]
                 }
             )  # fmt: skip
     least = min(row["nbytes"] for row in rows if not row["codec"].startswith("COIN++"))
+    sperr = next(row for row in rows if row["codec"] == "SPERR")
     for row in rows:
         if row["codec"].startswith("COIN++"):
             row["times_smaller_than_best_peer"] = round(least / row["nbytes"], 3)
+            for step in ("encode", "decode"):
+                key = f"{step}_seconds"
+                row[f"{step}_time_of_sperr"] = round(row[key] / max(sperr[key], 1e-3), 1)
     return {
         "field": variable, "file": file, "half": half, "share of spread": share,
         "target_rmse": target, "cells": values.size, "rows": rows,
@@ -75,8 +84,10 @@ def measure(file: str, variable: str, half: str, share: float) -> dict[str, Any]
 
 def main() -> None:
     cases = []
-    for file, variable, half in FIELDS:
-        for share in SHARES:
+    single = [(f"native/{file}", name, half, SHARES) for file, name, half in FIELDS]
+    many = [(*sequence, TOGETHER, SHARES_OF_MANY) for sequence in SEQUENCES]
+    for file, variable, half, shares in single + many:
+        for share in shares:
             cases.append(measure(file, variable, half, share))
             print(cases[-1], flush=True)
     summary = {
@@ -96,7 +107,7 @@ def main() -> None:
             3,
         )
         for effort in ("fast", "default")
-        for half in (TUNED, HELD_OUT)
+        for half in (TUNED, HELD_OUT, TOGETHER)
     }
     write_result(
         "native_rmse",
