@@ -83,6 +83,10 @@ def measure(file: str, variable: str, half: str, share: float) -> dict[str, Any]
 
 
 def main() -> None:
+    # What has to be compiled is compiled now.
+    for effort in ("fast", "default"):
+        codec = COINppCodec("universal", target_rmse=0.1, effort=effort)
+        codec.decode(codec.encode(np.random.default_rng(0).standard_normal((2, 180, 360)) ** 3))
     cases = []
     single = [(f"native/{file}", name, half, SHARES) for file, name, half in FIELDS]
     many = [(*sequence, TOGETHER, SHARES_OF_MANY) for sequence in SEQUENCES]
