@@ -86,9 +86,9 @@ def latents_table(result: dict[str, Any]) -> str:
         "linear predictions, which are fitted in every column. Bytes at a bound of a hundredth "
         "of the spread, and how many fewer they would be, numbers not counted, with 4, 8 or 16 "
         "latents (their map learned from chunks of other variables), with all shifts of hidden "
-        "units free (the most that latents could reach) after one and five Gauss–Newton steps, and with gains of "
-        "inputs and units and the last layer besides; and what the numbers would take at eight "
-        "bits each ([results](../benchmarks/results/network_latents.json), "
+        "units free (the most that latents could reach) after one and five Gauss–Newton steps, "
+        "and with gains of inputs and units and the last layer besides; and what the numbers "
+        "would take at eight bits each ([results](../benchmarks/results/network_latents.json), "
         f"`python benchmarks/network_latents.py`; {machine['cores']} cores, {machine['cpu']}, "
         f"{machine['date']}).\n"
     )

@@ -211,8 +211,9 @@ def _with_float(rng: Rng, content: bytes) -> bytes:
 
 
 def _stream(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
-    """One of the pyramid's streams is damaged, and its length and checksum are right."""
-    head, streams = (payload.sections.get(tag, b"") for tag in (Tag.PYRAMID, Tag.STREAMS))
+    """One of the streams is damaged, and its length and checksum are right."""
+    tag = Tag.WAVELETS if Tag.WAVELETS in payload.sections else Tag.PYRAMID
+    head, streams = (payload.sections.get(t, b"") for t in (tag, Tag.STREAMS))
     # The index is the last of the head: a length and a checksum for every stream.
     lengths: list[int] = []
     while sum(lengths) < len(streams) and 8 * (len(lengths) + 1) <= len(head):
@@ -227,7 +228,7 @@ def _stream(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
     entry = struct.pack("<II", len(new), zlib.crc32(new))
     at = len(head) - 8 * (len(lengths) - number)
     changed = {
-        Tag.PYRAMID: head[:at] + entry + head[at + 8 :],
+        tag: head[:at] + entry + head[at + 8 :],
         Tag.STREAMS: streams[:start] + new + streams[end:],
     }
     return {"sections": dict(payload.sections) | changed}

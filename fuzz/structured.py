@@ -41,6 +41,7 @@ _RESIDUAL = struct.Struct("<ddB")
 _DIGITS = struct.Struct("<qBBI")
 _MANTISSAS = struct.Struct("<hI")
 _PATCHES = struct.Struct("<BBHHHBIff")
+_WAVELETS = struct.Struct("<dIBBIdBBB")
 
 
 def structured(rng: Rng, payload: bytes, other: bytes) -> bytes:
@@ -262,14 +263,27 @@ def _pyramid_schedule(rng: Rng, payload: Payload, other: Payload) -> dict[str, A
     return {**sections, "shape": shape, "time_axis": 0}
 
 
-def _pyramid_index(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
-    """A length or a checksum of the index."""
-    head = payload.sections[Tag.PYRAMID]
+def _index_of_streams(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
+    """A length or a checksum of the index, at the end of the head."""
+    tag = Tag.PYRAMID if Tag.PYRAMID in payload.sections else Tag.WAVELETS
+    head = payload.sections[tag]
     if len(head) < 8:
         return {}
     at = len(head) - 4 * int(rng.integers(1, min(len(head) // 4, 20) + 1))
     new = struct.pack("<I", int(_number(rng, "I", int.from_bytes(head[at : at + 4], "little"))))
-    return _sections(payload, {Tag.PYRAMID: head[:at] + new + head[at + 4 :]})
+    return _sections(payload, {tag: head[:at] + new + head[at + 4 :]})
+
+
+def _wavelet_parameters(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
+    """What is told of subbands."""
+    head = payload.sections[Tag.WAVELETS]
+    if len(head) < _WAVELETS.size:
+        return {}
+    mean, distance, bands, quick, length, *steps = _WAVELETS.unpack_from(head)
+    end = _WAVELETS.size + length
+    told = damaged(rng, head[_WAVELETS.size : end], other.sections.get(Tag.WAVELETS, b"\0" * 40))
+    new = _WAVELETS.pack(mean, distance, bands, quick, len(told), *steps) + told + head[end:]
+    return _sections(payload, {Tag.WAVELETS: new})
 
 
 # ---- other sections ------------------------------------------------------------------------------
@@ -356,6 +370,12 @@ _CHANGES: dict[Tag, list[Change]] = {
     Tag.DIGITS: [_field_of(Tag.DIGITS, _DIGITS), _damaged_section(Tag.DIGITS), _reversed],
     Tag.MANTISSAS: [_field_of(Tag.MANTISSAS, _MANTISSAS), _damaged_section(Tag.MANTISSAS)],
     Tag.PATCHES: [_patches, _patches, _reversed],
-    Tag.PYRAMID: [_pyramid_head, _pyramid_head, _pyramid_schedule, _pyramid_index, _reversed],
+    Tag.PYRAMID: [_pyramid_head, _pyramid_head, _pyramid_schedule, _index_of_streams, _reversed],
+    Tag.WAVELETS: [
+        _field_of(Tag.WAVELETS, _WAVELETS),
+        _wavelet_parameters,
+        _index_of_streams,
+        _reversed,
+    ],
     Tag.FINISH: [_finish, _damaged_section(Tag.FINISH)],
 }
