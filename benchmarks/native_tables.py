@@ -27,9 +27,7 @@ def rmse_table(result: dict[str, Any]) -> str:
     for case in result["cases"]:
         by_codec = {row["codec"]: row for row in case["rows"]}
         own, quick = by_codec["COIN++ default"], by_codec["COIN++ fast"]
-        others = [
-            f"{by_codec[name]['nbytes']:,}" for name in ("SPERR", "JPEG 2000", "JPEG XL", "SZ3")
-        ]
+        others = [f"{by_codec[name]['nbytes']:,}" for name in ("SPERR", "JPEG 2000", "SZ3")]
         rows.append(
             [
                 f"{case['field']}, {100 * case['share of spread']:g} %",
@@ -39,8 +37,8 @@ def rmse_table(result: dict[str, Any]) -> str:
             ]
         )  # fmt: skip
     heads = [
-        "field (share of its spread)", "fast, bytes", "default, bytes", "SPERR", "JPEG 2000",
-        "JPEG XL", "SZ3", "default, than the smallest of these", "encoding", "decoding",
+        "field (share of its spread)", "fast, bytes", "default, bytes", "SPERR", "JPEG 2000", "SZ3",
+        "default, than the smallest of these", "encoding", "decoding",
     ]  # fmt: skip
     means, machine = result["times smaller than best peer"], result["machine"]
     times = {

@@ -34,6 +34,8 @@ _BOUND_OF_RMSE = 1.8
 _SLACK = 8
 # How often, how near is near enough, and what it aims at.
 _TRIES, _NEAR_ENOUGH, _AIMED = 5, 0.985, 0.994
+# Values that can be transformed, and of how many RMSEs.
+_LARGEST, _MOST_STEPS = 1e34, 1e8
 # Errors whose squares can be told.
 _LEAST, _MOST = 1e-150, 1e150
 
@@ -106,6 +108,9 @@ def _wavelets(chunk: Chunk, target_rmse: float) -> bytes | None:
     if fields.exact:
         coded = coded & ~np.isin(fields.values, fields.exact)
     if not coded.any() or cells > MOST_CELLS or min(fields.grid.shape) < SHORTEST_SIDE:
+        return None
+    spread = float(np.abs(fields.values).max(where=coded, initial=0))
+    if not spread < _LARGEST or spread > _MOST_STEPS * target_rmse:
         return None
     found = Meeting(fields, sequences, coded, chunk.effort).smallest(target_rmse)
     if found is None:

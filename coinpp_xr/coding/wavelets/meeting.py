@@ -46,11 +46,13 @@ Float64 = npt.NDArray[np.float64]
 # A field and those that it refers to.
 Member = tuple[int, tuple[int, ...]]
 
-# Rounding that is worth its bits leaves values nearer to zero by about these parts of a step.
-_AT_FIRST = (0.04, 0.035, 0.025)
-_LESS = 0.95
-# How often, and how near is near enough; what is aimed at.
-_TRIES, _NEAR_ENOUGH, _AIMED = 6, 0.99, 0.997
+# Rounding that is worth its bits leaves values nearer to zero by about these parts of a step, and
+# makes errors about so much larger.
+_AT_FIRST, _LARGER = (0.04, 0.035, 0.025), 1.05
+# How often, how near is near enough, what is aimed at, and how far a try may be from the last one.
+_TRIES, _AIMED, _FARTHEST = 6, 0.997, 2.0
+_NEAR_ENOUGH = {"fast": 0.97, "default": 0.99, "paper": 0.99, "best": 0.995}
+# Logarithms of steps by which a slope is found.
 _APART = 0.05
 # Coefficients of fields are kept while steps are tried, if they are no more than that.
 _KEPT = 1 << 24
@@ -109,7 +111,8 @@ class Meeting:
         self._transform = transform_of(fields.grid)
         self._subbands = self._transform.subbands
         self._origin = float(np.float32(fields.values.mean(where=coded)))
-        self._quick, self._bands = _QUICK[effort], band_count(shape[0] * shape[1])
+        self._quick, self._near_enough = _QUICK[effort], _NEAR_ENOUGH[effort]
+        self._bands = band_count(shape[0] * shape[1])
         # Found out by the last try: by kind of units, what magnitudes take; how values are rounded.
         self._bits: dict[int, Float64] = {}
         self._towards_zero = _AT_FIRST
@@ -124,13 +127,13 @@ class Meeting:
             if found.rmse <= target_rmse * (1 - ROUNDING):
                 if best is None or found.steps.step > best.steps.step:
                     best = found
-                if found.rmse > _NEAR_ENOUGH * target_rmse:
+                if found.rmse > self._near_enough * target_rmse:
                     break
             tried.append((log(step), log(max(found.rmse, 1e-300))))
             if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
                 slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
             aim = log(_AIMED * target_rmse) - tried[-1][1]
-            step *= exp(aim / min(max(slope, 0.3), 1.1))
+            step *= exp(min(max(aim / min(max(slope, 0.3), 1.1), -_FARTHEST), _FARTHEST))
         return None if best is None else self._code(best)
 
     def _forward(self, item: int) -> list[Float64]:
@@ -152,8 +155,7 @@ class Meeting:
         item = self._plan.units[0].items[0]
         values = np.concatenate([array.ravel() for array in self._forward(item)])
         low, high = log(_FEWEST * target_rmse), log(_MOST * target_rmse)
-        # Rounding that is worth its bits leaves a little more.
-        target_rmse *= _LESS
+        target_rmse /= _LARGER
         values = values[:: max(1, len(values) // _TRIED)][None]
         numbers = np.zeros((1 + 2 * PAD, values.shape[1] + 2 * PAD), np.int32)
 

@@ -52,7 +52,9 @@ def features(
     own: Any, parent: Any, one: Any, other: Any, first: Any, second: Any, i: Any, j: Any
 ) -> Any:
     """What the magnitude at a place is expected from, all of it decoded before."""
-    pi, pj = ((i - PAD) >> 1) + PAD, ((j - PAD) >> 1) + PAD
+    # A band of the parent may be a row short.
+    pi = at_most(((i - PAD) >> 1) + PAD, parent.shape[0] - 2)
+    pj = at_most(((j - PAD) >> 1) + PAD, parent.shape[1] - 2)
     return (
         abs(own[i, j - 1]) + abs(own[i - 1, j]),
         abs(own[i - 1, j - 1]) + abs(own[i - 1, j + 1]),
