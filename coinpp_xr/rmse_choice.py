@@ -1,8 +1,8 @@
 """The encoder's choice under an RMSE: of all ways that suit, the one that takes the fewest bytes.
 
 On grids of some size subbands of a wavelet come first. Spherical harmonics, along time as well, are
-shorter where next to nothing is to be told and where fields were made of them; the pyramid where
-errors are fine and fields full of fronts.
+shorter where next to nothing is to be told and where fields were made of them; the pyramid, which
+only ``effort="best"`` tries, where errors are fine and fields full of fronts.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from coinpp_xr.ways import LARGE_GLOBE, Chunk
 # Coding without the model is tried where a quick guess says that it takes at most so many times
 # the bytes that the model's latents take; harmonics, of those of wavelets.
 _WORTH_TRYING, _WORTH_HARMONICS = 1.3, 1.1
-# Bits per value below which harmonics are tried on large grids, too.
-_HARDLY_ANYTHING = 0.03
+# Bits per value below which harmonics are tried on large grids, too: they take seconds.
+_HARDLY_ANYTHING = {"default": 0.008, "paper": 0.008, "best": 0.03}
 # Bits per value above which rounding to steps is tried, and on grids of some size the pyramid.
 _FINE, _VERY_FINE = 0.5, 0.8
 # At bounds around so many times the RMSE.
@@ -53,7 +53,7 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
     # Where rounding hides little, neighbours predict values better than a transform compacts them.
     bits = 8 * worthwhile / int(fields.valid.sum())
-    if medium and (fields.exact or bits > _VERY_FINE):
+    if medium and (fields.exact or (chunk.effort == "best" and bits > _VERY_FINE)):
         pyramid = _pyramid(chunk, target_rmse, worthwhile)
         payloads += [] if pyramid is None else [pyramid]
     if not payloads or (not medium and (fields.exact or bits > _FINE)):
@@ -95,8 +95,10 @@ def _harmonics_may_suit(chunk: Chunk, wavelets: bytes | None, payloads: list[byt
     """Where they are not much slower than all else, or hardly anything is to be told."""
     if wavelets is None:
         return not payloads or chunk.effort != "fast"
-    few = 8 * len(wavelets) < _HARDLY_ANYTHING * int(chunk.fields.valid.sum())
-    return chunk.effort != "fast" and (few or chunk.fields.values.shape[1] < LARGE_GLOBE)
+    if chunk.effort == "fast":
+        return False
+    few = 8 * len(wavelets) < _HARDLY_ANYTHING[chunk.effort] * int(chunk.fields.valid.sum())
+    return few or chunk.fields.values.shape[1] < LARGE_GLOBE
 
 
 def _wavelets(chunk: Chunk, target_rmse: float) -> bytes | None:

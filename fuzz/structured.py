@@ -41,7 +41,7 @@ _RESIDUAL = struct.Struct("<ddB")
 _DIGITS = struct.Struct("<qBBI")
 _MANTISSAS = struct.Struct("<hI")
 _PATCHES = struct.Struct("<BBHHHBIff")
-_WAVELETS = struct.Struct("<dIBBIdBBB")
+_WAVELETS = struct.Struct("<fIBBHfBBB")
 
 
 def structured(rng: Rng, payload: bytes, other: bytes) -> bytes:
@@ -282,7 +282,8 @@ def _wavelet_parameters(rng: Rng, payload: Payload, other: Payload) -> dict[str,
     mean, distance, bands, quick, length, *steps = _WAVELETS.unpack_from(head)
     end = _WAVELETS.size + length
     told = damaged(rng, head[_WAVELETS.size : end], other.sections.get(Tag.WAVELETS, b"\0" * 40))
-    new = _WAVELETS.pack(mean, distance, bands, quick, len(told), *steps) + told + head[end:]
+    length = min(len(told), 65535)
+    new = _WAVELETS.pack(mean, distance, bands, quick, length, *steps) + told + head[end:]
     return _sections(payload, {Tag.WAVELETS: new})
 
 

@@ -265,6 +265,6 @@ def test_steps_come_back() -> None:
     assert values.tolist() == [
         [0, 0.125 * 15 / 16, -0.125 * 15 / 16, 0.125 * (2 - 1 / 32), -0.125 * (5 - 3 / 256)]
     ]
-    for data in (b"", bytes(11), Steps(np.inf, (0, 0, 0)).pack()):
+    for data in (b"", bytes(7), Steps(np.inf, (0, 0, 0)).pack()):
         with pytest.raises(CorruptPayloadError):
             Steps.unpack(data)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.grades import GRADES, grade_of
+from coinpp_xr.coding.pyramid.grades import graded_least_squares
 from coinpp_xr.coding.pyramid.limits import UNIT
 from coinpp_xr.coding.pyramid.prediction import (
     BEFORE,
@@ -75,23 +75,7 @@ class Sizes:
         products, sides = sums[:N_COEFFICIENTS], sums[N_COEFFICIENTS]
         pull = _EXPECTED_POINTS / max(points, 1) * products.diagonal()
         sides = sides + pull * expected / (1 << COEFFICIENT_BITS)
-        return _not_negative(products + np.diag(pull), sides)
-
-
-def _not_negative(products: Float64, sides: Float64) -> Int:
-    result = np.zeros(N_COEFFICIENTS)
-    diagonal = products.diagonal()
-    kept = np.flatnonzero(diagonal)
-    regular = products + np.diag(1e-6 * diagonal + 1e-9)
-    solution: Float64 = np.zeros(0)
-    while len(kept):
-        solution = np.asarray(np.linalg.solve(regular[kept[:, None], kept], sides[kept]))
-        if (solution >= 0).all():
-            break
-        kept = kept[solution >= 0]
-    if len(kept):
-        result[kept] = np.nan_to_num(solution * 2.0**COEFFICIENT_BITS)
-    return np.asarray(GRADES[grade_of(result)])
+        return graded_least_squares(products + np.diag(pull), sides, COEFFICIENT_BITS)
 
 
 @compiled

@@ -112,6 +112,28 @@ def schedule(
     return units
 
 
+def needed_ranges(
+    units: list[Unit],
+    starts: npt.NDArray[np.int64],
+    items: set[int],
+    known: Container[int] = (),
+) -> list[tuple[int, int]]:
+    """Which bytes of the streams are needed for some fields: starts and ends, merged.
+
+    Units that are ``known`` need none; ``starts`` are those of every unit's streams, and the end.
+    """
+    ranges: list[tuple[int, int]] = []
+    for number in needed_units(units, items, known):
+        if number in known:
+            continue
+        start, end = int(starts[number]), int(starts[number + 1])
+        if ranges and ranges[-1][1] == start:
+            ranges[-1] = ranges[-1][0], end
+        else:
+            ranges.append((start, end))
+    return ranges
+
+
 def sample_of(units: list[Unit], cells: int) -> Unit:
     """Some fields of units of a kind, at regular distances from the first to the last."""
     members = [m for unit in units for m in zip(unit.items, unit.references, strict=True)]

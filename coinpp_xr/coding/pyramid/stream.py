@@ -42,6 +42,7 @@ from coinpp_xr.coding.pyramid.schedule import (
     UNIT_CELLS,
     Unit,
     key_distance,
+    needed_ranges,
     needed_units,
     sample_of,
     schedule,
@@ -270,20 +271,8 @@ class Head:
         )  # fmt: skip
 
     def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
-        """Which bytes of the streams are needed for some fields: starts and ends, merged.
-
-        Units that are ``known`` need none.
-        """
-        ranges: list[tuple[int, int]] = []
-        for number in needed_units(self.units, items, known):
-            if number in known:
-                continue
-            start, end = int(self.starts[number]), int(self.starts[number + 1])
-            if ranges and ranges[-1][1] == start:
-                ranges[-1] = ranges[-1][0], end
-            else:
-                ranges.append((start, end))
-        return ranges
+        """Which bytes of the streams some fields need, see :func:`needed_ranges`."""
+        return needed_ranges(self.units, self.starts, items, known)
 
     @cached_property
     def _referred(self) -> dict[int, int]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid import decisions
 from coinpp_xr.coding.pyramid.coders import Coder, band_count
-from coinpp_xr.coding.pyramid.grades import GRADES, grade_of
+from coinpp_xr.coding.pyramid.grades import graded_least_squares
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.coding.wavelets import rounding, stream
 from coinpp_xr.coding.wavelets.field_coding import (
@@ -52,6 +52,8 @@ _AT_FIRST, _LARGER = (0.04, 0.035, 0.025), 1.05
 # How often, how near is near enough, what is aimed at, and how far a try may be from the last one.
 _TRIES, _AIMED, _FARTHEST = 6, 0.997, 2.0
 _NEAR_ENOUGH = {"fast": 0.97, "default": 0.99, "paper": 0.99, "best": 0.995}
+# Steps that single precision tells well.
+_LEAST_STEP, _MOST_STEP = 1e-35, 1e35
 # Logarithms of steps by which a slope is found.
 _APART = 0.05
 # Coefficients of fields are kept while steps are tried, if they are no more than that.
@@ -64,7 +66,7 @@ _WORTH_A_BAND = 30_000
 # Classes of expected size for which one context decides what is zero.
 _QUICK = {"fast": 12, "default": 6, "paper": 6, "best": 0}
 # A subband tells what features count if it has so many numbers that are not zero.
-_WORTH_TELLING = 300
+_WORTH_TELLING, _RIDGE = 300, 1e-4
 # Steps are a few RMSEs at fine errors, and many at coarse ones.
 _FEWEST, _MOST = 1.5, 400.0
 
@@ -123,6 +125,9 @@ class Meeting:
         """What meets an RMSE; None where no step was found that does."""
         (step, slope), best, tried = self._first_step(target_rmse), None, []
         for _ in range(_TRIES):
+            step = float(np.float32(step))
+            if not _LEAST_STEP < step < _MOST_STEP:
+                break
             found = self._round(step)
             if found.rmse <= target_rmse * (1 - ROUNDING):
                 if best is None or found.steps.step > best.steps.step:
@@ -357,26 +362,12 @@ class Meeting:
                     around = Surroundings.of(k, self._subbands, own, before)
                     rounding.add_sums(own[k], *around, every, x, sums)
             if some >= _WORTH_TELLING:
-                usual[subband.kind] = _graded(sums)
+                usual[subband.kind] = graded_least_squares(
+                    sums[:N_FEATURES], sums[N_FEATURES], COEFFICIENT_BITS, _RIDGE
+                )
             told.append(Told(usual[subband.kind], weights[k]))
         return told
 
 
 def _members(units: Iterable[Unit]) -> list[Member]:
     return [member for u in units for member in zip(u.items, u.references, strict=True)]
-
-
-def _graded(sums: Float64) -> npt.NDArray[np.int64]:
-    """What features count: least squares, none negative, in grades."""
-    products, sides = sums[:N_FEATURES], sums[N_FEATURES]
-    kept = np.flatnonzero(products.diagonal() > 0)
-    result, solution = np.zeros(N_FEATURES), np.zeros(0)
-    regular = products + np.diag(1e-4 * products.diagonal() + 1e-9)
-    while len(kept):
-        solution = np.asarray(np.linalg.solve(regular[kept[:, None], kept], sides[kept]))
-        if (solution >= 0).all():
-            break
-        kept = kept[solution >= 0]
-    if len(kept):
-        result[kept] = np.nan_to_num(solution)
-    return np.asarray(GRADES[grade_of(result * (1 << COEFFICIENT_BITS))])

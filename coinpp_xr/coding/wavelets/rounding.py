@@ -28,7 +28,7 @@ KINDS = 4
 # Squares of steps that a bit is worth; and what is rounded up before anything is counted.
 _WORTH_OF_BIT, _UP_FROM = 0.085, 0.6
 _SHIFT_PARTS = 256
-_STEPS = struct.Struct("<dBBB")
+_STEPS = struct.Struct("<fBBB")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Steps:
     Parameters
     ----------
     step : float
+        Of single precision.
     towards_zero : (float, float, float)
         By which part of a step values of 1, of 2 and of more are nearer to zero.
     """

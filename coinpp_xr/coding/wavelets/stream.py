@@ -23,6 +23,7 @@ from coinpp_xr.coding.pyramid.schedule import (
     UNIT_CELLS,
     Unit,
     key_distance,
+    needed_ranges,
     needed_units,
     schedule,
 )
@@ -52,7 +53,7 @@ MOST_CELLS, MOST_ITEMS = 1 << 24, 1 << 20
 MOST_BANDS, _FEWEST_OF_BAND = 8, 1 << 8
 # Of a grid; shorter ones have no wavelets.
 SHORTEST_SIDE = 16
-_HEAD = struct.Struct("<dIBBI")
+_HEAD = struct.Struct("<fIBBH")
 _ENTRY = struct.Struct("<II")
 
 
@@ -153,16 +154,8 @@ class Head:
         self._starts = np.concatenate([[0], np.cumsum(self._index[:, :, 0].sum(axis=1))])
 
     def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
-        """Which bytes of the streams are needed for some fields: starts and ends, merged."""
-        ranges: list[tuple[int, int]] = []
-        for number in needed_units(self.units, items, known):
-            if number not in known:
-                start, end = int(self._starts[number]), int(self._starts[number + 1])
-                if ranges and ranges[-1][1] == start:
-                    ranges[-1] = ranges[-1][0], end
-                else:
-                    ranges.append((start, end))
-        return ranges
+        """Which bytes of the streams some fields need, see :func:`needed_ranges`."""
+        return needed_ranges(self.units, self._starts, items, known)
 
     def decode(
         self,
