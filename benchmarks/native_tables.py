@@ -57,9 +57,10 @@ def rmse_table(result: dict[str, Any]) -> str:
 
     told = (
         "Fields in wavelets, but for next to nothing to tell, where spherical harmonics are "
-        'shorter; for fields full of fronts at fine errors, such as `t_pv`, `effort="best"` also '
-        f"tries the pyramid. Geometric mean of what `default` takes: {means['default, tuned']} × smaller than the smallest of "
-        "the others on the first three fields, which constants were chosen with, "
+        "shorter, and for fields with gaps at fine errors, such as `t_pv`, where the pyramid is. "
+        "Geometric mean of what `default` takes: "
+        f"{means['default, tuned']} × smaller than the smallest of the others on "
+        "the first three fields, which constants were chosen with, "
         f"{means['default, held out']} × on the next three, {means['default, together']} × on "
         f"sequences and levels; `fast`: {means['fast, tuned']}, {means['fast, held out']} and "
         f"{means['fast, together']} ×. On single globes `default` took "

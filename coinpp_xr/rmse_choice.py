@@ -1,8 +1,8 @@
 """The encoder's choice under an RMSE: of all ways that suit, the one that takes the fewest bytes.
 
 On grids of some size subbands of a wavelet come first. Spherical harmonics, along time as well, are
-shorter where next to nothing is to be told and where fields were made of them; the pyramid, which
-only ``effort="best"`` tries, where errors are fine and fields full of fronts.
+shorter where next to nothing is to be told and where fields were made of them; the pyramid where
+errors are fine and fields full of fronts or gaps.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
     # Where rounding hides little, neighbours predict values better than a transform compacts them.
     bits = 8 * worthwhile / int(fields.valid.sum())
-    if medium and (fields.exact or (chunk.effort == "best" and bits > _VERY_FINE)):
+    if medium and (fields.exact or (bits > _VERY_FINE and _pyramid_may_suit(chunk))):
         pyramid = _pyramid(chunk, target_rmse, worthwhile)
         payloads += [] if pyramid is None else [pyramid]
     if not payloads or (not medium and (fields.exact or bits > _FINE)):
         rounded = _rounded(chunk, target_rmse)
         payloads += [] if rounded is None else [rounded]
-    if not fields.exact:
+    if not fields.exact and (not medium or chunk.effort == "best"):
         worthwhile = min(map(len, payloads), default=worthwhile)
         levels = _of_patterns(chunk, target_rmse, worthwhile)
         payloads += [] if levels is None else [levels]
@@ -99,6 +99,11 @@ def _harmonics_may_suit(chunk: Chunk, wavelets: bytes | None, payloads: list[byt
         return False
     few = 8 * len(wavelets) < _HARDLY_ANYTHING[chunk.effort] * int(chunk.fields.valid.sum())
     return few or chunk.fields.values.shape[1] < LARGE_GLOBE
+
+
+def _pyramid_may_suit(chunk: Chunk) -> bool:
+    """Where errors are fine: wavelets reach across the edges of what is missing."""
+    return chunk.effort == "best" or not bool(chunk.fields.valid.all())
 
 
 def _wavelets(chunk: Chunk, target_rmse: float) -> bytes | None:
