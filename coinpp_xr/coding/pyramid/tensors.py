@@ -84,14 +84,14 @@ class TensorWalk:
             steps[key] = own
             return own
 
-        self._go(anchors, find)
+        self._go(anchors, find, valid)
         return steps
 
-    def fields(self, steps: Steps, anchors: Tensor) -> Tensor:
+    def fields(self, steps: Steps, anchors: Tensor, valid: Tensor | None = None) -> Tensor:
         """What a decoder makes of :meth:`steps`: int64, shape (items, n_lat, n_lon)."""
-        return self._go(anchors, lambda key, where, predicted: steps[key])
+        return self._go(anchors, lambda key, where, predicted: steps[key], valid)
 
-    def _go(self, anchors: Tensor, steps_of: StepsOf) -> Tensor:
+    def _go(self, anchors: Tensor, steps_of: StepsOf, valid: Tensor | None) -> Tensor:
         done = anchors.to(torch.int64)
         for level in range(level_count(self._shape) - 1, -1, -1):
             of_level = geometry(self._shape, level, len(done), self._reach, around=self._around)
@@ -104,7 +104,7 @@ class TensorWalk:
                     phases.append(done.new_zeros((items, rows + 2 * PAD, columns + 2 * PAD)))
                     continue
                 key = (level, number)
-                predicted = self._predict(phases, which, where, key)
+                predicted = self._predict(phases, which, where, key, valid)
                 values = self._rebuilt(predicted, steps_of(key, where, predicted))
                 finer[:, which.row :: 2, which.column :: 2] = values
                 phases.append(self._padded(values))
@@ -119,7 +119,14 @@ class TensorWalk:
         rows = rows.clamp(0, n_rows - 1)
         return phase[:, rows.to(phase.device)][:, :, columns.to(phase.device)]
 
-    def _predict(self, phases: list[Tensor], which: Pass, where: PassGeometry, key: Key) -> Tensor:
+    def _predict(
+        self,
+        phases: list[Tensor],
+        which: Pass,
+        where: PassGeometry,
+        key: Key,
+        valid: Tensor | None,
+    ) -> Tensor:
         _, rows, columns = where.shape
         neighbours = []
         for source, down, right in which.neighbours[: self._reach.neighbours[key[1]]].tolist():
@@ -134,8 +141,12 @@ class TensorWalk:
             features += self._features(field, where)
         for k, feature in enumerate(features):
             total += weights[bands, k][:, None] * feature
+        value = base + (total >> WEIGHT_BITS)
+        if valid is not None and self._references:
+            row, column, spacing = where.which
+            value = torch.where(valid[:, row::spacing, column::spacing], value, base)
         limits = self._limits
-        value = (base + (total >> WEIGHT_BITS)).clamp(limits.low, limits.high)
+        value = value.clamp(limits.low, limits.high)
         if limits.free == 0:
             return value
         near = LARGEST if limits.free == WHOLE else limits.free * UNIT - UNIT // 2
