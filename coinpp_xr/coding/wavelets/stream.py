@@ -45,8 +45,6 @@ from coinpp_xr.parallel import map_compiled
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
-Int32 = npt.NDArray[np.int32]
-Uint8 = npt.NDArray[np.uint8]
 
 MOST_CELLS, MOST_ITEMS = 1 << 24, 1 << 20
 # Bands of rows, and cells in each.
