@@ -34,7 +34,7 @@ _FEWEST_SAMPLED = 1 << 13
 # Fields that differ from a reference's mean by less than this share of their variance are alike.
 _ALIKE = 0.3
 # Errors whose squares can be told.
-_LEAST, _MOST = 1e-150, 1e150
+LEAST_ERROR, LARGEST_ERROR = 1e-150, 1e150
 # More bits per value than these are spent on noise, which no base foresees.
 _NOISY = 2.5
 # Of the bytes of other ways, what digits may take.
@@ -218,7 +218,7 @@ def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[Way, 
     """Bases that seem worth a try, with the RMSE that seems best for them and a guess at bits."""
     coded = int(chunk.fields.valid.sum())
     noisy = most_bits > _NOISY * coded and coded > _FEWEST_SAMPLED
-    ordinary = _LEAST < bound.error < _MOST and len(chunk.fields.values) <= MOST_ITEMS
+    ordinary = LEAST_ERROR < bound.error < LARGEST_ERROR and len(chunk.fields.values) <= MOST_ITEMS
     if bound.relative or noisy or not ordinary or chunk.fields.exact:
         return  # steps on top of a base do not meet values that must come back exactly
     ways = [chunk.of_latents()]

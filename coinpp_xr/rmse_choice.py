@@ -13,7 +13,7 @@ import numpy as np
 
 from coinpp_xr import patterns
 from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields
-from coinpp_xr.choice import MEDIUM_GLOBE, alone, pyramid_payload
+from coinpp_xr.choice import LARGEST_ERROR, LEAST_ERROR, MEDIUM_GLOBE, alone, pyramid_payload
 from coinpp_xr.coding.wavelets.stream import MOST_CELLS, SHORTEST_SIDE
 from coinpp_xr.field_reading import decoded_whole
 from coinpp_xr.fields import ROUNDING
@@ -36,14 +36,12 @@ _SLACK = 8
 _TRIES, _NEAR_ENOUGH, _AIMED = 5, 0.985, 0.994
 # Values that can be transformed, and of how many RMSEs.
 _LARGEST, _MOST_STEPS = 1e34, 1e8
-# Errors whose squares can be told.
-_LEAST, _MOST = 1e-150, 1e150
 
 
 def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     """The smallest payload that meets an area-weighted RMSE, if any does."""
     fields = chunk.fields
-    if len(fields.values) > MOST_ITEMS or not _LEAST < target_rmse < _MOST:
+    if len(fields.values) > MOST_ITEMS or not LEAST_ERROR < target_rmse < LARGEST_ERROR:
         return None
     medium = fields.values.shape[1] >= MEDIUM_GLOBE
     wavelets = _wavelets(chunk, target_rmse) if medium else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,3 +106,20 @@ def _start(parent: Coder | None) -> tuple[decisions.State, Int32]:
     if parent is None:
         return decisions.new_state(), range_coder.new_chances()
     return decisions.copy_of(parent.state), parent.anchors.copy()
+
+
+def cut_streams(data: bytes, entries: Int64, of: str) -> list[bytes]:
+    """Streams of a unit, by lengths and checksums, shape (streams, 2).
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    streams, at = [], 0
+    for length, checksum in entries:
+        stream = data[at : at + int(length)]
+        if len(stream) != length or zlib.crc32(stream) != checksum:
+            raise CorruptPayloadError(f"a stream of {of} is damaged")
+        streams.append(stream)
+        at += int(length)
+    return streams

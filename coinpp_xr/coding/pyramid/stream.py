@@ -27,6 +27,7 @@ from coinpp_xr.coding.pyramid.coders import (
     Decoded,
     PassParameters,
     band_count,
+    cut_streams,
 )
 from coinpp_xr.coding.pyramid.experts import (
     FINGERPRINT_BYTES,
@@ -319,9 +320,8 @@ class Head:
                 coders[number], fields = known[number]
                 decoded.add(unit, fields)
                 return fields
-            lengths, checksums = self.index[number].T
             data = read(int(self.starts[number]), int(self.starts[number + 1]))
-            streams = _cut(data, lengths, checksums)
+            streams = cut_streams(data, self.index[number], "the pyramid")
             count = len(unit.items) * cells
             own = None if valid is None else valid[list(unit.items)]
             coded = count if own is None else int(own.sum())
@@ -352,14 +352,3 @@ class Head:
                     if item in wanted:
                         yield item, field
             decoded.forget(kind)
-
-
-def _cut(data: bytes, lengths: Any, checksums: Any) -> list[bytes]:
-    streams, at = [], 0
-    for length, checksum in zip(lengths, checksums, strict=True):
-        stream = data[at : at + int(length)]
-        if len(stream) != length or zlib.crc32(stream) != checksum:
-            raise CorruptPayloadError("a stream of the pyramid is damaged")
-        streams.append(stream)
-        at += int(length)
-    return streams

@@ -126,14 +126,14 @@ def code_band(
         flags = np.zeros((2, -(-columns // BLOCK) + 2), np.uint8)
         if not sparse:
             flags[:] = 1
+        around = Surroundings.of(k, subbands, numbers, references)
         which, row = subband.kind + 4 * min(subband.level, 3), 0
         while row < rows:
             if not decoding:
                 coder.grow(2 * range_coder.BYTES_PER_VALUE * BLOCK * columns)
             row = code_numbers(
                 *coder.coder, coder.state, decisions.tables(), own.coefficients, array,
-                *Surroundings.of(k, subbands, numbers, references), quick, which, sparse,
-                bool(references), row, flags,
+                *around, quick, which, sparse, bool(references), row, flags,
             )  # fmt: skip
             coder.check()
         if chain and decoding:

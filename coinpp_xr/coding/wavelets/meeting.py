@@ -35,7 +35,7 @@ from coinpp_xr.coding.wavelets.parameters import (
     WEIGHT_PARTS,
     Told,
 )
-from coinpp_xr.coding.wavelets.rounding import Steps
+from coinpp_xr.coding.wavelets.rounding import SHIFT_PARTS, Steps
 from coinpp_xr.coding.wavelets.stream import Plan
 from coinpp_xr.coding.wavelets.subbands import PAD, transform_of
 from coinpp_xr.fields import ROUNDING, Fields, Sequences, round_to
@@ -286,7 +286,9 @@ class Meeting:
         for values, own in zip(self._forward(item), joined(numbers), strict=True):
             rounding.add_shifts(values, step, own, sums)
         shifts = np.where(sums[0] > 0, sums[1] / np.maximum(sums[0], 1), [0, *_AT_FIRST])
-        one, two, more = (round(256 * min(max(s, 0), 0.25)) / 256 for s in shifts[1:].tolist())
+        one, two, more = (
+            round(SHIFT_PARTS * min(max(s, 0), 0.25)) / SHIFT_PARTS for s in shifts[1:].tolist()
+        )
         return one, two, more
 
     def _numbers(

@@ -35,6 +35,7 @@ BLOCK = 8
 N_FEATURES = 9
 # Expected magnitudes are in 1/64, what features count in 1/4096.
 _SIZE_BITS, COEFFICIENT_BITS = 6, 12
+SIZE_SHIFT = COEFFICIENT_BITS - _SIZE_BITS
 # Decisions: is it zero, is it negative, is its magnitude above 1, 2, …; beyond that an exponent in
 # unary and bits; and whether a block has any.
 _ZERO, _NEGATIVE, _MORE, _EXPONENT, _ANY = 0, 1, 2, 14, 17
@@ -195,7 +196,7 @@ def code_numbers(
                 size = (
                     k0 + k1 * near + k2 * corner + k3 * far + k4 * at_parent + k5 * by_parent
                     + k6 * by_one + k7 * by_other + k8 * by_before
-                ) >> (COEFFICIENT_BITS - _SIZE_BITS)  # fmt: skip
+                ) >> SIZE_SHIFT  # fmt: skip
                 # Damaged streams lead to sums that overflow.
                 c = np.int64(size_class[at_most(at_least(size, 0), LARGEST_SIZE - 1)])
                 value = np.int64(own[i, j])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.decisions import CLASSES, LARGEST_SIZE
-from coinpp_xr.coding.wavelets.numbers import COEFFICIENT_BITS, N_FEATURES, features
+from coinpp_xr.coding.wavelets.numbers import COEFFICIENT_BITS, N_FEATURES, SIZE_SHIFT, features
 from coinpp_xr.coding.wavelets.subbands import PAD
 from coinpp_xr.compiled import compiled
 from coinpp_xr.errors import CorruptPayloadError
@@ -27,7 +27,7 @@ Int32 = npt.NDArray[np.int32]
 KINDS = 4
 # Squares of steps that a bit is worth; and what is rounded up before anything is counted.
 _WORTH_OF_BIT, _UP_FROM = 0.085, 0.6
-_SHIFT_PARTS = 256
+SHIFT_PARTS = 256
 _STEPS = struct.Struct("<fBBB")
 
 
@@ -47,7 +47,7 @@ class Steps:
     towards_zero: tuple[float, float, float]
 
     def pack(self) -> bytes:
-        parts = [min(max(round(_SHIFT_PARTS * s), 0), 255) for s in self.towards_zero]
+        parts = [min(max(round(SHIFT_PARTS * s), 0), 255) for s in self.towards_zero]
         return _STEPS.pack(self.step, *parts)
 
     @classmethod
@@ -63,7 +63,7 @@ class Steps:
         step, one, two, more = _STEPS.unpack_from(data)
         if not 0 < step < np.inf:
             raise CorruptPayloadError("the head of the wavelets is damaged")
-        return cls(step, (one / _SHIFT_PARTS, two / _SHIFT_PARTS, more / _SHIFT_PARTS))
+        return cls(step, (one / SHIFT_PARTS, two / SHIFT_PARTS, more / SHIFT_PARTS))
 
     @staticmethod
     def size() -> int:
@@ -86,7 +86,7 @@ def _rebuild(numbers: Any, step: Any, shifts: Any, values: Any) -> None:
             if n == 0:
                 own[j] = 0
             else:
-                size = step * (abs(n) - shifts[min(abs(n), 3)])
+                size = step * (abs(n) - shifts[min(abs(n), KINDS - 1)])
                 own[j] = size if n > 0 else -size
 
 
@@ -137,7 +137,7 @@ def _class_at(
     size = (
         k[0] + k[1] * f[0] + k[2] * f[1] + k[3] * f[2] + k[4] * f[3] + k[5] * f[4] + k[6] * f[5]
         + k[7] * f[6] + k[8] * f[7]
-    ) >> 6  # fmt: skip
+    ) >> SIZE_SHIFT  # fmt: skip
     return size_class[min(max(size, 0), LARGEST_SIZE - 1)]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid.coders import BYTES_OF_CODER, Coder
+from coinpp_xr.coding.pyramid.coders import BYTES_OF_CODER, Coder, cut_streams
 from coinpp_xr.coding.pyramid.schedule import (
     UNIT_CELLS,
     Unit,
@@ -216,15 +216,10 @@ class Head:
         self, number: int, read: Callable[[int, int], bytes], coders: dict[int, list[Coder]]
     ) -> list[Coder]:
         data = read(int(self._starts[number]), int(self._starts[number + 1]))
-        parent, at, found = self.units[number].parent, 0, []
+        streams = cut_streams(data, self._index[number], "the wavelets")
+        parent = self.units[number].parent
         parents = [None] * self._bands if parent is None else coders[parent]
-        for (length, checksum), before in zip(self._index[number], parents, strict=True):
-            stream = data[at : at + int(length)]
-            if len(stream) != length or zlib.crc32(stream) != checksum:
-                raise CorruptPayloadError("a stream of the wavelets is damaged")
-            found.append(Coder.decoder(stream, before))
-            at += int(length)
-        return found
+        return [Coder.decoder(*each) for each in zip(streams, parents, strict=True)]
 
     def _field(
         self, coders: list[Coder], kind: int, references: list[Coefficients]
