@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import prod
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.byte_reading import ByteReader, CutShortError, varint
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import pack_bytes, pack_mask, pack_special_values
 
@@ -48,6 +49,7 @@ _FORTRAN = 0x80
 # Added to the time axis.
 _ALONG_TIME = 0x80
 _MAX_DIMENSIONS = 32
+_CRC_BYTES = 4
 
 
 class Kind(IntEnum):
@@ -171,7 +173,7 @@ class Payload:
             bytes([VERSION, self.kind | (_FORTRAN if self.fortran else 0)]),
             _pack_dtype(self.dtype),
         ]
-        parts += [bytes([len(self.shape)]), *map(_varint, self.shape)]
+        parts += [bytes([len(self.shape)]), *map(varint, self.shape)]
         if self.kind.has_model:
             parts.append(bytes.fromhex(self.fingerprint))
         if self.kind.has_grid:
@@ -189,7 +191,7 @@ class Payload:
                 # Who reads no more than this and some streams has a checksum, too.
                 parts = [b"".join(parts)]
                 section = zlib.crc32(parts[0]).to_bytes(4, "little") + section
-            parts += [bytes([tag]), _varint(len(section)), section]
+            parts += [bytes([tag]), varint(len(section)), section]
         body = b"".join(parts)
         return body + zlib.crc32(body).to_bytes(4, "little")
 
@@ -239,14 +241,14 @@ class Payload:
             return None
         try:
             payload, at = cls._parse(data, whole=False)
-        except _CutShortError:
+        except CutShortError:
             return None
         return payload, at
 
     @classmethod
     def _parse(cls, data: bytes, *, whole: bool) -> tuple[Payload, int]:
         """A container without its checksum; or its beginning, as far as its streams."""
-        reader = _Reader(data, position=5)
+        reader = ByteReader(data, position=5)
         try:
             kind_and_order = reader.byte()
             kind = Kind(kind_and_order & ~_FORTRAN)
@@ -274,6 +276,8 @@ class Payload:
                 header["along_time"] = bool(axis & _ALONG_TIME)
             sections: dict[Tag, bytes] = {}
             while not (whole and reader.at_end):
+                if not whole and reader.left <= _CRC_BYTES:
+                    raise CutShortError("payload has no streams")
                 before = reader.position
                 tag = Tag(reader.byte())
                 if tag in sections:
@@ -310,46 +314,6 @@ class Payload:
         return self.sections[tag]
 
 
-class _CutShortError(CorruptPayloadError):
-    """There is less than what is said to follow."""
-
-
-@dataclass
-class _Reader:
-    data: bytes
-    position: int = field(default=0)
-
-    @property
-    def at_end(self) -> bool:
-        return self.position == len(self.data)
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.position:
-            raise _CutShortError("payload is cut short")
-        self.position += count
-        return self.data[self.position - count : self.position]
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def varint(self) -> int:
-        value = 0
-        for shift in range(0, 63, 7):
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-        raise CorruptPayloadError("payload holds a number of more than 63 bits")
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
 def _pack_dtype(dtype: np.dtype[Any]) -> bytes:
     if dtype.hasobject or dtype.fields is not None or not _PLAIN_DTYPE.fullmatch(dtype.str):
         raise TypeError(f"cannot store values of dtype {dtype}: only plain fixed-size types")
@@ -359,7 +323,7 @@ def _pack_dtype(dtype: np.dtype[Any]) -> bytes:
     return bytes([_NAMED_DTYPE, len(name)]) + name
 
 
-def _read_dtype(reader: _Reader) -> np.dtype[Any]:
+def _read_dtype(reader: ByteReader) -> np.dtype[Any]:
     code = reader.byte()
     if code == _NAMED_DTYPE:
         name = reader.take(reader.byte()).decode("ascii")

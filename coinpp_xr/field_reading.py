@@ -15,7 +15,6 @@ from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.limits import UNIT_BITS
 from coinpp_xr.coding.pyramid.stream import PARTS
 from coinpp_xr.coding.wavelets import stream as wavelets
-from coinpp_xr.coding.wavelets.subbands import transform_of
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_mask, unpack_special_values
@@ -183,8 +182,7 @@ class _Wavelets:
             or not present.any()
         ):
             raise CorruptPayloadError("payload's header contradicts itself")
-        head, cells = payload.section(Tag.WAVELETS), grid.shape[0] * grid.shape[1]
-        self.head = wavelets.Head(head, present, sequences.order, transform_of(grid), cells)
+        self.head = wavelets.Head(payload.section(Tag.WAVELETS), present, sequences.order, grid)
 
     def fill(
         self,
@@ -211,7 +209,7 @@ def decoded_whole(
     ------
     CorruptPayloadError
     """
-    streams = payload.section(Tag.STREAMS)
+    streams = payload.sections.get(Tag.STREAMS, b"")
     reader = FieldReader(payload, background, grid)
     return reader.decode(lambda start, end: streams[start:end], wanted)
 

@@ -39,6 +39,11 @@ class Operand(NamedTuple):
     low: Float64 | None
     unit: Float64
 
+    def leading(self, rows: int) -> Operand:
+        """The first rows of a right operand."""
+        low = None if self.low is None else self.low[:rows]
+        return Operand(self.high[:rows], low, self.unit)
+
 
 def left(values: Floating) -> Operand:
     """An operand with one unit per row; in one slice in single precision, else in two."""

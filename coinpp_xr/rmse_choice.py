@@ -1,19 +1,21 @@
 """The encoder's choice under an RMSE: of all ways that suit, the one that takes the fewest bytes.
 
-On grids of some size subbands of a wavelet come first. Spherical harmonics, along time as well, are
-shorter where next to nothing is to be told and where fields were made of them; the pyramid where
-errors are fine and fields full of fronts or gaps.
+On grids of some size coefficients of a transform come first: of wavelets or of waves, from fields
+before and after or along time, whichever a quick guess says. The pyramid is shorter where errors
+are fine and fields full of fronts or gaps.
 """
 
 from __future__ import annotations
 
-from math import inf, log, log2, sqrt
+from math import log, log2, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coinpp_xr import patterns
 from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields
 from coinpp_xr.choice import LARGEST_ERROR, LEAST_ERROR, MEDIUM_GLOBE, alone, pyramid_payload
+from coinpp_xr.coding.wavelets.plan import bears_frequencies
 from coinpp_xr.coding.wavelets.stream import MOST_CELLS, SHORTEST_SIDE
 from coinpp_xr.field_reading import decoded_whole
 from coinpp_xr.fields import ROUNDING
@@ -21,11 +23,19 @@ from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.schemes import MOST_ITEMS
 from coinpp_xr.ways import LARGE_GLOBE, Chunk
 
+if TYPE_CHECKING:
+    from coinpp_xr.coding.wavelets.arrays import Arrays
+
 # Coding without the model is tried where a quick guess says that it takes at most so many times
-# the bytes that the model's latents take; harmonics, of those of wavelets.
-_WORTH_TRYING, _WORTH_HARMONICS = 1.3, 1.1
-# Bits per value below which harmonics are tried on large grids, too: they take seconds.
+# the bytes that the model's latents take.
+_WORTH_TRYING = 1.3
+# Bits per value below which waves are looked at on large grids, too.
 _HARDLY_ANYTHING = {"default": 0.008, "paper": 0.008, "best": 0.03}
+# Transforms are tried that a guess says take no more than so many times the shortest. Guesses are
+# surer where there is something to count: bits.
+_NEAR, _SURE = {"default": 1.0, "paper": 1.0, "best": 1.1}, 16_000
+# What transforms along time must save.
+_WORTH_ALL = 1.03
 # Bits per value above which rounding to steps is tried, and on grids of some size the pyramid.
 _FINE, _VERY_FINE = 0.5, 0.8
 # At bounds around so many times the RMSE.
@@ -44,10 +54,10 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     if len(fields.values) > MOST_ITEMS or not LEAST_ERROR < target_rmse < LARGEST_ERROR:
         return None
     medium = fields.values.shape[1] >= MEDIUM_GLOBE
-    wavelets = _wavelets(chunk, target_rmse) if medium else None
-    payloads = [] if wavelets is None else [wavelets]
+    payload = _in_subbands(chunk, target_rmse)
+    payloads = [] if payload is None else [payload]
     if not fields.exact:  # else nothing has these values but a mask, or a lattice through them
-        payloads += _transformed(chunk, target_rmse, wavelets)
+        payloads += _transformed(chunk, target_rmse, grid=not medium)
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
     # Where rounding hides little, neighbours predict values better than a transform compacts them.
     bits = 8 * worthwhile / int(fields.valid.sum())
@@ -64,8 +74,8 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     return min(payloads, key=len, default=None)
 
 
-def _transformed(chunk: Chunk, target_rmse: float, wavelets: bytes | None) -> list[bytes]:
-    """Of the model's latents, and of spherical harmonics."""
+def _transformed(chunk: Chunk, target_rmse: float, *, grid: bool) -> list[bytes]:
+    """Of the model's latents, and of harmonics of the grid."""
     payloads: list[bytes] = []
     step, along_time, most_bits = 0.0, True, 0.0
     way = chunk.of_latents()
@@ -77,26 +87,13 @@ def _transformed(chunk: Chunk, target_rmse: float, wavelets: bytes | None) -> li
         if way.trial.misfit < target_rmse**2 / 2:
             step, along_time = quantized.step * way.trial.unit, quantized.along_time
             most_bits = _WORTH_TRYING * way.trial.estimated_bits(step, along_time)
-    if not chunk.suits_transforms or not _harmonics_may_suit(chunk, wavelets, payloads):
+    suits = grid and chunk.suits_transforms and (not payloads or chunk.effort != "fast")
+    if not suits:
         return payloads
     way = chunk.of_grid(target_rmse)
-    if step > 0:
-        promising = way.trial.estimated_bits(step, along_time) < most_bits
-    else:
-        most = inf if wavelets is None else 8 * _WORTH_HARMONICS * len(wavelets)
-        promising = most == inf or way.trial.estimated_bits_at(target_rmse) < most
+    promising = step == 0 or way.trial.estimated_bits(step, along_time) < most_bits
     quantized = way.trial.meet(target_rmse) if promising else None
     return payloads if quantized is None else [*payloads, way.payload(quantized)]
-
-
-def _harmonics_may_suit(chunk: Chunk, wavelets: bytes | None, payloads: list[bytes]) -> bool:
-    """Where they are not much slower than all else, or hardly anything is to be told."""
-    if wavelets is None:
-        return not payloads or chunk.effort != "fast"
-    if chunk.effort == "fast":
-        return False
-    few = 8 * len(wavelets) < _HARDLY_ANYTHING[chunk.effort] * int(chunk.fields.valid.sum())
-    return few or chunk.fields.values.shape[1] < LARGE_GLOBE
 
 
 def _pyramid_may_suit(chunk: Chunk) -> bool:
@@ -104,12 +101,13 @@ def _pyramid_may_suit(chunk: Chunk) -> bool:
     return chunk.effort == "best" or not bool(chunk.fields.valid.all())
 
 
-def _wavelets(chunk: Chunk, target_rmse: float) -> bytes | None:
-    """Subbands of a wavelet that meet an RMSE; values that must come back are kept by a mask."""
-    from coinpp_xr.coding.wavelets.meeting import Meeting  # compiles, or loads what was compiled
+def _in_subbands(chunk: Chunk, target_rmse: float) -> bytes | None:
+    """Coefficients of a transform that meet an RMSE; values that must come back are kept by a
+    mask."""
+    from coinpp_xr.coding.wavelets.arrays import Arrays  # compiles, or loads what was compiled
+    from coinpp_xr.coding.wavelets.meeting import Meeting
 
-    fields, sequences = chunk.fields, chunk.all_items
-    cells, coded = fields.values.shape[1], fields.valid
+    fields, cells, coded = chunk.fields, chunk.fields.values.shape[1], chunk.fields.valid
     if fields.exact:
         coded = coded & ~np.isin(fields.values, fields.exact)
     if not coded.any() or cells > MOST_CELLS or min(fields.grid.shape) < SHORTEST_SIDE:
@@ -117,11 +115,42 @@ def _wavelets(chunk: Chunk, target_rmse: float) -> bytes | None:
     spread = float(np.abs(fields.values).max(where=coded, initial=0))
     if not spread < _LARGEST or spread > _MOST_STEPS * target_rmse:
         return None
-    found = Meeting(fields, sequences, coded, chunk.effort).smallest(target_rmse)
-    if found is None:
+    arrays = Arrays(fields, chunk.all_items, coded, target_rmse)
+    ways = [arrays] if chunk.effort == "fast" else _promising(chunk, arrays, target_rmse)
+    found = [Meeting(way, target_rmse, chunk.effort).smallest() for way in ways]
+    best = min((one for one in found if one), key=len, default=None)
+    if best is None:
         return None
-    sections = {Tag.WAVELETS: found.head, Tag.STREAMS: found.streams}
+    sections = {Tag.WAVELETS: best.head}
+    if best.streams:
+        sections[Tag.STREAMS] = best.streams
     return pack_fields(chunk.values, coded, Kind.WAVELETS, sections, **chunk.place)
+
+
+def _promising(chunk: Chunk, arrays: Arrays, target_rmse: float) -> list[Arrays]:
+    """Of wavelets and waves, from other fields and along time, what seems shortest."""
+    from coinpp_xr.coding.wavelets.arrays import KEPT
+    from coinpp_xr.coding.wavelets.estimating import estimated_bits
+
+    def guess(**how: bool) -> tuple[float, Arrays]:
+        other = arrays.transformed(target_rmse, **how)
+        return estimated_bits(other, target_rmse), other
+
+    fields, order = chunk.fields, chunk.all_items.order
+    first = estimated_bits(arrays, target_rmse)
+    guesses = [(first, arrays)]
+    few = first < _HARDLY_ANYTHING[chunk.effort] * int(fields.valid.sum())
+    kept = fields.values.size <= KEPT
+    if (few or arrays.cells < LARGE_GLOBE) and kept and chunk.bears_waves:
+        guesses.append(guess(waves=True))
+    waves = guesses[-1][0] < first
+    if order.shape[1] > 1 and kept and bears_frequencies(order, arrays.cells):
+        bits, other = guess(waves=waves, along_time=True)
+        # Who wants one field of them has to decode them all.
+        guesses.append((bits * _WORTH_ALL, other))
+    least = min(bits for bits, _ in guesses)
+    near = _NEAR[chunk.effort] if least > _SURE else _NEAR["best"]
+    return [way for bits, way in guesses if bits <= near * least]
 
 
 def _pyramid(chunk: Chunk, target_rmse: float, worth: int) -> bytes | None:

@@ -182,11 +182,11 @@ class SphereTransform:
         """Of the matrices, once they are needed."""
         n_lat, n_lon = self.shape
         matrices = n_lon // 2 + 1 if self._has_own_orders else 1
-        return 16 * n_lon**2 + 8 * matrices * n_lat**2
+        return 32 * n_lon**2 + 8 * matrices * n_lat**2
 
     def forward(self, fields: Floating) -> Floating:
         """Coefficients, shape (…, orders, waves), of fields of shape (…, n_lat, n_lon)."""
-        rows, across = fields.reshape(-1, self.shape[1]), right(self._along_longitude.T)
+        rows, across = fields.reshape(-1, self.shape[1]), self._from_longitude
         weights, waves = (
             np.tile(self._row_weights, len(rows) // self.shape[0])[:, None],
             rows.copy(),
@@ -200,41 +200,45 @@ class SphereTransform:
         return self._over_latitudes(waves.reshape(fields.shape))
 
     def inverse(self, coefficients: Floating) -> Floating:
-        """Fields of :meth:`forward`'s coefficients."""
-        rows = self._over_latitudes(coefficients, inverse=True).reshape(-1, self.shape[1])
+        """Fields of :meth:`forward`'s coefficients, or of those of the lowest orders and waves."""
+        columns = self._over_latitudes(coefficients, inverse=True)
+        rows = columns.reshape(-1, columns.shape[-1])
         weights = np.tile(self._row_weights, len(rows) // self.shape[0])[:, None]
-        across = self._across
+        across = self._across.leading(columns.shape[-1])
+        fields = np.empty((len(rows), self.shape[1]), rows.dtype)
 
         def fill(some: slice) -> None:
-            rows[some] = same_product(rows[some], across) / weights[some]
+            fields[some] = same_product(rows[some], across) / weights[some]
 
-        _in_blocks(fill, len(rows), rows.shape[1])
-        return rows.reshape(coefficients.shape)
+        _in_blocks(fill, len(rows), self.shape[1])
+        return fields.reshape(*coefficients.shape[:-2], *self.shape)
 
     def _over_latitudes(self, columns: Floating, *, inverse: bool = False) -> Floating:
         """Multiply what belongs to each wave, the last axis, by its matrix, or all by one."""
         matrices, dtype = self._along_latitude, columns.dtype
+        orders, waves = columns.shape[-2:]
+        shape = *columns.shape[:-2], self.shape[0], waves
         if matrices.ndim == 2:
-            operand = left((matrices.T if inverse else matrices).astype(dtype))
-            flat = columns.reshape(-1, *self.shape)
-            found = np.empty(flat.shape, dtype)
+            operand = left((matrices[:orders].T if inverse else matrices).astype(dtype))
+            flat = columns.reshape(-1, orders, waves)
+            found = np.empty((len(flat), *shape[-2:]), dtype)
             for field, result in zip(flat, found, strict=True):
 
                 def multiply(some: slice, field: Any = field, result: Any = result) -> None:
                     result[:, some] = same_product(operand, field[:, some])
 
-                _in_blocks(multiply, self.shape[1], self.shape[0])
-            return found.reshape(columns.shape)
+                _in_blocks(multiply, waves, self.shape[0])
+            return found.reshape(shape)
         by_wave = np.moveaxis(columns, -1, 0)
-        product = np.empty(by_wave.shape, dtype)
+        product = np.empty((waves, *shape[:-1]), dtype)
 
         def fill(number: int) -> None:
             # Cosine and sine of a wavenumber share its matrix.
-            waves = slice(max(2 * number - 1, 0), 2 * number + 1)
-            matrix = matrices[number].astype(dtype)
-            product[waves] = same_product(by_wave[waves], matrix if inverse else matrix.T)
+            some = slice(max(2 * number - 1, 0), 2 * number + 1)
+            matrix = matrices[number, :orders].astype(dtype)
+            product[some] = same_product(by_wave[some], matrix if inverse else matrix.T)
 
-        map_in_threads(fill, range(len(matrices)))
+        map_in_threads(fill, range(min(len(matrices), waves // 2 + 1)))
         return np.ascontiguousarray(np.moveaxis(product, 0, -1))
 
     @cached_property
@@ -264,8 +268,8 @@ class SphereTransform:
         return right_in_place(self._make_along_longitude(), single=False)
 
     @cached_property
-    def _along_longitude(self) -> Float64:
-        return self._make_along_longitude()
+    def _from_longitude(self) -> Operand:
+        return right(self._make_along_longitude().T)
 
     def _make_along_longitude(self) -> Float64:
         n = len(self.longitude)

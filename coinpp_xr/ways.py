@@ -141,9 +141,12 @@ class Chunk:
 
     @cached_property
     def suits_transforms(self) -> bool:
+        """Not so for sequences out of proportion either."""
+        return self._are_few_fronts(*self.fields.grid.shape) and self.bears_waves
+
+    @property
+    def bears_waves(self) -> bool:
         """Not so for grids out of proportion, and values near the end of all numbers."""
-        if not self._are_few_fronts(*self.fields.grid.shape):
-            return False
         fields = self.fields
         largest = float(np.abs(fields.values).max(where=fields.valid, initial=0))
         return is_transformable(fields.grid.shape, self.values.nbytes) and largest < _LARGEST

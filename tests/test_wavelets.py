@@ -16,15 +16,19 @@ from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coding.wavelets import lifting, parameters
+from coinpp_xr.coding.wavelets.arrays import Arrays
+from coinpp_xr.coding.wavelets.encoding import Coded
+from coinpp_xr.coding.wavelets.estimating import estimated_bits
 from coinpp_xr.coding.wavelets.filling import filled
 from coinpp_xr.coding.wavelets.meeting import Meeting
 from coinpp_xr.coding.wavelets.parameters import Told
 from coinpp_xr.coding.wavelets.rounding import Steps
 from coinpp_xr.coding.wavelets.stream import Head
-from coinpp_xr.coding.wavelets.subbands import Transform, subbands_of, transform_of
+from coinpp_xr.coding.wavelets.subbands import Wavelets, subbands_of
+from coinpp_xr.coding.wavelets.waves import Waves
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.field_reading import FieldReader
-from coinpp_xr.fields import Fields
+from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.lattice import Bound
 from coinpp_xr.recognition import layouts_of
 
@@ -58,6 +62,30 @@ def encoded(values: np.ndarray, target: float, **options) -> bytes:
 
 def decoded(payload: bytes) -> np.ndarray:
     return decode_chunk(payload, {}.__getitem__, grid=GRID)
+
+
+def arrays_of(values: np.ndarray, target: float, grid=GRID, **how: bool) -> Arrays:
+    fields = Fields.of_sequence(values, grid)
+    every = Sequences.of((len(values),), 0, np.ones(len(values), np.bool_))
+    return Arrays(fields, every, fields.valid, target, **how)
+
+
+def met(
+    values: np.ndarray, target: float, effort: str = "default", grid=GRID, **how: bool
+) -> Coded:
+    found = Meeting(arrays_of(values, target, grid, **how), target, effort).smallest()
+    assert found is not None
+    return found
+
+
+def fields_of(found: Coded, values: np.ndarray, grid=GRID, items=None) -> np.ndarray:
+    """What is decoded of them, zeros elsewhere."""
+    fields, got = Fields.of_sequence(values, grid), np.zeros(values.shape, np.float32)
+    order = np.arange(len(values))[None]
+    head = Head(found.head, fields.present, order, grid)
+    for item, field in head.decode(lambda a, b: found.streams[a:b], items):
+        got[item] = field
+    return got
 
 
 # ---- the transform -------------------------------------------------------------------------------
@@ -96,13 +124,14 @@ def test_longitudes_are_all_alike() -> None:
 def test_errors_of_all_subbands_count_alike(kind) -> None:
     """A unit in the middle of a subband changes the field by about one, as areas measure it."""
     shape, areas = (512, 512), np.ones(512)
-    transform = Transform(shape, areas, around=True)
+    transform = Wavelets(shape, areas, around=True)
     for number, subband in enumerate(subbands_of(shape)):
         if subband.kind != kind or subband.level > 4:
             continue
         parts = [np.zeros(s.shape) for s in transform.subbands]
         parts[number][subband.shape[0] // 2, subband.shape[1] // 2] = 1
-        assert np.sqrt((transform.inverse(parts) ** 2).sum()) == pytest.approx(1, rel=2e-3)
+        (field,) = transform.inverse([parts])
+        assert np.sqrt((field**2).sum()) == pytest.approx(1, rel=2e-3)
 
 
 def test_gaps_are_closed_smoothly() -> None:
@@ -124,12 +153,8 @@ def test_gaps_are_closed_smoothly() -> None:
 @pytest.mark.parametrize("target", [0.01, 0.1, 1.0])
 def test_the_target_is_met_and_nearly_reached(target, effort) -> None:
     values = weather(1).astype(np.float32)
-    fields = Fields.of_sequence(values, GRID)
-    found = Meeting(fields, fields.sequences, fields.valid, effort).smallest(target)
-    assert found is not None
-    head = Head(found.head, fields.present, fields.sequences.order, transform_of(GRID), 17280)
-    ((_, got),) = head.decode(lambda start, end: found.streams[start:end])
-    assert 0.97 * target < weighted_rmse(got[None].astype(np.float32), values) <= target
+    got = fields_of(met(values, target, effort), values, GRID)
+    assert 0.97 * target < weighted_rmse(got, values) <= target
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
@@ -174,14 +199,101 @@ def test_threads_do_not_matter(monkeypatch) -> None:
     payloads = []
     for threads in ("1", "2"):
         monkeypatch.setenv("COINPP_XR_THREADS", threads)
-        fields = Fields.of_sequence(values, grid)
-        found = Meeting(fields, fields.sequences, fields.valid, "default").smallest(3.0)
-        assert found is not None
+        found = met(values, 3.0, grid=grid)
         payloads.append(found.head + found.streams)
-        head = Head(found.head, fields.present, fields.sequences.order, transform_of(grid), 1036800)
-        ((_, field),) = head.decode(lambda a, b, found=found: found.streams[a:b])
-        assert fields.mean_squared_error(field.reshape(1, -1).astype(np.float32)) <= 9.0
+        got = fields_of(found, values, grid)
+        fields = Fields.of_sequence(values, grid)
+        assert fields.mean_squared_error(got.reshape(1, -1)) <= 9.0
     assert payloads[0] == payloads[1]
+
+
+# ---- other transforms ----------------------------------------------------------------------------
+
+HOW = [
+    {"waves": waves, "along_time": along_time}
+    for waves in (False, True)
+    for along_time in (False, True)
+]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("target", [0.05, 1.0, 4.0])
+def test_every_transform_meets_the_target(how, target) -> None:
+    values = weather(5).astype(np.float32)
+    values[3, :, 20:40] = np.nan
+    values[1] = np.nan
+    got = fields_of(met(values, target, **how), values)
+    # Its own guess at a step is no more than a beginning.
+    assert 0.95 * target < weighted_rmse(got, values) <= target
+
+
+def test_waves_are_orthonormal_and_come_back() -> None:
+    values = weather(2)
+    transform = Waves(GRID)
+    coefficients = transform.forward(list(values))
+    for field, again in zip(values, transform.inverse(coefficients), strict=True):
+        assert np.allclose(field, again, atol=1e-8)
+    waves = np.zeros(SHAPE)
+    waves[3, 7] = 17280
+    (field,) = transform.inverse([[waves]])
+    assert weighted_rmse(field, np.zeros(SHAPE)) ** 2 == pytest.approx(
+        SHAPE[0] * SHAPE[1], rel=0.05
+    )
+
+
+def test_the_lowest_waves_alone_are_the_same_as_among_zeros() -> None:
+    rng, all_ = np.random.default_rng(8), np.zeros(SHAPE)
+    all_[:9, :14] = rng.standard_normal((9, 14))
+    (wanted,), (got,) = (
+        Waves(GRID, extent).inverse([[all_[: extent[0], : extent[1]]]])
+        for extent in (SHAPE, (9, 14))
+    )
+    assert np.allclose(wanted, got, atol=1e-12)
+
+
+def test_fields_of_an_annual_cycle_take_less_along_time() -> None:
+    months = np.cos(2 * np.pi * np.arange(24) / 12)[:, None, None]
+    values = (280 + 20 * months * weather(1) / 280 + 0.2 * weather(24, seed=5)).astype(np.float32)
+    alone, along = (met(values, 0.5, along_time=along) for along in (False, True))
+    assert len(along) < 0.9 * len(alone)
+    payload = encode_chunk(values, None, target_rmse=0.5, grid=GRID)
+    assert len(payload) < len(along) + 100
+
+
+def test_fields_along_time_are_read_by_sequences() -> None:
+    values = weather(12).astype(np.float32).reshape(2, 6, *SHAPE)
+    fields = Fields.of_sequence(values.reshape(12, *SHAPE), GRID)
+    order = Sequences.of((2, 6), 1, np.ones(12, np.bool_))
+    arrays = Arrays(fields, order, fields.valid, 0.5, along_time=True)
+    found = Meeting(arrays, 0.5, "default").smallest()
+    head = Head(found.head, fields.present, order.order, GRID)
+    for item, others in ((2, set(range(6))), (8, set(range(6, 12)))):
+        assert (head.ranges({item})[-1][1] == len(found.streams)) == (item == 8)
+        got = dict(head.decode(lambda a, b: found.streams[a:b], {item}))
+        assert set(got) == {item} <= others
+        assert weighted_rmse(got[item], values.reshape(-1, *SHAPE)[item]) < 1.0
+
+
+@pytest.mark.parametrize("target", [0.1, 1.0])
+def test_guesses_tell_which_transform_is_shorter(target) -> None:
+    smooth = met(weather(4).astype(np.float32), 2.0, waves=True)
+    band_limited = fields_of(smooth, weather(4).astype(np.float32))
+    for values in (weather(4).astype(np.float32), band_limited):
+        sizes = [len(met(values, target, **how)) for how in HOW]
+        bits = [estimated_bits(arrays_of(values, target, **how), target) for how in HOW]
+        chosen = sizes[int(np.argmin(bits))]
+        assert chosen <= 1.05 * min(sizes)
+        for size, guess in zip(sizes, bits, strict=True):
+            assert 0.7 < guess / (8 * size) < 1.6
+
+
+def test_next_to_nothing_takes_few_bytes() -> None:
+    """One short stream stands in the head, with no index."""
+    values = weather(1).astype(np.float32)
+    payload = encode_chunk(values, None, target_rmse=3.0, grid=GRID)
+    assert Tag.STREAMS not in Payload.unpack(payload).sections
+    assert len(payload) < 200
+    assert weighted_rmse(decoded(payload), values) <= 3.0
 
 
 # ---- one field at a time -------------------------------------------------------------------------
@@ -254,8 +366,10 @@ def test_parameters_come_back() -> None:
         for a, b in zip(one, other, strict=True):
             assert (a.coefficients == b.coefficients).all()
             assert (a.weights == b.weights).all()
+    _, usual = parameters.code(None, b"", references, subbands)
+    assert parameters.code(usual, None, references, subbands)[0] == b""
     with pytest.raises(CorruptPayloadError):
-        parameters.code(None, b"", references, subbands)
+        parameters.code(None, said[:-4], references, subbands)
 
 
 def test_steps_come_back() -> None:

@@ -186,7 +186,7 @@ def needed_units(units: list[Unit], wanted: set[int], known: Container[int] = ()
             continue
         needed.add(number)
         if number not in known:
-            waiting += [
-                unit_of[r] for refs in units[number].references for r in refs if r != BACKGROUND
-            ]
+            unit = units[number]
+            waiting += [unit_of[r] for refs in unit.references for r in refs if r != BACKGROUND]
+            waiting += [] if unit.parent is None else [unit.parent]
     return sorted(needed)

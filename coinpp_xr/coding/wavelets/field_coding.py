@@ -15,7 +15,7 @@ from coinpp_xr.coding.pyramid.referred import last_uses
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.coding.wavelets.numbers import BLOCK, code_numbers
 from coinpp_xr.coding.wavelets.parameters import WEIGHT_PARTS, Told
-from coinpp_xr.coding.wavelets.subbands import AVERAGES, PAD, Subband
+from coinpp_xr.coding.wavelets.subbands import AVERAGES, PAD, WAVES, Subband
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
@@ -66,7 +66,7 @@ class Surroundings(NamedTuple):
         nothing = np.zeros((rows, columns), np.int32)
         above = np.zeros((rows // 2 + PAD + 2, columns // 2 + PAD + 2), np.int32)
         # Subbands of a level come one after the other.
-        siblings = [] if kind == AVERAGES else numbers[k - kind + 1 : k]
+        siblings = numbers[k - kind + 1 : k] if AVERAGES < kind < WAVES else []
         before = [field[k] for field in references]
         (one, other), (first, second) = ((*s, nothing, nothing)[:2] for s in (siblings, before))
         return cls(above if parent is None else numbers[parent], one, other, first, second)
@@ -99,7 +99,8 @@ def as_one_band(numbers: list[Numbers]) -> list[Numbers]:
 def predicted(told: Told, references: list[Coefficients], k: int) -> Float64 | float:
     """A subband as the references have it, weighted."""
     total: Float64 | float = 0.0
-    for weight, field in zip(told.weights, references, strict=True):
+    # Along time nothing is predicted, and no weight told.
+    for weight, field in zip(told.weights, references, strict=False):
         total = total + (int(weight) / WEIGHT_PARTS) * field.values[k]
     return total
 
@@ -127,13 +128,13 @@ def code_band(
         if not sparse:
             flags[:] = 1
         around = Surroundings.of(k, subbands, numbers, references)
-        which, row = subband.kind + 4 * min(subband.level, 3), 0
+        row = 0
         while row < rows:
             if not decoding:
                 coder.grow(2 * range_coder.BYTES_PER_VALUE * BLOCK * columns)
             row = code_numbers(
                 *coder.coder, coder.state, decisions.tables(), own.coefficients, array,
-                *around, quick, which, sparse, bool(references), row, flags,
+                *around, quick, subband.kind, sparse, bool(references), row, flags,
             )  # fmt: skip
             coder.check()
         if chain and decoding:

@@ -24,7 +24,7 @@ from coinpp_xr.coding.pyramid.range_coder import (
     opened,
     put_back,
 )
-from coinpp_xr.coding.wavelets.subbands import PAD
+from coinpp_xr.coding.wavelets.subbands import PAD, WAVES
 from coinpp_xr.compiled import compiled, inlined
 from coinpp_xr.mixing import ONE
 
@@ -133,7 +133,7 @@ def code_numbers(
     quick : int
         Classes of expected size below this decide by one context whether a number is zero.
     which : int
-        Kind and level.
+        Kind of the subband.
     sparse : bool
         Whether blocks of zeros are told.
     referring : bool
@@ -222,6 +222,13 @@ def code_numbers(
                     of_beside + 32 * (near > 0),
                     (which & 3) * 16 + at_most(c >> 1, 15),
                 )
+                if which == WAVES:
+                    # Waves are the smaller the shorter they are.
+                    degree = at_most(4 * (i - PAD + ((j - PAD + 1) >> 1)), LARGEST_SIZE - 1)
+                    at_degree = 3 * at_most(np.int64(size_kind[degree]), 20) + at_most(near, 2)
+                    contexts = (
+                        contexts[0], contexts[1], contexts[2], contexts[3], contexts[4], at_degree
+                    )  # fmt: skip
                 by_near = at_most(of_here >> 1, 7) * 8 + both
                 if c >= quick:
                     zero, r = decide(

@@ -17,7 +17,7 @@ from coinpp_xr.coding.pyramid import range_coder
 from coinpp_xr.coding.pyramid.grades import GRADES, grade_of
 from coinpp_xr.coding.wavelets.numbers import N_FEATURES
 from coinpp_xr.coding.wavelets.rounding import USUAL
-from coinpp_xr.coding.wavelets.subbands import Subband
+from coinpp_xr.coding.wavelets.subbands import KINDS, Subband
 from coinpp_xr.errors import CorruptPayloadError
 
 Int64 = npt.NDArray[np.int64]
@@ -41,6 +41,13 @@ class Told:
     coefficients: Int64
     weights: Int64
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Told)
+            and np.array_equal(self.coefficients, other.coefficients)
+            and np.array_equal(self.weights, other.weights)
+        )
+
 
 def usual_weights(references: int) -> Int64:
     """Of fields between two that they refer to, or after one."""
@@ -53,12 +60,15 @@ def code(
     references: list[int],
     subbands: Sequence[Subband],
 ) -> tuple[bytes, list[list[Told]]]:
-    """Encode, or decode a stream; by kind of unit and subband.
+    """Encode, or decode a stream; by kind of unit and subband. Nothing where all is as usual.
 
     Raises
     ------
     CorruptPayloadError
     """
+    usual = [[Told(USUAL_GRADED, usual_weights(n))] * len(subbands) for n in references]
+    if stream == b"" or (told is not None and told == usual):
+        return b"", usual
     coder = binary.encoder(1 << 12) if stream is None else binary.decoder(stream)
     chances = [range_coder.new_chances() for _ in range(3)]
     found: list[list[Told]] = []
@@ -75,7 +85,7 @@ def code(
     for kind, count in enumerate(references):
         own: list[Told] = []
         # Of the last subband of the same kind: usually one level coarser.
-        last = [Told(USUAL_GRADED, usual_weights(count)) for _ in range(4)]
+        last = [Told(USUAL_GRADED, usual_weights(count)) for _ in range(KINDS)]
         for k, subband in enumerate(subbands):
             before = last[subband.kind]
             wanted = before if told is None else told[kind][k]

@@ -26,7 +26,7 @@ Int32 = npt.NDArray[np.int32]
 # Magnitudes that are told apart: 0, 1, 2 and more.
 KINDS = 4
 # Squares of steps that a bit is worth; and what is rounded up before anything is counted.
-_WORTH_OF_BIT, _UP_FROM = 0.085, 0.6
+_WORTH_OF_BIT, UP_FROM = 0.085, 0.6
 SHIFT_PARTS = 256
 _STEPS = struct.Struct("<fBBB")
 
@@ -93,7 +93,7 @@ def _rebuild(numbers: Any, step: Any, shifts: Any, values: Any) -> None:
 @compiled
 def round_plainly(values: Any, step: Any, numbers: Any) -> None:
     """Into the middle of padded numbers."""
-    up = 1 - _UP_FROM
+    up = 1 - UP_FROM
     for i in range(len(values)):
         row, own = values[i], numbers[i + PAD]
         for j in range(len(row)):
@@ -120,12 +120,15 @@ def count(
     ----------
     every : int
         One of so many rows is looked at.
-    counts : float64 array, shape (classes, kinds)
+    counts : float64 array, shape (classes, kinds + 1)
+        Last, the sum of what is beyond the largest of these magnitudes.
     """
     for i in range(PAD, own.shape[0] - PAD, every):
         for j in range(PAD, own.shape[1] - PAD):
             c = _class_at(coefficients, own, parent, one, other, first, second, i, j, size_class)
-            counts[c, min(abs(own[i, j]), KINDS - 1)] += 1
+            n = abs(own[i, j])
+            counts[c, min(n, KINDS - 1)] += 1
+            counts[c, KINDS] += max(n - KINDS + 1, 0)
 
 
 @compiled
@@ -192,13 +195,22 @@ def round_well(
 
 def bits_of(counts: Float64) -> Float64:
     """What magnitudes take, signs included, shape (classes, kinds + 1)."""
-    seen = counts + np.array([8.0, 1.0, 0.3, 0.1])
+    seen = counts[:, :KINDS] + np.array([8.0, 1.0, 0.3, 0.1])
     bits = np.empty((CLASSES, KINDS + 1))
     bits[:, :KINDS] = -np.log2(seen / seen.sum(axis=1, keepdims=True))
     bits[:, 1:KINDS] += 1
     bits[:, KINDS - 1] += 1
     bits[:, KINDS] = np.clip(bits[:, KINDS - 1] - bits[:, KINDS - 2] - 1, 0.05, 2)
     return bits
+
+
+def bits_in(counts: Float64) -> float:
+    """What magnitudes that were counted take: those beyond the last by a geometric distribution."""
+    bits, more = bits_of(counts), counts[:, KINDS - 1]
+    mean = counts[:, KINDS] / np.maximum(more, 1e-9)
+    further = (mean + 1) * np.log2(mean + 1) - mean * np.log2(np.maximum(mean, 1e-9))
+    bits[:, KINDS - 1] -= 1  # is part of what follows
+    return float((counts[:, :KINDS] * bits[:, :KINDS]).sum() + (more * further).sum())
 
 
 @compiled

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import groupby
 from math import inf
 from typing import Any
@@ -18,14 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.byte_reading import ByteReader, varint
 from coinpp_xr.coding.pyramid.coders import BYTES_OF_CODER, Coder, cut_streams
 from coinpp_xr.coding.pyramid.schedule import (
     UNIT_CELLS,
     Unit,
-    key_distance,
     needed_ranges,
     needed_units,
-    schedule,
 )
 from coinpp_xr.coding.wavelets import parameters
 from coinpp_xr.coding.wavelets.field_coding import (
@@ -38,8 +36,11 @@ from coinpp_xr.coding.wavelets.field_coding import (
     room_for,
 )
 from coinpp_xr.coding.wavelets.parameters import Told
+from coinpp_xr.coding.wavelets.plan import Plan, Transform, bears_frequencies
 from coinpp_xr.coding.wavelets.rounding import Steps
-from coinpp_xr.coding.wavelets.subbands import Subband, Transform
+from coinpp_xr.coding.wavelets.subbands import wavelets_on
+from coinpp_xr.coding.wavelets.waves import Waves
+from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.parallel import map_compiled
 
@@ -51,56 +52,40 @@ MOST_CELLS, MOST_ITEMS = 1 << 24, 1 << 20
 MOST_BANDS, _FEWEST_OF_BAND = 8, 1 << 8
 # Of a grid; shorter ones have no wavelets.
 SHORTEST_SIDE = 16
-_HEAD = struct.Struct("<fIBBH")
-_ENTRY = struct.Struct("<II")
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What encoder and decoder agree on.
-
-    Parameters
-    ----------
-    units : list of Unit
-    distance : int
-        Of key fields.
-    """
-
-    units: list[Unit]
-    distance: int
-
-    @classmethod
-    def of(
-        cls,
-        order: npt.NDArray[np.integer[Any]],
-        present: Bool,
-        cells: int,
-        distance: int | None = None,
-    ) -> Plan:
-        distance = key_distance(cells, order.shape[1]) if distance is None else distance
-        return cls(schedule(order, present, cells, distance), distance)
-
-    @property
-    def references(self) -> list[int]:
-        """To how many others fields of every kind of units refer."""
-        return [next(group).n_references for _, group in groupby(self.units, lambda u: u.kind)]
+_HEAD = struct.Struct("<fBB")
+# Beside the number of bands: how fields are transformed, and whether single precision does.
+_WAVES, _SINGLE, _SHORT_STREAM = 16, 32, 64
+# Who looks for streams has read so much before.
+_SHORT = 1 << 12
+# Of the index: a length and a checksum.
+_CHECKSUM = struct.Struct("<I")
+_LEAST_ENTRY = 1 + _CHECKSUM.size
 
 
 def pack(
     plan: Plan,
-    subbands: Sequence[Subband],
+    transform: Transform,
     origin: float,
     steps: Steps,
     told: list[list[Told]],
     quick: int,
     streams: list[list[bytes]],
 ) -> tuple[bytes, bytes]:
-    """Head and streams; of these, those of all bands of every unit."""
-    said, _ = parameters.code(told, None, plan.references, subbands)
-    head = _HEAD.pack(origin, plan.distance, len(streams[0]), quick, len(said))
+    """Head and streams; of these, those of all bands of every unit.
+
+    One that is short stands in the head, and there are no others.
+    """
+    said, _ = parameters.code(told, None, plan.references, transform.subbands)
+    how, numbers = len(streams[0]), [plan.distance, len(said)]
+    if isinstance(transform, Waves):
+        how |= _WAVES | _SINGLE * transform.single
+        numbers += transform.extent
     each = [stream for unit in streams for stream in unit]
-    index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in each)
-    return head + steps.pack() + said + index, b"".join(each)
+    short = len(each) == 1 and len(each[0]) < _SHORT
+    how |= _SHORT_STREAM * short
+    index = b"".join(varint(len(s)) + _CHECKSUM.pack(zlib.crc32(s)) for s in each)
+    head = _HEAD.pack(origin, how, quick) + steps.pack() + b"".join(map(varint, numbers))
+    return (head + said + each[0], b"") if short else (head + said + index, b"".join(each))
 
 
 class Head:
@@ -112,9 +97,7 @@ class Head:
     present : bool array, shape (items,)
         Which fields hold anything.
     order : int array, shape (sequences, times)
-    transform : Transform
-    cells : int
-        Of a field.
+    grid : SphereGrid
 
     Raises
     ------
@@ -126,34 +109,47 @@ class Head:
         head: bytes,
         present: Bool,
         order: npt.NDArray[np.integer[Any]],
-        transform: Transform,
-        cells: int,
+        grid: SphereGrid,
     ) -> None:
-        if len(head) < _HEAD.size:
-            raise CorruptPayloadError("the head of the wavelets is cut short")
-        self._origin, distance, bands, self._quick, length = _HEAD.unpack_from(head)
-        self._steps = Steps.unpack(head[_HEAD.size :])
-        start = _HEAD.size + Steps.size()
-        said, entries = head[start : start + length], head[start + length :]
-        damaged = not abs(self._origin) < inf or distance < 1 or len(said) != length
+        reader, cells = ByteReader(head), grid.shape[0] * grid.shape[1]
+        self._origin, how, self._quick = _HEAD.unpack(reader.take(_HEAD.size))
+        self._steps = Steps.unpack(reader.take(Steps.size()))
+        distance, length = reader.varint(), reader.varint()
+        self._transform: Transform = wavelets_on(grid)
+        if how & _WAVES:
+            extent = reader.varint(), reader.varint()
+            self._transform = _waves(grid, extent, single=bool(how & _SINGLE))
+        bands, said = how % _WAVES, reader.take(length)
+        damaged = not abs(self._origin) < inf or how >= 2 * _SHORT_STREAM
         damaged = damaged or not 1 <= bands <= MOST_BANDS or cells // bands < _FEWEST_OF_BAND
         if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
             raise CorruptPayloadError("the head of the wavelets is damaged")
-        most = max(1, UNIT_CELLS // cells)
-        if int(present.sum()) > most * (len(entries) // (_ENTRY.size * bands)):
+        if distance == 0:
+            if not bears_frequencies(order, cells):
+                raise CorruptPayloadError("the wavelets' sequence is too long for its fields")
+            self._plan = Plan.of_frequencies(order, cells)
+        else:
+            most = max(1, UNIT_CELLS // cells)
+            if int(present.sum()) > most * (reader.left // (_LEAST_ENTRY * bands)):
+                raise CorruptPayloadError("the head of the wavelets does not fit its shape")
+            self._plan = Plan.of(order, present, cells, distance)
+        self.units, self._bands = self._plan.units, bands
+        self._short = b""
+        if how & _SHORT_STREAM:
+            self._short = reader.take(reader.left)
+            entries = [(0, zlib.crc32(self._short))]
+        else:
+            entries = _read_index(reader, len(self.units) * bands)
+        if not reader.at_end or len(entries) != len(self.units) * bands:
             raise CorruptPayloadError("the head of the wavelets does not fit its shape")
-        plan = Plan.of(order, present, cells, distance)
-        if len(entries) != _ENTRY.size * bands * len(plan.units):
-            raise CorruptPayloadError("the head of the wavelets does not fit its shape")
-        self.units, self._transform, self._bands = plan.units, transform, bands
-        _, self._told = parameters.code(None, said, plan.references, transform.subbands)
-        index = np.frombuffer(entries, "<u4").reshape(len(plan.units), bands, 2)
-        self._index = index.astype(np.int64)
+        self._index = np.array(entries, np.int64).reshape(len(self.units), bands, 2)
+        subbands = self._transform.subbands
+        _, self._told = parameters.code(None, said, self._plan.references, subbands)
         self._starts = np.concatenate([[0], np.cumsum(self._index[:, :, 0].sum(axis=1))])
 
     def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
         """Which bytes of the streams some fields need, see :func:`needed_ranges`."""
-        return needed_ranges(self.units, self._starts, items, known)
+        return needed_ranges(self.units, self._starts, self._plan.holding(items), known)
 
     def decode(
         self,
@@ -179,49 +175,51 @@ class Head:
         ------
         CorruptPayloadError
         """
-        wanted = {item for unit in self.units for item in unit.items} if items is None else items
         known = known or {}
-        numbers = needed_units(self.units, wanted, known)
+        if items is None:
+            numbers = list(range(len(self.units)))
+        else:
+            numbers = needed_units(self.units, self._plan.holding(items), known)
         coders: dict[int, list[Coder]] = {}
         referred = Referred([self.units[number] for number in numbers])
 
-        def decode(number: int) -> list[tuple[int, Float64]]:
+        def decode(number: int) -> tuple[Unit, list[list[Float64]]]:
             unit = self.units[number]
             if number in known:
-                coders[number], fields = known[number]
+                coders[number], arrays = known[number]
+                for item, found in zip(unit.items, arrays, strict=True):
+                    referred.add(item, found)
             else:
-                coders[number] = self._coders(number, read, coders)
-                fields = [
-                    self._field(coders[number], unit.kind, referred.of(references))
-                    for references in unit.references
-                ]
+                coders[number], arrays = self._coders(number, read, coders), []
+                for item, references in zip(unit.items, unit.references, strict=True):
+                    found = self._decoded(coders[number], unit.kind, referred.of(references))
+                    referred.add(item, found)
+                    arrays.append(found)
                 for coder in coders[number]:
                     coder.check_end()
                 if keep is not None:
-                    kept, nbytes = (coders[number], fields), BYTES_OF_CODER * self._bands
-                    keep(number, kept, nbytes + sum(field.nbytes for field in fields))
-            found = []
-            for item, field in zip(unit.items, fields, strict=True):
-                referred.add(item, field)
-                if item in wanted:
-                    found.append((item, self._transform.inverse(field.values) + self._origin))
-            return found
+                    kept, nbytes = (coders[number], arrays), BYTES_OF_CODER * self._bands
+                    keep(number, kept, nbytes + sum(array.nbytes for array in arrays))
+            return unit, [array.values for array in arrays]
 
         for kind, group in groupby(numbers, lambda number: self.units[number].kind):
-            for found in map_compiled(decode, list(group)):
-                yield from found
+            decoded = map_compiled(decode, list(group))
+            for item, field in self._plan.fields(decoded, self._transform, items):
+                yield item, field + self._origin
             referred.forget(kind)
 
     def _coders(
         self, number: int, read: Callable[[int, int], bytes], coders: dict[int, list[Coder]]
     ) -> list[Coder]:
         data = read(int(self._starts[number]), int(self._starts[number + 1]))
-        streams = cut_streams(data, self._index[number], "the wavelets")
+        streams = [self._short]
+        if not self._short:
+            streams = cut_streams(data, self._index[number], "the wavelets")
         parent = self.units[number].parent
         parents = [None] * self._bands if parent is None else coders[parent]
         return [Coder.decoder(*each) for each in zip(streams, parents, strict=True)]
 
-    def _field(
+    def _decoded(
         self, coders: list[Coder], kind: int, references: list[Coefficients]
     ) -> Coefficients:
         told, subbands = self._told[kind], self._transform.subbands
@@ -238,3 +236,17 @@ class Head:
             for k, own in enumerate(joined(numbers))
         ]
         return Coefficients(values, numbers)
+
+
+def _waves(grid: SphereGrid, extent: tuple[int, int], *, single: bool) -> Waves:
+    orders, waves = extent
+    if not (0 < orders <= grid.shape[0] and 0 < waves <= grid.shape[1]):
+        raise CorruptPayloadError("the head of the wavelets is damaged")
+    return Waves(grid, extent, single=single)
+
+
+def _read_index(reader: ByteReader, count: int) -> list[tuple[int, int]]:
+    """Lengths and checksums."""
+    return [
+        (reader.varint(), _CHECKSUM.unpack(reader.take(_CHECKSUM.size))[0]) for _ in range(count)
+    ]

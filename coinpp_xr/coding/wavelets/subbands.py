@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,10 +19,12 @@ from coinpp_xr.coding.wavelets.lifting import (
     synthesise,
 )
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.parallel import map_compiled
 
 Float64 = npt.NDArray[np.float64]
 
-AVERAGES, ALONG_ROWS, ALONG_COLUMNS, ACROSS = range(4)
+AVERAGES, ALONG_ROWS, ALONG_COLUMNS, ACROSS, WAVES = range(5)
+KINDS = 5
 # Zeros around numbers: what contexts look at is always there.
 PAD = 2
 # Cells near the poles count as if they had at least this share of the mean area: errors there are
@@ -39,7 +42,7 @@ class Subband:
     level : int
         0 is the finest.
     kind : int
-        Averages, or details along rows, along columns or across.
+        Averages, or details along rows, along columns or across; or waves, of no wavelet.
     parent : int or None
         Number of the subband of this kind on the next coarser level.
     """
@@ -81,12 +84,12 @@ def subbands_of(shape: tuple[int, int]) -> tuple[Subband, ...]:
     return tuple(found)
 
 
-def transform_of(grid: SphereGrid) -> Transform:
+def wavelets_on(grid: SphereGrid) -> Wavelets:
     areas = grid.area_weights.reshape(grid.shape).mean(axis=1)
-    return Transform(grid.shape, areas, around=grid.goes_around)
+    return Wavelets(grid.shape, areas, around=grid.goes_around)
 
 
-class Transform:
+class Wavelets:
     """Fields ↔ coefficients whose errors count alike.
 
     Parameters
@@ -103,14 +106,20 @@ class Transform:
         relative = np.maximum(areas / max(float(areas.mean()), 1e-300), _LEAST_AREA)
         self._scales = [subband.scale(relative) for subband in self.subbands]
 
-    def forward(self, field: Float64) -> list[Float64]:
+    def forward(self, fields: list[Float64]) -> list[list[Float64]]:
+        return map_compiled(self._forward, fields)
+
+    def inverse(self, coefficients: Sequence[list[Float64]]) -> list[Float64]:
+        return map_compiled(self._inverse, coefficients)
+
+    def _forward(self, field: Float64) -> list[Float64]:
         averages, details = analyse(field, around=self._around)
         arrays = [averages, *(array for one in reversed(details) for array in one)]
         for array, scale in zip(arrays, self._scales, strict=True):
             array *= scale
         return arrays
 
-    def inverse(self, coefficients: list[Float64]) -> Float64:
+    def _inverse(self, coefficients: list[Float64]) -> Float64:
         arrays = [a / scale for a, scale in zip(coefficients, self._scales, strict=True)]
         details = [Details(*arrays[k : k + 3]) for k in range(1, len(arrays), 3)]
         return synthesise(arrays[0], details[::-1], self._shape, around=self._around)

@@ -1,0 +1,130 @@
+"""Coefficients of the fields that are to be coded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.coding.wavelets.filling import filled
+from coinpp_xr.coding.wavelets.plan import TOGETHER, Plan, Transform, in_time
+from coinpp_xr.coding.wavelets.subbands import Subband, wavelets_on
+from coinpp_xr.coding.wavelets.waves import Waves
+from coinpp_xr.fields import Fields, Sequences
+from coinpp_xr.parallel import map_compiled
+
+Bool = npt.NDArray[np.bool_]
+Float64 = npt.NDArray[np.float64]
+
+# Coefficients of fields are kept while steps are tried, if they are no more than that.
+KEPT = 1 << 24
+# An error of so many times the largest value is far above what single precision leaves out.
+_SINGLE = 1e-3
+
+
+class Arrays:
+    """Coefficients of fields, or of frequencies of their sequences.
+
+    Parameters
+    ----------
+    fields : Fields
+    sequences : Sequences
+        Which item follows which.
+    coded : bool array, shape (items, cells)
+        What is not kept elsewhere, exactly. Somewhere true.
+    target_rmse : float
+    waves, along_time : bool
+        How fields are transformed; not by wavelets, not each by itself. For no more than ``KEPT``
+        values.
+    """
+
+    def __init__(
+        self,
+        fields: Fields,
+        sequences: Sequences,
+        coded: Bool,
+        target_rmse: float,
+        *,
+        waves: bool = False,
+        along_time: bool = False,
+    ) -> None:
+        self.fields, self.coded, self._sequences = fields, coded, sequences
+        self.dropped = 0.0  # of an array, squared and added up
+        self.origin = float(np.float32(fields.values.mean(where=coded)))
+        self.transform: Transform = wavelets_on(fields.grid)
+        if waves:
+            spread = float(np.abs(fields.values - self.origin).max(where=coded, initial=0))
+            self.transform = Waves(fields.grid, single=target_rmse > _SINGLE * spread)
+        shape = fields.grid.shape
+        present = np.asarray(coded.any(axis=1))
+        if along_time:
+            self.plan = Plan.of_frequencies(sequences.order, fields.values.shape[1])
+        else:
+            self.plan = Plan.of(sequences.order, present, shape[0] * shape[1])
+        self._known: dict[int, list[Float64]] = {}
+        if along_time:
+            # One that is missing repeats its neighbour.
+            items = sequences.take(np.arange(len(present)), present)
+            for unit, row in zip(self.plan.units, items, strict=True):
+                own = in_time(self._forward(row.tolist()))
+                self._known.update(zip(unit.items, own, strict=True))
+        elif fields.values.size <= KEPT:
+            numbers = [number for unit in self.plan.units for number in unit.items]
+            self._known.update(zip(numbers, self._forward(numbers), strict=True))
+
+    def transformed(
+        self, target_rmse: float, *, waves: bool = False, along_time: bool = False
+    ) -> Arrays:
+        """The same fields otherwise."""
+        fields, sequences, coded = self.fields, self._sequences, self.coded
+        return Arrays(fields, sequences, coded, target_rmse, waves=waves, along_time=along_time)
+
+    @property
+    def cells(self) -> int:
+        """Of a field."""
+        return self.plan.cells
+
+    @property
+    def subbands(self) -> tuple[Subband, ...]:
+        return self.transform.subbands
+
+    def of(self, number: int) -> list[Float64]:
+        """Coefficients of a field or frequency, by subband."""
+        return self._known[number] if number in self._known else self._forward([number])[0]
+
+    def _forward(self, items: list[int]) -> list[list[Float64]]:
+        """Some fields at a time."""
+        shape, found = self.fields.grid.shape, []
+        at_once = max(2, TOGETHER // prod(shape))
+
+        def complete(item: int) -> Float64:
+            field = (self.fields.values[item] - self.origin).reshape(shape)
+            return filled(field, self.coded[item].reshape(shape))
+
+        for start in range(0, len(items), at_once):
+            some = items[start : start + at_once]
+            found += self.transform.forward(map_compiled(complete, some))
+        return found
+
+    def __iter__(self) -> Iterator[list[Float64]]:
+        for unit in self.plan.units:
+            for number in unit.items:
+                yield self.of(number)
+
+    def drop_waves(self, least: float) -> None:
+        """Leave out the highest orders and waves, all of whose magnitudes are less."""
+        if not isinstance(self.transform, Waves):
+            return
+        some, squares = np.zeros(self.transform.extent, np.bool_), 0.0
+        for (array,) in self:
+            some |= np.abs(array) >= least
+            squares += float(np.vdot(array, array))
+        orders, waves = (int(np.flatnonzero(some.any(axis=a)).max(initial=0)) + 1 for a in (1, 0))
+        self.transform = Waves(self.fields.grid, (orders, waves), single=self.transform.single)
+        for number, (array,) in self._known.items():
+            # The whole of it would stay with a part that is looked at.
+            self._known[number] = [array[:orders, :waves].copy()]
+        squares -= sum(float(np.vdot(array, array)) for (array,) in self)
+        self.dropped += squares / sum(len(unit.items) for unit in self.plan.units)
