@@ -144,6 +144,8 @@ class Fields(PlaneFields):
     @cached_property
     def _weights(self) -> npt.NDArray[np.float64]:
         weights = self.grid.area_weights
+        if self.valid.all():
+            return np.asarray(weights / (len(self.valid) * float(weights.sum())))
         return np.asarray(weights / float(weights @ self.valid.sum(axis=0)))
 
     def mean_squared_error(self, decoded: Floating) -> float:

@@ -18,7 +18,7 @@ from coinpp_xr.choice import LARGEST_ERROR, LEAST_ERROR, MEDIUM_GLOBE, alone, py
 from coinpp_xr.coding.wavelets.plan import bears_frequencies
 from coinpp_xr.coding.wavelets.stream import MOST_CELLS, SHORTEST_SIDE
 from coinpp_xr.field_reading import decoded_whole
-from coinpp_xr.fields import ROUNDING
+from coinpp_xr.fields import ROUNDING, extremes
 from coinpp_xr.lattice import Bound, bound_for_rmse
 from coinpp_xr.schemes import MOST_ITEMS
 from coinpp_xr.ways import LARGE_GLOBE, Chunk
@@ -112,7 +112,8 @@ def _in_subbands(chunk: Chunk, target_rmse: float) -> bytes | None:
         coded = coded & ~np.isin(fields.values, fields.exact)
     if not coded.any() or cells > MOST_CELLS or min(fields.grid.shape) < SHORTEST_SIDE:
         return None
-    spread = float(np.abs(fields.values).max(where=coded, initial=0))
+    low, high = extremes(fields.values, coded)
+    spread = max(high, -low)
     if not spread < _LARGEST or spread > _MOST_STEPS * target_rmse:
         return None
     arrays = Arrays(fields, chunk.all_items, coded, target_rmse)

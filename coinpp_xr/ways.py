@@ -15,7 +15,7 @@ from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.experts import Expert, expert_around_background, expert_for
 from coinpp_xr.coefficients import are_few_fronts
-from coinpp_xr.fields import Fields, Sequences
+from coinpp_xr.fields import Fields, Sequences, extremes
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.quantization import are_in_proportion
@@ -148,8 +148,9 @@ class Chunk:
     def bears_waves(self) -> bool:
         """Not so for grids out of proportion, and values near the end of all numbers."""
         fields = self.fields
-        largest = float(np.abs(fields.values).max(where=fields.valid, initial=0))
-        return is_transformable(fields.grid.shape, self.values.nbytes) and largest < _LARGEST
+        low, high = extremes(fields.values, fields.valid)
+        ordinary = max(high, -low) < _LARGEST
+        return ordinary and is_transformable(fields.grid.shape, self.values.nbytes)
 
     @cached_property
     def all_items(self) -> Sequences:

@@ -23,6 +23,8 @@ OUTLINED = {
     "pyramid-relative-f4",
     "wavelets-f4",
     "wavelets-gaps-f4",
+    "waves-f8",
+    "waves-in-time-f4",
 }
 PATHS = [path for path in PAYLOADS if path.stem not in SLOW | OUTLINED]
 

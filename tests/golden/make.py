@@ -29,7 +29,7 @@ from coinpp_xr.patch_learning import learn_prior
 from coinpp_xr.patches import Layout, Patching
 from coinpp_xr.reference import Reference
 from coinpp_xr.siren import ModulatedSiren
-from coinpp_xr.transform import fit_spectrum
+from coinpp_xr.transform import fit_spectrum, sphere_transform
 
 HERE = Path(__file__).parent
 LATITUDE, LONGITUDE = [60.0, 20.0, -10.0, -50.0], [0.0, 50.0, 100.0, 200.0, 300.0]
@@ -135,6 +135,11 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     ridges = np.random.default_rng(16).standard_normal((2, 128, 136)).cumsum(1).cumsum(2).cumsum(0)
     holed = ridges[:, ::-1].copy()
     holed[:, 20:60, 30:70] = np.nan
+    globe = sphere_transform(next(SphereGrid.usual_layouts(60, 120)))
+    turning = np.random.default_rng(17).standard_normal((2, 12, 40, 80)).cumsum(axis=1)
+    swells = globe.inverse(turning)
+    months = np.cos(2 * np.pi * np.arange(12) / 12)[:, None, None]
+    seasons = globe.inverse(months * turning[0, 0] + turning[1, 1] + 0.1 * turning[1])
     # Steps of their own, a gap, and a value beside them.
     steps = [np.rint(9 * smooth[t]) * step + 250 for t, step in enumerate((0.1, 0.25, 0.1))]
     steps[1][2:4, 3:9], steps[2][5, 5] = np.nan, 251.23456
@@ -187,6 +192,8 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         ),
         "wavelets-f4": (ridges.astype("<f4"), None, {"target_rmse": 1.0}),
         "wavelets-gaps-f4": (holed.astype(">f4"), None, {"target_rmse": 3.0, "effort": "best"}),
+        "waves-f8": (swells[:, :4], None, {"target_rmse": 1.5, "time_axis": 1}),
+        "waves-in-time-f4": (seasons.astype("<f4"), None, {"target_rmse": 1.0}),
         "exact-steps-f4": (np.stack(steps).astype("<f4"), None, {"bound": Bound(0.0)}),
         "exact-pyramid-f8": (
             np.rint(300 * larger.repeat(2, axis=1)) * 0.02 + 250, None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -12,7 +13,7 @@ from coinpp_xr.coding.wavelets.filling import filled
 from coinpp_xr.coding.wavelets.plan import TOGETHER, Plan, Transform, in_time
 from coinpp_xr.coding.wavelets.subbands import Subband, wavelets_on
 from coinpp_xr.coding.wavelets.waves import Waves
-from coinpp_xr.fields import Fields, Sequences
+from coinpp_xr.fields import Fields, Sequences, extremes
 from coinpp_xr.parallel import map_compiled
 
 Bool = npt.NDArray[np.bool_]
@@ -52,10 +53,13 @@ class Arrays:
     ) -> None:
         self.fields, self.coded, self._sequences = fields, coded, sequences
         self.dropped = 0.0  # of an array, squared and added up
-        self.origin = float(np.float32(fields.values.mean(where=coded)))
+        everywhere = bool(coded.all())
+        mean = fields.values.mean() if everywhere else fields.values.mean(where=coded)
+        self.origin = float(np.float32(mean))
         self.transform: Transform = wavelets_on(fields.grid)
         if waves:
-            spread = float(np.abs(fields.values - self.origin).max(where=coded, initial=0))
+            low, high = extremes(fields.values, coded)
+            spread = max(high - self.origin, self.origin - low)
             self.transform = Waves(fields.grid, single=target_rmse > _SINGLE * spread)
         shape = fields.grid.shape
         present = np.asarray(coded.any(axis=1))
@@ -85,6 +89,12 @@ class Arrays:
     def cells(self) -> int:
         """Of a field."""
         return self.plan.cells
+
+    @cached_property
+    def share(self) -> float:
+        """Of the cells of fields that hold anything, how many are coded."""
+        present = self.coded.any(axis=1)
+        return float(self.coded.sum()) / (self.cells * int(present.sum()))
 
     @property
     def subbands(self) -> tuple[Subband, ...]:

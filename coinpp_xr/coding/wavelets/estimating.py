@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from math import exp, log
+from math import exp, log, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,11 @@ from coinpp_xr.coding.wavelets.subbands import PAD
 
 Float64 = npt.NDArray[np.float64]
 
-# Rounding that is worth its bits leaves values nearer to zero by about these parts of a step, and
-# makes errors about so much larger.
-AT_FIRST, _LARGER = (0.04, 0.035, 0.025), 1.05
+# Rounding that is worth its bits leaves values nearer to zero by about these parts of a step.
+AT_FIRST = (0.04, 0.035, 0.025)
+# It makes errors larger by so much, less so much times the root of the share that is not zero.
+_LARGER, _LESS = 1.076, 0.168
+_OF_SHARE = 0.15
 # Steps are a few RMSEs at fine errors, and many at coarse ones; how often the range is halved.
 _FEWEST, _MOST, _HALVINGS = 1.5, 1e5, 12
 # Logarithms of steps by which a slope is found.
@@ -55,7 +57,9 @@ def _step_for(
     arrays: Arrays, sample: list[list[Float64]], target_rmse: float
 ) -> tuple[float, float]:
     values = np.concatenate([array.ravel() for own in sample for array in own])
-    target = log(target_rmse / _LARGER)
+    # Where gaps are closed errors are a little smaller.
+    target_rmse *= arrays.share**_OF_SHARE
+    target = log(target_rmse)
     low, high, size = (
         log(_FEWEST * target_rmse),
         log(_MOST * target_rmse),
@@ -73,8 +77,11 @@ def _step_for(
         """The logarithm of the error."""
         rounding.round_plainly(values, exp(step), numbers)
         off = Steps(exp(step), AT_FIRST).values(numbers[PAD:-PAD, PAD:-PAD]) - values
-        found = always + (share * float((off**2).mean()) if off.size else 0.0)
-        return log(max(found, 1e-300)) / 2
+        found, root = always, 0.0
+        if off.size:
+            found += share * float((off**2).mean())
+            root = sqrt(share * np.count_nonzero(numbers) / off.size)
+        return log(max(found, 1e-300)) / 2 + log(_LARGER - _LESS * root)
 
     for _ in range(_HALVINGS):
         step = (low + high) / 2

@@ -39,13 +39,13 @@ from coinpp_xr.parallel import map_compiled
 
 Float64 = npt.NDArray[np.float64]
 
-# How often, how near is near enough, what is aimed at, and how far a try may be from the last one.
-_TRIES, _AIMED, _FARTHEST = 6, 0.997, 2.0
+# How often, how near is near enough, and how far a try may be from the last one.
+_TRIES, _FARTHEST = 6, 2.0
 _NEAR_ENOUGH = {"fast": 0.97, "default": 0.99, "paper": 0.99, "best": 0.995}
 # Steps that single precision tells well.
 _LEAST_STEP, _MOST_STEP = 1e-35, 1e35
 # Numbers of a subband that are looked at to find what magnitudes take; and of how many frequencies.
-_COUNTED, _FREQUENCIES = 4_000, 8
+_COUNTED, _FREQUENCIES = 2_000, 8
 # Classes of expected size for which one context decides what is zero.
 _QUICK = {"fast": 12, "default": 6, "paper": 6, "best": 0}
 
@@ -65,7 +65,8 @@ class Meeting:
         self._arrays, self._target_rmse = arrays, target_rmse
         self._plan = arrays.plan
         self._quick, self._near_enough = _QUICK[effort], _NEAR_ENOUGH[effort]
-        self._first, self._slope = first_step(arrays, target_rmse)
+        self._aimed = (1 + self._near_enough) / 2 * target_rmse
+        self._first, self._slope = first_step(arrays, self._aimed)
         arrays.drop_waves(LEAST_OF_STEP * self._first)
         self._subbands = arrays.subbands
         self._bands = band_count(prod(arrays.fields.grid.shape))
@@ -90,7 +91,7 @@ class Meeting:
             tried.append((log(step), log(max(found.rmse, 1e-300))))
             if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
                 slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
-            aim = log(_AIMED * target_rmse) - tried[-1][1]
+            aim = log(self._aimed) - tried[-1][1]
             step *= exp(min(max(aim / min(max(slope, 0.3), 1.1), -_FARTHEST), _FARTHEST))
         return None if best is None else encode(self._arrays, best, self._quick)
 
@@ -99,7 +100,7 @@ class Meeting:
         arrays, plan, fields = self._arrays, self._plan, self._arrays.fields
         referred = Referred(plan.units)
         steps, decoded = Steps(step, self._towards_zero), self._as_given()
-        found = Rounded(steps, {}, {}, 0.0)
+        found, whole = Rounded(steps, {}, {}, 0.0), bool(arrays.coded.all())
         for kind, group in groupby(plan.units, lambda unit: unit.kind):
             units = list(group)
             members = members_of(units)
@@ -132,7 +133,7 @@ class Meeting:
 
             for item, field in plan.fields(map_compiled(code, units), arrays.transform):
                 rounded = round_to((field + arrays.origin).ravel(), decoded.dtype)
-                np.copyto(decoded[item], rounded, where=arrays.coded[item])
+                np.copyto(decoded[item], rounded, where=whole or arrays.coded[item])
             if not again:  # what other tries go by
                 counts = np.zeros(())
                 for item, references in some:
@@ -147,10 +148,13 @@ class Meeting:
         return found
 
     def _as_given(self) -> npt.NDArray[np.floating]:
-        """The fields in the precision in which they are decoded."""
-        fields = self._arrays.fields
+        """The fields in the precision in which they are decoded; anything where they are coded."""
+        fields, coded = self._arrays.fields, self._arrays.coded
         dtype = fields.dtype if fields.dtype.itemsize > 2 else np.dtype(np.float32)
-        return fields.values.astype(dtype)
+        given = np.empty(fields.values.shape, dtype)
+        if not coded.all():
+            given[~coded] = fields.values[~coded]
+        return given
 
     def _some_of(self, members: list[Member]) -> list[Member]:
         """Of a kind, what rounding goes by: frequencies differ more than fields do."""

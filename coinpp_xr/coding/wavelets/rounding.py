@@ -229,6 +229,12 @@ def add_sums(
     for i in range(PAD, own.shape[0] - PAD, every):
         for j in range(PAD, own.shape[1] - PAD):
             f = features(own, parent, one, other, first, second, i, j)
+            magnitude = abs(own[i, j])
+            if f[0] + f[1] + f[2] + f[3] + f[4] + f[5] + f[6] + f[7] == 0:
+                share = 1 / (0.05 * np.sqrt(0.05))
+                sums[0, 0] += share
+                sums[N_FEATURES, 0] += share * magnitude
+                continue
             x[0], x[1], x[2], x[3], x[4] = 1, f[0], f[1], f[2], f[3]
             x[5], x[6], x[7], x[8] = f[4], f[5], f[6], f[7]
             usual = 0.05
@@ -236,7 +242,6 @@ def add_sums(
                 usual += 0.05 * x[k]
             usual += 0.2 * x[1] + 0.1 * x[2]
             share = 1 / (usual * np.sqrt(usual))
-            magnitude = abs(own[i, j])
             for k in range(N_FEATURES):
                 factor, row = share * x[k], sums[k]
                 for m in range(N_FEATURES):
