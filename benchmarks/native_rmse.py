@@ -2,10 +2,10 @@
 
 Single 0.25° globes, from near the noise of the data to a tenth of its spread; and sequences and
 levels. Half of the globes were in sight when constants of the coder were chosen, the others were
-not. EBCC, which takes minutes for every case, is left out, and JPEG XL, which is behind JPEG 2000
-on such fields.
+not. EBCC, which takes minutes for every case, is left out, and JPEG XL and the coder of patches,
+which are behind JPEG 2000 on such fields (``transform_coders.py``).
 
-    COINPP_DATA=... python benchmarks/native_rmse.py    # some twelve minutes
+    COINPP_DATA=... python benchmarks/native_rmse.py    # some twenty minutes
 """
 
 from __future__ import annotations
@@ -85,9 +85,12 @@ def measure(file: str, variable: str, half: str, share: float) -> dict[str, Any]
 
 def main() -> None:
     # What has to be compiled is compiled now.
+    noise = np.random.default_rng(0).standard_normal((2, 180, 360)) ** 3
+    noise[:, 60:90] = np.nan
     for effort in ("fast", "default"):
-        codec = COINppCodec("universal", target_rmse=0.1, effort=effort)
-        codec.decode(codec.encode(np.random.default_rng(0).standard_normal((2, 180, 360)) ** 3))
+        for values in (noise, noise[:1], noise[:, :50], noise[:, 90:]):
+            codec = COINppCodec("universal", target_rmse=0.1, effort=effort)
+            codec.decode(codec.encode(values))
     cases = []
     single = [(f"native/{file}", name, half, SHARES) for file, name, half in FIELDS]
     many = [(*sequence, TOGETHER, SHARES_OF_MANY) for sequence in SEQUENCES]

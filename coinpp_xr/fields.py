@@ -150,10 +150,14 @@ class Fields(PlaneFields):
 
     def mean_squared_error(self, decoded: Floating) -> float:
         """Area-weighted, over the valid cells of the whole chunk, after rounding to the dtype."""
-        difference = round_to(decoded, self.dtype) - self.values
-        if not self.valid.all():
-            difference[~self.valid] = 0
-        return float(np.einsum("ic,ic,c->", difference, difference, self._weights))
+        total, at_once = 0.0, max(1, CELLS_AT_ONCE // max(1, self.values.shape[1]))
+        for start in range(0, len(self.values), at_once):
+            some = slice(start, start + at_once)
+            difference = round_to(decoded[some], self.dtype) - self.values[some]
+            if not self.valid[some].all():
+                difference[~self.valid[some]] = 0
+            total += float(np.einsum("ic,ic,c->", difference, difference, self._weights))
+        return total
 
 
 def are_few(items: int, cells: int) -> bool:

@@ -34,6 +34,9 @@ _HARDLY_ANYTHING = {"default": 0.008, "paper": 0.008, "best": 0.03}
 # Transforms are tried that a guess says take no more than so many times the shortest. Guesses are
 # surer where there is something to count: bits.
 _NEAR, _SURE = {"default": 1.0, "paper": 1.0, "best": 1.1}, 16_000
+# Waves and transforms along time hold several times the memory of all fields, so that these have
+# no more values.
+_MOST_TRANSFORMED = 1 << 22
 # What transforms along time must save.
 _WORTH_ALL = 1.03
 # Bits per value above which rounding to steps is tried, and on grids of some size the pyramid.
@@ -98,6 +101,8 @@ def _transformed(chunk: Chunk, target_rmse: float, *, grid: bool) -> list[bytes]
 
 def _pyramid_may_suit(chunk: Chunk) -> bool:
     """Where errors are fine: wavelets reach across the edges of what is missing."""
+    if chunk.effort == "fast":
+        return False
     return chunk.effort == "best" or not bool(chunk.fields.valid.all())
 
 
@@ -130,28 +135,29 @@ def _in_subbands(chunk: Chunk, target_rmse: float) -> bytes | None:
 
 def _promising(chunk: Chunk, arrays: Arrays, target_rmse: float) -> list[Arrays]:
     """Of wavelets and waves, from other fields and along time, what seems shortest."""
-    from coinpp_xr.coding.wavelets.arrays import KEPT
     from coinpp_xr.coding.wavelets.estimating import estimated_bits
-
-    def guess(**how: bool) -> tuple[float, Arrays]:
-        other = arrays.transformed(target_rmse, **how)
-        return estimated_bits(other, target_rmse), other
 
     fields, order = chunk.fields, chunk.all_items.order
     first = estimated_bits(arrays, target_rmse)
     guesses = [(first, arrays)]
+
+    def add(worth: float = 1.0, **how: bool) -> None:
+        """A guess, after which those are forgotten that are far from it."""
+        other = arrays.transformed(target_rmse, **how)
+        guesses.append((worth * estimated_bits(other, target_rmse), other))
+        least = min(bits for bits, _ in guesses)
+        near = _NEAR[chunk.effort] if least > _SURE else _NEAR["best"]
+        guesses[:] = [(bits, one) for bits, one in guesses if bits <= near * least]
+
     few = first < _HARDLY_ANYTHING[chunk.effort] * int(fields.valid.sum())
-    kept = fields.values.size <= KEPT
-    if (few or arrays.cells < LARGE_GLOBE) and kept and chunk.bears_waves:
-        guesses.append(guess(waves=True))
-    waves = guesses[-1][0] < first
-    if order.shape[1] > 1 and kept and bears_frequencies(order, arrays.cells):
-        bits, other = guess(waves=waves, along_time=True)
+    small = fields.values.size <= _MOST_TRANSFORMED
+    if (few or arrays.cells < LARGE_GLOBE) and small and chunk.bears_waves:
+        add(waves=True)
+    if order.shape[1] > 1 and small and bears_frequencies(order, arrays.cells):
+        waves = min(guesses, key=lambda one: one[0])[1].are_waves
         # Who wants one field of them has to decode them all.
-        guesses.append((bits * _WORTH_ALL, other))
-    least = min(bits for bits, _ in guesses)
-    near = _NEAR[chunk.effort] if least > _SURE else _NEAR["best"]
-    return [way for bits, way in guesses if bits <= near * least]
+        add(_WORTH_ALL, waves=waves, along_time=True)
+    return [one for _, one in guesses]
 
 
 def _pyramid(chunk: Chunk, target_rmse: float, worth: int) -> bytes | None:

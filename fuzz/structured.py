@@ -25,6 +25,7 @@ from mutations import (
 from numcodecs.zstd import compress as zstd
 
 from coinpp_xr.bitstream import Kind, Payload, Tag
+from coinpp_xr.byte_reading import ByteReader, varint
 from coinpp_xr.coding import masks
 from coinpp_xr.coding.pyramid.schedule import schedule
 from coinpp_xr.exact import pack_bytes, pack_mask, pack_special_values
@@ -41,7 +42,7 @@ _RESIDUAL = struct.Struct("<ddB")
 _DIGITS = struct.Struct("<qBBI")
 _MANTISSAS = struct.Struct("<hI")
 _PATCHES = struct.Struct("<BBHHHBIff")
-_WAVELETS = struct.Struct("<fIBBHfBBB")
+_WAVELETS = struct.Struct("<fBBfBBB")
 
 
 def structured(rng: Rng, payload: bytes, other: bytes) -> bytes:
@@ -95,7 +96,11 @@ def _with_field(rng: Rng, layout: struct.Struct, content: bytes) -> bytes:
 
 def _sections(payload: Payload, changed: dict[Tag, bytes]) -> dict[str, Any]:
     sections = dict(payload.sections) | changed
-    return {"sections": {tag: sections[tag] for tag in sorted(sections)}}
+    return {"sections": {tag: sections[tag] for tag in sorted(sections, key=_streams_last)}}
+
+
+def _streams_last(tag: Tag) -> tuple[bool, Tag]:
+    return tag == Tag.STREAMS, tag
 
 
 def _damaged_section(tag: Tag) -> Change:
@@ -274,17 +279,22 @@ def _index_of_streams(rng: Rng, payload: Payload, other: Payload) -> dict[str, A
     return _sections(payload, {tag: head[:at] + new + head[at + 4 :]})
 
 
-def _wavelet_parameters(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
-    """What is told of subbands."""
-    head = payload.sections[Tag.WAVELETS]
-    if len(head) < _WAVELETS.size:
-        return {}
-    mean, distance, bands, quick, length, *steps = _WAVELETS.unpack_from(head)
-    end = _WAVELETS.size + length
-    told = damaged(rng, head[_WAVELETS.size : end], other.sections.get(Tag.WAVELETS, b"\0" * 40))
-    length = min(len(told), 65535)
-    new = _WAVELETS.pack(mean, distance, bands, quick, length, *steps) + told + head[end:]
-    return _sections(payload, {Tag.WAVELETS: new})
+def _wavelet_head(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
+    """A number of the head, how fields are transformed, or what is told of subbands."""
+    reader = ByteReader(payload.sections[Tag.WAVELETS])
+    mean, how, *rest = _WAVELETS.unpack(reader.take(_WAVELETS.size))
+    numbers = [reader.varint() for _ in range(4 if how & 16 else 2)]
+    told, streams = reader.take(numbers[1]), reader.take(reader.left)
+    if rng.random() < 0.3:
+        told = damaged(rng, told, other.sections.get(Tag.WAVELETS, bytes(40)))
+        numbers[1] = len(told)
+    elif rng.random() < 0.4:
+        how ^= one_of(rng, (1, 2, 16, 32, 64, 128))
+        numbers = numbers[:2] + [one_of(rng, _COUNTS) for _ in range(2)] * (how & 16 > 0)
+    else:
+        numbers[int(rng.integers(len(numbers)))] = one_of(rng, _COUNTS)
+    head = _WAVELETS.pack(mean, how & 255, *rest) + b"".join(map(varint, numbers))
+    return _sections(payload, {Tag.WAVELETS: head + told + streams})
 
 
 # ---- other sections ------------------------------------------------------------------------------
@@ -374,7 +384,8 @@ _CHANGES: dict[Tag, list[Change]] = {
     Tag.PYRAMID: [_pyramid_head, _pyramid_head, _pyramid_schedule, _index_of_streams, _reversed],
     Tag.WAVELETS: [
         _field_of(Tag.WAVELETS, _WAVELETS),
-        _wavelet_parameters,
+        _wavelet_head,
+        _wavelet_head,
         _index_of_streams,
         _reversed,
     ],

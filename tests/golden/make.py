@@ -135,11 +135,11 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     ridges = np.random.default_rng(16).standard_normal((2, 128, 136)).cumsum(1).cumsum(2).cumsum(0)
     holed = ridges[:, ::-1].copy()
     holed[:, 20:60, 30:70] = np.nan
-    globe = sphere_transform(next(SphereGrid.usual_layouts(60, 120)))
-    turning = np.random.default_rng(17).standard_normal((2, 12, 40, 80)).cumsum(axis=1)
+    globe = sphere_transform(next(SphereGrid.usual_layouts(40, 80)))
+    turning = np.random.default_rng(17).standard_normal((2, 12, 30, 60)).cumsum(axis=1)
     swells = globe.inverse(turning)
-    months = np.cos(2 * np.pi * np.arange(12) / 12)[:, None, None]
-    seasons = globe.inverse(months * turning[0, 0] + turning[1, 1] + 0.1 * turning[1])
+    months = np.cos(2 * np.pi * np.arange(24) / 12)[:, None, None]
+    seasons = globe.inverse(months * turning[0, 0] + turning[1, 1] + 0.1 * turning[1].repeat(2, 0))
     # Steps of their own, a gap, and a value beside them.
     steps = [np.rint(9 * smooth[t]) * step + 250 for t, step in enumerate((0.1, 0.25, 0.1))]
     steps[1][2:4, 3:9], steps[2][5, 5] = np.nan, 251.23456

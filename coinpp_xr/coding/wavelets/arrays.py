@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,15 @@ from coinpp_xr.parallel import map_compiled
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
+Floating = npt.NDArray[np.floating[Any]]
 
 # Coefficients of fields are kept while steps are tried, if they are no more than that.
-KEPT = 1 << 24
-# An error of so many times the largest value is far above what single precision leaves out.
-_SINGLE = 1e-3
+KEPT = 1 << 23
+# Fields that are transformed before they are kept.
+_AT_ONCE = 16
+# Errors of so many times the largest value are far above what a transform in single precision, and
+# coefficients that are kept in it, leave out.
+_SINGLE, _SINGLE_KEPT = 1e-3, 1e-4
 
 
 class Arrays:
@@ -56,27 +61,29 @@ class Arrays:
         everywhere = bool(coded.all())
         mean = fields.values.mean() if everywhere else fields.values.mean(where=coded)
         self.origin = float(np.float32(mean))
-        self.transform: Transform = wavelets_on(fields.grid)
-        if waves:
-            low, high = extremes(fields.values, coded)
-            spread = max(high - self.origin, self.origin - low)
-            self.transform = Waves(fields.grid, single=target_rmse > _SINGLE * spread)
         shape = fields.grid.shape
         present = np.asarray(coded.any(axis=1))
         if along_time:
             self.plan = Plan.of_frequencies(sequences.order, fields.values.shape[1])
         else:
             self.plan = Plan.of(sequences.order, present, shape[0] * shape[1])
-        self._known: dict[int, list[Float64]] = {}
+        low, high = extremes(fields.values, coded)
+        share = target_rmse / max(high - self.origin, self.origin - low, 1e-300)
+        self.transform: Transform = wavelets_on(fields.grid)
+        if waves:
+            self.transform = Waves(fields.grid, single=share > _SINGLE)
+        self._kept: Any = np.float32 if share > _SINGLE_KEPT else np.float64
+        self._known: dict[int, list[Floating]] = {}
         if along_time:
             # One that is missing repeats its neighbour.
             items = sequences.take(np.arange(len(present)), present)
             for unit, row in zip(self.plan.units, items, strict=True):
-                own = in_time(self._forward(row.tolist()))
-                self._known.update(zip(unit.items, own, strict=True))
+                self._keep(unit.items, in_time(self._forward(row.tolist())))
         elif fields.values.size <= KEPT:
             numbers = [number for unit in self.plan.units for number in unit.items]
-            self._known.update(zip(numbers, self._forward(numbers), strict=True))
+            for start in range(0, len(numbers), _AT_ONCE):
+                some = numbers[start : start + _AT_ONCE]
+                self._keep(some, self._forward(some))
 
     def transformed(
         self, target_rmse: float, *, waves: bool = False, along_time: bool = False
@@ -102,7 +109,13 @@ class Arrays:
 
     def of(self, number: int) -> list[Float64]:
         """Coefficients of a field or frequency, by subband."""
-        return self._known[number] if number in self._known else self._forward([number])[0]
+        if number not in self._known:
+            return self._forward([number])[0]
+        return [array.astype(np.float64, copy=False) for array in self._known[number]]
+
+    def _keep(self, numbers: Sequence[int], arrays: list[list[Float64]]) -> None:
+        for number, own in zip(numbers, arrays, strict=True):
+            self._known[number] = [array.astype(self._kept) for array in own]
 
     def _forward(self, items: list[int]) -> list[list[Float64]]:
         """Some fields at a time."""
@@ -123,6 +136,10 @@ class Arrays:
             for number in unit.items:
                 yield self.of(number)
 
+    @property
+    def are_waves(self) -> bool:
+        return isinstance(self.transform, Waves)
+
     def drop_waves(self, least: float) -> None:
         """Leave out the highest orders and waves, all of whose magnitudes are less."""
         if not isinstance(self.transform, Waves):
@@ -133,8 +150,8 @@ class Arrays:
             squares += float(np.vdot(array, array))
         orders, waves = (int(np.flatnonzero(some.any(axis=a)).max(initial=0)) + 1 for a in (1, 0))
         self.transform = Waves(self.fields.grid, (orders, waves), single=self.transform.single)
-        for number, (array,) in self._known.items():
+        for number, (kept,) in self._known.items():
             # The whole of it would stay with a part that is looked at.
-            self._known[number] = [array[:orders, :waves].copy()]
+            self._known[number] = [kept[:orders, :waves].copy()]
         squares -= sum(float(np.vdot(array, array)) for (array,) in self)
         self.dropped += squares / sum(len(unit.items) for unit in self.plan.units)

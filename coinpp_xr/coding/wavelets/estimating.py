@@ -48,15 +48,13 @@ def first_step(arrays: Arrays, target_rmse: float) -> tuple[float, float]:
     And how logarithms of errors follow those of steps there.
     """
     numbers = [number for unit in arrays.plan.units for number in unit.items]
-    size = sum(array.size for array in arrays.of(numbers[0]))
-    every = max(1, -(-len(numbers) * size // _LOOKED_THROUGH))
+    every = max(1, -(-len(numbers) * arrays.cells // _LOOKED_THROUGH))
     return _step_for(arrays, [arrays.of(number) for number in numbers[::every]], target_rmse)
 
 
 def _step_for(
     arrays: Arrays, sample: list[list[Float64]], target_rmse: float
 ) -> tuple[float, float]:
-    values = np.concatenate([array.ravel() for own in sample for array in own])
     # Where gaps are closed errors are a little smaller.
     target_rmse *= arrays.share**_OF_SHARE
     target = log(target_rmse)
@@ -66,9 +64,12 @@ def _step_for(
         len(sample) * arrays.cells,
     )
     # What is always zero is added up once.
-    some = np.abs(values) > rounding.UP_FROM * _FEWEST * target_rmse
-    always = float((values[~some] ** 2).sum()) / size + arrays.dropped / arrays.cells
-    values = values[some]
+    least, squares, parts = rounding.UP_FROM * _FEWEST * target_rmse, 0.0, []
+    for array in (array for own in sample for array in own):
+        parts.append(array[np.abs(array) > least])
+        squares += float(np.vdot(array, array)) - float(np.vdot(parts[-1], parts[-1]))
+    values = np.concatenate(parts)
+    always = max(squares, 0.0) / size + arrays.dropped / arrays.cells
     share = len(values) / size
     values = values[:: max(1, len(values) // _TRIED)][None]
     numbers = np.zeros((1 + 2 * PAD, values.shape[1] + 2 * PAD), np.int32)

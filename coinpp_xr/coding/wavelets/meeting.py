@@ -77,8 +77,9 @@ class Meeting:
     def smallest(self) -> Coded | None:
         """What meets the target; None where no step was found that does."""
         step, slope, target_rmse = self._first, self._slope, self._target_rmse
-        best, tried = None, []
+        best, tried, found = None, [], None
         for _ in range(_TRIES):
+            del found  # takes as much memory as the fields
             step = float(np.float32(step))
             if not _LEAST_STEP < step < _MOST_STEP:
                 break
@@ -131,7 +132,7 @@ class Meeting:
                     referred.add(item, Coefficients(values[-1], numbers))
                 return unit, values
 
-            for item, field in plan.fields(map_compiled(code, units), arrays.transform):
+            for item, field in plan.fields(plan.in_parts(code, units), arrays.transform):
                 rounded = round_to((field + arrays.origin).ravel(), decoded.dtype)
                 np.copyto(decoded[item], rounded, where=whole or arrays.coded[item])
             if not again:  # what other tries go by

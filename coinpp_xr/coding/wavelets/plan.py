@@ -6,22 +6,23 @@ time, arrays are those of the frequencies of a whole sequence, in the context of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.schedule import Unit, key_distance, schedule
 from coinpp_xr.coding.wavelets.subbands import Subband
-from coinpp_xr.parallel import thread_count
+from coinpp_xr.parallel import map_compiled, thread_count
 from coinpp_xr.transform import is_transformable_in_time, transform_in_time
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Order = npt.NDArray[np.integer[Any]]
+Result = TypeVar("Result")
 
 # Values of a sequence that is transformed along time: all of it is decoded at once.
 MOST_ALONG_TIME = 1 << 24
@@ -98,6 +99,12 @@ class Plan:
             for q in np.flatnonzero(np.isin(self.order, list(items)).any(axis=1))
         }
 
+    def in_parts(self, code: Callable[[Any], Result], units: Sequence[Any]) -> Iterator[Result]:
+        """What becomes of units, in as many threads as there are; some of them at a time."""
+        at_once = 2 * self._at_once
+        for start in range(0, len(units), at_once):
+            yield from map_compiled(code, units[start : start + at_once])
+
     def fields(
         self,
         arrays: Iterable[tuple[Unit, Sequence[list[Float64]]]],
@@ -132,7 +139,7 @@ def _fields_of(
         yield from zip(items, transform.inverse(values), strict=True)
 
 
-def in_time(values: Sequence[list[Float64]], *, inverse: bool = False) -> list[list[Float64]]:
+def in_time(values: Sequence[list[Any]], *, inverse: bool = False) -> list[list[Any]]:
     """The arrays of times ↔ those of frequencies."""
     by_subband = [
         transform_in_time(np.stack(arrays)[None], inverse=inverse)[0]

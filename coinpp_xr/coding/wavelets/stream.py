@@ -203,7 +203,7 @@ class Head:
             return unit, [array.values for array in arrays]
 
         for kind, group in groupby(numbers, lambda number: self.units[number].kind):
-            decoded = map_compiled(decode, list(group))
+            decoded = self._plan.in_parts(decode, list(group))
             for item, field in self._plan.fields(decoded, self._transform, items):
                 yield item, field + self._origin
             referred.forget(kind)
