@@ -77,6 +77,23 @@ def rmse_table(result: dict[str, Any]) -> str:
     return told + "\n" + table(heads, rows)
 
 
+def transform_coders(result: dict[str, Any]) -> str:
+    """Why there are two, from ``results/transform_coders.json``."""
+    times, machine = result["subbands, times smaller than"], result["machine"]
+    return (
+        "Globes in subbands and images, volumes and sound in patches are each the shorter way for "
+        "their own data: at equal RMSE, globes of 0.25° take "
+        f"{times['globes, patches']} times fewer bytes in subbands than in patches (and "
+        f"{times['globes, JPEG XL']} times fewer than by JPEG XL), photographs and heads "
+        f"{100 / times['images, patches'] - 100:.0f} and "
+        f"{100 / times['volumes, patches'] - 100:.0f} % more. A filter of neighbours behind the "
+        "subbands, fitted to each field, would save "
+        f"{100 * times['filter saves, mean']:.1f} % on average, before its weights are told: there "
+        "is none ([results](../benchmarks/results/transform_coders.json), "
+        f"`python benchmarks/transform_coders.py`; {machine['date']}).\n"
+    )
+
+
 def native_summary(result: dict[str, Any]) -> str:
     """One line per group, half and effort."""
     rows = []

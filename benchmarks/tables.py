@@ -21,7 +21,7 @@ from globe_tables import (
 )
 from lossless_tables import lossless_table
 from media_tables import media, media_page
-from native_tables import efforts, native_summary, rmse_table
+from native_tables import efforts, native_summary, rmse_table, transform_coders
 from network_tables import latents_table, network_table
 from own_archive_tables import own_archive
 from peer_tables import comparison_page, summary
@@ -99,6 +99,7 @@ def main() -> None:
             chunk_lengths(load("reading")) + "\n" + efforts(load("native")),
             lossless=lossless_table(load("lossless")),
             rmse=rmse_table(load("native_rmse")),
+            coders=transform_coders(load("transform_coders")),
         ),
         DOCS / "models.md": models_page(card),
         DOCS / "reproduce.md": with_results(DOCS / "reproduce.md", reproduction()),
