@@ -39,7 +39,8 @@ from coinpp_xr.recognition import (
     check_orientation,
     features_of,
     is_plausible,
-    layouts_of,
+    layout_of,
+    may_be_globe,
     usable_cells,
 )
 from coinpp_xr.shared_values import are_categories
@@ -172,6 +173,8 @@ def _encode_chunk(
     fine = goal.bound is not None and table.shape[1] >= LARGE_GLOBE and effort != "best"
     if fine and model is not None and model.climatology is None:
         model = None  # on fine grids neighbours tell more than any latents
+    if bits is None and grid is None and not may_be_globe(*values.shape[-2:]):
+        model = None  # knows nothing of cells in any other order
     if model is not None:
         features, valid = features_of(table, usable, model)
         small = model.network.is_small_for(values.shape, values.nbytes)
@@ -189,7 +192,7 @@ def _encode_chunk(
     elif model is not None:
         layout, grid = best_layout(features, valid, model, values.shape[-2:])
     else:
-        layout, grid = 0, layouts_of(*values.shape[-2:])[0]
+        layout, grid = layout_of(*values.shape[-2:])
     place = {"layout": layout, "coordinates_crc": coordinates_crc(grid)}
     place["time_axis"] = time_axis if values.ndim > 2 else 0
     if bits is not None and model is not None:
@@ -235,7 +238,7 @@ def _without_loss(
     usable = usable & ~((table == 0) & np.signbit(table.astype(np.float64)))
     if not usable.any() or (values.dtype.kind != "f" and values.dtype.itemsize == 8):
         return pack_lossless(values)
-    grid = layouts_of(*values.shape[-2:])[0] if grid is None else grid
+    grid = layout_of(*values.shape[-2:])[1] if grid is None else grid
     axis = time_axis if values.ndim > 2 else 0
     payload = without_loss(values, usable, around=grid.goes_around, effort=effort, time_axis=axis)
     plain = _exact(values, None if payload is None else len(payload))

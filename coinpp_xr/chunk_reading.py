@@ -15,7 +15,7 @@ from coinpp_xr import entropy, patterns, residual
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Payload, Tag
 from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coefficients import are_few_fronts
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import NO_GLOBE, SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
@@ -291,6 +291,8 @@ def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:
         n_lat, n_lon = payload.shape[-2:]
         if n_lat + n_lon > MOST_COORDINATES:
             raise CorruptPayloadError(f"payload claims a grid of {n_lat} × {n_lon} cells")
+        if payload.layout == NO_GLOBE:
+            return SphereGrid.of_no_globe(n_lat, n_lon)
         layouts = SphereGrid.usual_layouts(n_lat, n_lon)
         layout = next(islice(layouts, payload.layout, None), None)
         if layout is None:

@@ -55,6 +55,9 @@ MOST_DEGREES = 1 << 16
 _ENTRIES = ("start", "step", "divisor", "count", "dtype", "packed")
 _LARGEST = 1e15
 
+# The number of the layout of arrays that no globe has the shape of, after those of globes.
+NO_GLOBE = 16
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -179,6 +182,12 @@ class SphereGrid:
                 + (step / 2 if cells and not cyclic else 0)
             )
             yield cls(latitude[::-1] if ascending else latitude, longitude)
+
+    @classmethod
+    def of_no_globe(cls, n_lat: int, n_lon: int) -> SphereGrid:
+        """Rows and columns of nothing in particular: so small a patch that all areas are alike."""
+        latitude, longitude = np.linspace(1e-3, -1e-3, n_lat), np.linspace(0, 1e-3, n_lon)
+        return cls(latitude if n_lat > 1 else np.zeros(1), longitude)
 
 
 @dataclass(frozen=True)

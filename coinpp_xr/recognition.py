@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.caching import remembered
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import NO_GLOBE, SphereGrid
 from coinpp_xr.fields import extremes
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_in_threads
@@ -29,6 +29,8 @@ _PLAUSIBLE = (-1.0, 2.0)
 _MOST = 0.9
 # Another orientation must fit the mean field this much better before data is refused.
 _CLEARLY_BETTER = 0.5
+# Globes have at least as many columns as rows, and no more than so many times that.
+_MOST_COLUMNS_PER_ROW = 4
 # Fewer cells cannot tell which axis is the latitude.
 _CELLS_TO_TELL = 512
 # An extreme value that many cells share, further from all others than half of what those span,
@@ -85,6 +87,18 @@ def layouts_of(n_lat: int, n_lon: int) -> tuple[SphereGrid, ...]:
     return tuple(SphereGrid.usual_layouts(n_lat, n_lon))
 
 
+def may_be_globe(n_lat: int, n_lon: int) -> bool:
+    """Whether whole globes have such shapes; else rows may be times, and columns cells."""
+    return n_lat > 1 and n_lat <= n_lon <= _MOST_COLUMNS_PER_ROW * n_lat
+
+
+def layout_of(n_lat: int, n_lon: int) -> tuple[int, SphereGrid]:
+    """The layout of an array of which nothing is known but its shape, and the layout's number."""
+    if may_be_globe(n_lat, n_lon):
+        return 0, layouts_of(n_lat, n_lon)[0]
+    return NO_GLOBE, SphereGrid.of_no_globe(n_lat, n_lon)
+
+
 def best_layout(
     features: Float32, valid: Bool, model: Model, shape: tuple[int, int]
 ) -> tuple[int, SphereGrid]:
@@ -92,7 +106,7 @@ def best_layout(
     layouts = layouts_of(*shape)
     sample = _sample(features, valid)
     errors = _mean_field_errors(sample, model, layouts)
-    if features.shape[1] >= _CELLS_TO_TELL:
+    if features.shape[1] >= _CELLS_TO_TELL and may_be_globe(*shape[::-1]):
         order = np.arange(features.shape[1]).reshape(shape).T.ravel()
         swapped = sample[0][:, order], sample[1][:, order]
         as_swapped = _mean_field_errors(swapped, model, layouts_of(shape[1], shape[0]))

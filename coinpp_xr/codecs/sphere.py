@@ -69,7 +69,8 @@ class _SphereSettings(NamesModel):
         Coordinates in degrees; configurations describe them in few bytes. Without them a chunk is
         taken for a whole globe in the usual layout that fits it best (90 → −90 or −90 → 90,
         0 → 360 or −180 → 180, with or without poles and repeated meridian), which is noted in the
-        payload.
+        payload; a chunk that no globe has the shape of (fewer columns than rows, or more than four
+        times as many), for cells that all count alike.
     time_axis : int
         Which of the axes before latitude and longitude is time (0, the first). What follows in
         time is coded together; along the others, each index is a sequence of its own.

@@ -140,6 +140,7 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
     swells = globe.inverse(turning)
     months = np.cos(2 * np.pi * np.arange(24) / 12)[:, None, None]
     seasons = globe.inverse(months * turning[0, 0] + turning[1, 1] + 0.1 * turning[1].repeat(2, 0))
+    rows_of_cells = np.random.default_rng(18).standard_normal((12, 200)).cumsum(0).cumsum(1)
     # Steps of their own, a gap, and a value beside them.
     steps = [np.rint(9 * smooth[t]) * step + 250 for t, step in enumerate((0.1, 0.25, 0.1))]
     steps[1][2:4, 3:9], steps[2][5, 5] = np.nan, 251.23456
@@ -194,6 +195,7 @@ def chunks(model: Model) -> dict[str, tuple[np.ndarray, SphereGrid | None, dict[
         "wavelets-gaps-f4": (holed.astype(">f4"), None, {"target_rmse": 3.0, "effort": "best"}),
         "waves-f8": (swells[:, :4], None, {"target_rmse": 1.5, "time_axis": 1}),
         "waves-in-time-f4": (seasons.astype("<f4"), None, {"target_rmse": 1.0}),
+        "no-globe-f4": (rows_of_cells.astype("<f4"), None, {"target_rmse": 3.0}),
         "exact-steps-f4": (np.stack(steps).astype("<f4"), None, {"bound": Bound(0.0)}),
         "exact-pyramid-f8": (
             np.rint(300 * larger.repeat(2, axis=1)) * 0.02 + 250, None,

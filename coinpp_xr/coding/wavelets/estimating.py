@@ -58,18 +58,16 @@ def _step_for(
     # Where gaps are closed errors are a little smaller.
     target_rmse *= arrays.share**_OF_SHARE
     target = log(target_rmse)
-    low, high, size = (
-        log(_FEWEST * target_rmse),
-        log(_MOST * target_rmse),
-        len(sample) * arrays.cells,
-    )
+    size = len(sample) * arrays.cells
+    low, high = log(_FEWEST * target_rmse), log(_MOST * target_rmse)
     # What is always zero is added up once.
     least, squares, parts = rounding.UP_FROM * _FEWEST * target_rmse, 0.0, []
     for array in (array for own in sample for array in own):
-        parts.append(array[np.abs(array) > least])
-        squares += float(np.vdot(array, array)) - float(np.vdot(parts[-1], parts[-1]))
+        some = np.abs(array) > least
+        parts.append(array[some])
+        squares += float((array[~some] ** 2).sum())
     values = np.concatenate(parts)
-    always = max(squares, 0.0) / size + arrays.dropped / arrays.cells
+    always = squares / size + arrays.dropped / arrays.cells
     share = len(values) / size
     values = values[:: max(1, len(values) // _TRIED)][None]
     numbers = np.zeros((1 + 2 * PAD, values.shape[1] + 2 * PAD), np.int32)
