@@ -296,6 +296,14 @@ def test_next_to_nothing_takes_few_bytes() -> None:
     assert weighted_rmse(decoded(payload), values) <= 3.0
 
 
+@pytest.mark.parametrize("along_time", [False, True])
+def test_nothing_but_a_mean(along_time) -> None:
+    """Fields all of whose coefficients are below the step."""
+    values = (280 + 1e-3 * weather(3)).astype(np.float32)
+    got = fields_of(met(values, 1.0, along_time=along_time), values)
+    assert weighted_rmse(got, values) <= 1.0
+
+
 # ---- one field at a time -------------------------------------------------------------------------
 
 

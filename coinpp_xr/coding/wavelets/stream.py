@@ -124,15 +124,19 @@ class Head:
         damaged = damaged or not 1 <= bands <= MOST_BANDS or cells // bands < _FEWEST_OF_BAND
         if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
             raise CorruptPayloadError("the head of the wavelets is damaged")
-        if distance == 0:
-            if not bears_frequencies(order, cells):
-                raise CorruptPayloadError("the wavelets' sequence is too long for its fields")
+        # Before anything is made of it that takes time.
+        most_units = 1 if how & _SHORT_STREAM else reader.left // (_LEAST_ENTRY * bands)
+        least_units = len(order)
+        if distance > 0:
+            least_units = -(-int(present.sum()) // max(1, UNIT_CELLS // cells))
+        if least_units > most_units:
+            raise CorruptPayloadError("the head of the wavelets does not fit its shape")
+        if distance > 0:
+            self._plan = Plan.of(order, present, cells, distance)
+        elif bears_frequencies(order, cells):
             self._plan = Plan.of_frequencies(order, cells)
         else:
-            most = max(1, UNIT_CELLS // cells)
-            if int(present.sum()) > most * (reader.left // (_LEAST_ENTRY * bands)):
-                raise CorruptPayloadError("the head of the wavelets does not fit its shape")
-            self._plan = Plan.of(order, present, cells, distance)
+            raise CorruptPayloadError("the wavelets' sequence is too long for its fields")
         self.units, self._bands = self._plan.units, bands
         self._short = b""
         if how & _SHORT_STREAM:
