@@ -70,14 +70,15 @@ class Meeting:
         arrays.drop_waves(LEAST_OF_STEP * self._first)
         self._subbands = arrays.subbands
         self._bands = band_count(prod(arrays.fields.grid.shape))
-        # Found out by the last try: by kind of units, what magnitudes take; how values are rounded.
+        # From the first try on: by kind of units, what magnitudes take; and how values are rounded.
         self._bits: dict[int, Float64] = {}
         self._towards_zero = AT_FIRST
 
     def smallest(self) -> Coded | None:
         """What meets the target; None where no step was found that does."""
         step, slope, target_rmse = self._first, self._slope, self._target_rmse
-        best, tried, found = None, [], None
+        tried: list[tuple[float, float]] = []
+        best, found = None, None
         for _ in range(_TRIES):
             del found  # takes as much memory as the fields
             step = float(np.float32(step))
@@ -89,6 +90,8 @@ class Meeting:
                     best = found
                 if found.rmse > self._near_enough * target_rmse:
                     break
+            if not tried:
+                self._learn(found)
             tried.append((log(step), log(max(found.rmse, 1e-300))))
             if len(tried) > 1 and tried[-1][0] != tried[-2][0]:
                 slope = (tried[-1][1] - tried[-2][1]) / (tried[-1][0] - tried[-2][0])
@@ -107,8 +110,8 @@ class Meeting:
             members = members_of(units)
             weights = found.weights[kind] = fitted_weights(arrays, members, referred)
             told = [Told(USUAL_GRADED, own) for own in weights]
-            again, some = kind in self._bits, self._some_of(members)
-            if not again:
+            if kind not in self._bits:
+                some = self._some_of(members)
                 known = Known(arrays, some, step, self._bands) if plan.along_time else referred
                 self._bits[kind] = self._plain_bits(some, known, told, step)
             bits = self._bits[kind]
@@ -135,18 +138,21 @@ class Meeting:
             for item, field in plan.fields(plan.in_parts(code, units), arrays.transform):
                 rounded = round_to((field + arrays.origin).ravel(), decoded.dtype)
                 np.copyto(decoded[item], rounded, where=whole or arrays.coded[item])
-            if not again:  # what other tries go by
-                counts = np.zeros(())
-                for item, references in some:
-                    before = [found.numbers[other] for other in references]
-                    own = counts_of(found.numbers[item], before, self._subbands, _COUNTED)
-                    counts = counts + own
-                self._bits[kind] = rounding.bits_of(counts)
-                if kind == 0:
-                    self._towards_zero = self._shifts(some, found.numbers, step)
             referred.forget(kind)
         found.rmse = sqrt(fields.mean_squared_error(decoded))
         return found
+
+    def _learn(self, found: Rounded) -> None:
+        """What further tries go by."""
+        for kind, group in groupby(self._plan.units, lambda unit: unit.kind):
+            counts, some = np.zeros(()), self._some_of(members_of(group))
+            for item, references in some:
+                before = [found.numbers[other] for other in references]
+                own = counts_of(found.numbers[item], before, self._subbands, _COUNTED)
+                counts = counts + own
+            self._bits[kind] = rounding.bits_of(counts)
+            if kind == 0:
+                self._towards_zero = self._shifts(some, found.numbers, found.steps.step)
 
     def _as_given(self) -> npt.NDArray[np.floating]:
         """The fields in the precision in which they are decoded; anything where they are coded."""
