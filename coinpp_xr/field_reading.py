@@ -182,7 +182,8 @@ class _Wavelets:
             or not present.any()
         ):
             raise CorruptPayloadError("payload's header contradicts itself")
-        self.head = wavelets.Head(payload.section(Tag.WAVELETS), present, sequences.order, grid)
+        head = payload.section(Tag.WAVELETS)
+        self.head = wavelets.Head(head, present, sequences.order, grid, payload.nbytes)
 
     def fill(
         self,

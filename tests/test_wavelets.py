@@ -82,7 +82,7 @@ def fields_of(found: Coded, values: np.ndarray, grid=GRID, items=None) -> np.nda
     """What is decoded of them, zeros elsewhere."""
     fields, got = Fields.of_sequence(values, grid), np.zeros(values.shape, np.float32)
     order = np.arange(len(values))[None]
-    head = Head(found.head, fields.present, order, grid)
+    head = Head(found.head, fields.present, order, grid, values.size * 4)
     for item, field in head.decode(lambda a, b: found.streams[a:b], items):
         got[item] = field
     return got
@@ -266,7 +266,7 @@ def test_fields_along_time_are_read_by_sequences() -> None:
     order = Sequences.of((2, 6), 1, np.ones(12, np.bool_))
     arrays = Arrays(fields, order, fields.valid, 0.5, along_time=True)
     found = Meeting(arrays, 0.5, "default").smallest()
-    head = Head(found.head, fields.present, order.order, GRID)
+    head = Head(found.head, fields.present, order.order, GRID, values.nbytes)
     for item, others in ((2, set(range(6))), (8, set(range(6, 12)))):
         assert (head.ranges({item})[-1][1] == len(found.streams)) == (item == 8)
         got = dict(head.decode(lambda a, b: found.streams[a:b], {item}))
@@ -352,6 +352,14 @@ def test_damage_is_told_in_one_line() -> None:
         cut = replace(good, sections=good.sections | {Tag.WAVELETS: head[:length]})
         with pytest.raises(CorruptPayloadError):
             decoded(cut.pack())
+
+
+def test_waves_of_grids_out_of_proportion_are_refused() -> None:
+    """Before matrices of cosines are made, of 60,000 columns."""
+    found = met(weather(1).astype(np.float32), 3.0, waves=True)
+    grid = layouts_of(16, 60_000)[0]
+    with pytest.raises(CorruptPayloadError, match="no transform"):
+        Head(found.head, np.ones(1, np.bool_), np.zeros((1, 1), int), grid, 4 * 16 * 60_000)
 
 
 def test_parameters_come_back() -> None:

@@ -15,6 +15,7 @@ from coinpp_xr.coding.pyramid.referred import last_uses
 from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.coding.wavelets.numbers import BLOCK, code_numbers
 from coinpp_xr.coding.wavelets.parameters import WEIGHT_PARTS, Told
+from coinpp_xr.coding.wavelets.rounding import Steps
 from coinpp_xr.coding.wavelets.subbands import AVERAGES, PAD, WAVES, Subband
 
 Float64 = npt.NDArray[np.float64]
@@ -103,6 +104,17 @@ def predicted(told: Told, references: list[Coefficients], k: int) -> Float64 | f
     for weight, field in zip(told.weights, references, strict=False):
         total = total + (int(weight) / WEIGHT_PARTS) * field.values[k]
     return total
+
+
+def rebuilt(
+    numbers: list[Numbers], steps: Steps, told: list[Told], references: list[Coefficients]
+) -> Coefficients:
+    """An array of its numbers and of what references predict, as encoder and decoder see it."""
+    values = [
+        steps.values(own) + predicted(told[k], references, k)
+        for k, own in enumerate(joined(numbers))
+    ]
+    return Coefficients(values, numbers)
 
 
 def code_band(

@@ -22,7 +22,7 @@ from coinpp_xr.coding.wavelets.field_coding import (
     Surroundings,
     bands_of,
     joined,
-    predicted,
+    rebuilt,
     room_for,
 )
 from coinpp_xr.coding.wavelets.parameters import USUAL_GRADED, Told
@@ -126,13 +126,9 @@ class Meeting:
                         left(arrays.of(item), others, told), others, steps, bits
                     )
                     found.numbers[item] = numbers
-                    values.append(
-                        [
-                            steps.values(own) + predicted(told[k], others, k)
-                            for k, own in enumerate(joined(numbers))
-                        ]
-                    )
-                    referred.add(item, Coefficients(values[-1], numbers))
+                    array = rebuilt(numbers, steps, told, others)
+                    values.append(array.values)
+                    referred.add(item, array)
                 return unit, values
 
             for item, field in plan.fields(plan.in_parts(code, units), arrays.transform):

@@ -212,6 +212,11 @@ def code_numbers(
                 of_above = _kind_of(size_kind, 4 * at_parent + by_parent)
                 of_here = _kind_of(size_kind, 2 * near + corner + far)
                 both = at_most(of_beside >> 1, 7)
+                at_kind = (which & 3) * 16 + at_most(c >> 1, 15)
+                if which == WAVES:
+                    # Waves are the smaller the shorter they are.
+                    degree = at_most(4 * (i - PAD + ((j - PAD + 1) >> 1)), LARGEST_SIZE - 1)
+                    at_kind = 3 * at_most(np.int64(size_kind[degree]), 20) + at_most(near, 2)
                 contexts = (
                     c,
                     of_here,
@@ -220,15 +225,8 @@ def code_numbers(
                     + at_most(abs(north), 3) * 4
                     + at_most((corner + 1) >> 1, 3),
                     of_beside + 32 * (near > 0),
-                    (which & 3) * 16 + at_most(c >> 1, 15),
+                    at_kind,
                 )
-                if which == WAVES:
-                    # Waves are the smaller the shorter they are.
-                    degree = at_most(4 * (i - PAD + ((j - PAD + 1) >> 1)), LARGEST_SIZE - 1)
-                    at_degree = 3 * at_most(np.int64(size_kind[degree]), 20) + at_most(near, 2)
-                    contexts = (
-                        contexts[0], contexts[1], contexts[2], contexts[3], contexts[4], at_degree
-                    )  # fmt: skip
                 by_near = at_most(of_here >> 1, 7) * 8 + both
                 if c >= quick:
                     zero, r = decide(

@@ -31,8 +31,7 @@ from coinpp_xr.coding.wavelets.field_coding import (
     Numbers,
     Referred,
     code_band,
-    joined,
-    predicted,
+    rebuilt,
     room_for,
 )
 from coinpp_xr.coding.wavelets.parameters import Told
@@ -43,6 +42,7 @@ from coinpp_xr.coding.wavelets.waves import Waves
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.parallel import map_compiled
+from coinpp_xr.transform import is_transformable
 
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
@@ -98,6 +98,8 @@ class Head:
         Which fields hold anything.
     order : int array, shape (sequences, times)
     grid : SphereGrid
+    nbytes : int
+        Of the array.
 
     Raises
     ------
@@ -110,6 +112,7 @@ class Head:
         present: Bool,
         order: npt.NDArray[np.integer[Any]],
         grid: SphereGrid,
+        nbytes: int,
     ) -> None:
         reader, cells = ByteReader(head), grid.shape[0] * grid.shape[1]
         self._origin, how, self._quick = _HEAD.unpack(reader.take(_HEAD.size))
@@ -117,6 +120,8 @@ class Head:
         distance, length = reader.varint(), reader.varint()
         self._transform: Transform = wavelets_on(grid)
         if how & _WAVES:
+            if not is_transformable(grid.shape, nbytes):
+                raise CorruptPayloadError("payload claims a grid that no transform was made for")
             extent = reader.varint(), reader.varint()
             self._transform = _waves(grid, extent, single=bool(how & _SINGLE))
         bands, said = how % _WAVES, reader.take(length)
@@ -235,11 +240,7 @@ class Head:
             return numbers
 
         numbers = map_compiled(decode, range(self._bands))
-        values = [
-            self._steps.values(own) + predicted(told[k], references, k)
-            for k, own in enumerate(joined(numbers))
-        ]
-        return Coefficients(values, numbers)
+        return rebuilt(numbers, self._steps, told, references)
 
 
 def _waves(grid: SphereGrid, extent: tuple[int, int], *, single: bool) -> Waves:
