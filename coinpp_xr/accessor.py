@@ -328,13 +328,14 @@ class DatasetAccessor:
         ValueError
         """
         from coinpp_xr.comparison import compare
+        from coinpp_xr.data import with_areas
         from coinpp_xr.selection import choose_variables
 
         refuse_unknown(unknown, self.compare)
         chosen, _ = choose_variables(self._dataset, variable)
         return compare(
-            self._dataset[chosen[0]], max_error=max_error, target_rmse=target_rmse, names=peers,
-            model=model, chunk=chunk, curves=curves, whole=whole,
+            with_areas(self._dataset)[chosen[0]], max_error=max_error, target_rmse=target_rmse,
+            names=peers, model=model, chunk=chunk, curves=curves, whole=whole,
         )  # fmt: skip
 
     def models(self, variable: str | None = None) -> ModelList:

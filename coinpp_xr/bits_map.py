@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import IndexGrid, SphereGrid
 from coinpp_xr.fields import Fields
 from coinpp_xr.labels import in_digits
 from coinpp_xr.lattice import Bound
-from coinpp_xr.maps import Globe, draw_map, headless_figure
+from coinpp_xr.maps import Globe, degrees_of, draw_cells, draw_map, headless_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,8 +46,15 @@ def plot_bits(original: xr.DataArray, bound: Bound, *, item: int = 0) -> Figure:
     from coinpp_xr.coding.pyramid.observing import cell_bits  # compiles, or loads
 
     globe = Globe.of(original, original, item)
-    grid = SphereGrid(globe.latitude, globe.longitude)
-    values = globe.original - globe.unit.offset
+    values, cells, fold = globe.original - globe.unit.offset, globe.cells, None
+    if cells.grid is not None and values.ndim == 1:
+        fold = cells.grid.folds(len(values))[-1]
+        values = fold.fold(values)
+        if fold.holes is not None:
+            values[fold.holes.reshape(fold.shape)] = np.nan
+    grid: SphereGrid = IndexGrid.of((values.shape[0], values.shape[1]))
+    if cells.is_regular and cells.degrees is not None:
+        grid = SphereGrid(*cells.degrees)
     size = int(np.clip(grid.shape[0] // _ROWS_OF_MEANS, 2, _MOST_CELLS_OF_MEAN))
     enough = min(grid.shape) >= 4 * size and np.isfinite(values).any()
     bits = cell_bits(Fields.of_sequence(values[None], grid), bound) if enough else None
@@ -59,10 +66,6 @@ def plot_bits(original: xr.DataArray, bound: Bound, *, item: int = 0) -> Figure:
     rows, columns = (n // size for n in grid.shape)
     blocks = bits[0, : rows * size, : columns * size]
     means = blocks.reshape(rows, size, columns, size).mean((1, 3))
-    latitude, longitude = (
-        degrees[: count * size].reshape(count, size).mean(axis=1)
-        for degrees, count in ((grid.latitude, rows), (grid.longitude, columns))
-    )
     most = float(np.percentile(means, _SHOWN_PERCENT)) or 1.0
     figure = headless_figure((9, 5))
     axis = figure.subplots()
@@ -70,7 +73,18 @@ def plot_bits(original: xr.DataArray, bound: Bound, *, item: int = 0) -> Figure:
     asked = in_digits(bound.error) if not bound.relative else f"{100 * bound.error:g} %"
     unit = "" if bound.relative else f" {globe.unit.label}"
     axis.set_title(f"{globe.title}, ±{asked}{unit}: {mean:.2f} bits a cell".replace("  ", " "))
-    image = draw_map(axis, longitude, latitude, means, cmap="magma", vmin=0.0, vmax=most)
+    if cells.is_regular:
+        latitude, longitude = (
+            degrees[: count * size].reshape(count, size).mean(axis=1)
+            for degrees, count in ((grid.latitude, rows), (grid.longitude, columns))
+        )
+        image = draw_map(axis, longitude, latitude, means, cmap="magma", vmin=0.0, vmax=most)
+    else:
+        # Cells beyond whole blocks are shown as the last ones.
+        row, column = (np.minimum(np.arange(n) // size, n // size - 1) for n in grid.shape)
+        of_cells = means[row[:, None], column]
+        of_cells = of_cells if fold is None else fold.unfold(of_cells)
+        image = draw_cells(axis, cells, of_cells, cmap="magma", vmin=0.0, vmax=most)
     figure.colorbar(image, ax=axis, label="bits a cell", shrink=0.8, extend="max")
-    axis.set_ylabel("latitude (°N)")
+    axis.set_ylabel("row" if degrees_of(cells) is None else "latitude (°N)")
     return figure

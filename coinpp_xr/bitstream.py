@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.byte_reading import ByteReader, CutShortError, varint
+from coinpp_xr.cells.folding import Fold
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.exact import pack_bytes, pack_mask, pack_special_values
 
@@ -143,6 +144,7 @@ class Tag(IntEnum):
     DIGITS = 15
     MANTISSAS = 16
     WAVELETS = 17
+    CELLS = 18  # how cells of one dimension are folded into rows and columns
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,37 @@ class Payload:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array that this payload decodes to."""
+        """Bytes of the array that this payload decodes to, before it is unfolded."""
         return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def cells(self) -> int:
+        """How many cells of one dimension are folded into rows and columns; 0 if none are.
+
+        Raises
+        ------
+        CorruptPayloadError
+        """
+        section = self.sections.get(Tag.CELLS)
+        if section is None:
+            return 0
+        reader = ByteReader(section)
+        reader.byte()
+        return reader.varint()
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """Of the array that this payload decodes to.
+
+        Raises
+        ------
+        CorruptPayloadError
+        """
+        if Tag.CELLS not in self.sections:
+            return self.shape
+        if len(self.shape) < 2:
+            raise CorruptPayloadError("payload's header contradicts itself")
+        return *self.shape[:-2], self.cells
 
     def pack(self) -> bytes:
         parts = [
@@ -340,9 +371,16 @@ def pack_fields(
     valid: npt.NDArray[np.bool_],
     kind: Kind,
     sections: dict[Tag, bytes],
+    fold: Fold | None = None,
     **header: Any,
 ) -> bytes:
-    """A container whose sections hold the valid values, shape (items, cells); others are added."""
+    """A container whose sections hold the valid values, shape (items, cells); others are added.
+
+    But for holes of a ``fold``, by which ``values`` were laid out.
+    """
+    if fold is not None:
+        sections = {Tag.CELLS: fold.pack(), **sections}
+        valid = valid if fold.holes is None else valid | fold.holes
     if not valid.all():
         table, columns = values.reshape(valid.shape), values.shape[-1]
         near = None if kind.of_patches else columns

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from coinpp_xr.metrics import globe_errors
-from coinpp_xr.notebook_html import field_png
+from coinpp_xr.maps import residual_png
+from coinpp_xr.metrics import field_errors
 from coinpp_xr.selection import Layout
 
 Values = npt.NDArray[Any]
@@ -21,7 +21,7 @@ def cuts(variable: xr.Variable, layout: Layout) -> list[list[slice]]:
     """Along every axis of the layout, the slices that are read at a time; globes stay whole."""
     if variable.chunks is not None:
         sizes = [variable.chunksizes[dim] for dim in layout.dims]
-        if all(len(parts) == 1 for parts in sizes[-2:]):
+        if all(len(parts) == 1 for parts in sizes[-layout.cell_axes :]):
             edges = ([0, *accumulate(parts)] for parts in sizes)
             return [
                 [slice(*pair) for pair in pairwise(axis) if pair[0] < pair[1]] for axis in edges
@@ -47,7 +47,7 @@ class WorstGlobe:
         self._residual: npt.NDArray[np.float32] | None = None
 
     def measure(self, original: Values, decoded: Values, layout: Layout) -> npt.NDArray[np.void]:
-        errors = globe_errors(original, decoded, layout.latitude)
+        errors = field_errors(original, decoded, layout.cells.areas)
         mean_squares = np.full(errors.shape, -1.0)
         np.divide(errors["squared"], errors["weight"], out=mean_squares, where=errors["valid"] > 0)
         place = np.unravel_index(mean_squares.argmax(), errors.shape)
@@ -63,4 +63,4 @@ class WorstGlobe:
         """A PNG; empty where no cell is valid."""
         if self._residual is None:
             return b""
-        return field_png(self._residual, layout.latitude, layout.longitude)
+        return residual_png(self._residual, layout.cells)

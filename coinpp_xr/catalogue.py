@@ -14,13 +14,15 @@ import numpy.typing as npt
 import xarray as xr
 
 from coinpp_xr.bitstream import Payload
+from coinpp_xr.cells.weights import CellWeights
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import DEFAULT_BITS
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.data.horizontal import Horizontal
 from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.labels import display_unit, in_digits, temperature_scale, unit_settings
-from coinpp_xr.metrics import chunk_rmse, globe_errors
+from coinpp_xr.metrics import chunk_rmse, field_errors
 from coinpp_xr.model_files import models_at_hand
 from coinpp_xr.model_units import in_unit_of_data
 from coinpp_xr.models import Model
@@ -146,6 +148,9 @@ def models_for(array: xr.DataArray) -> ModelList:
     array : DataArray
         That can be compressed. Two of its globes are read.
     """
+    cells = Horizontal.of(array)
+    if not cells.is_regular:
+        return ModelList(str(array.name), display_unit(array.attrs).label, ())
     values, grid = _sample(array)
     fits = [_judge(path, where, array, values, grid) for path, where in models_at_hand()]
     fits.sort(key=lambda fit: (not fit.fits, inf if fit.rmse is None else fit.rmse, fit.name))
@@ -214,7 +219,9 @@ def _try(model: Model, values: npt.NDArray[Any], grid: SphereGrid) -> tuple[str,
     if not Payload.unpack(payload).kind.has_model:
         return reason or "too little in two globes to tell", None
     decoded = decode_chunk(payload, lambda fingerprint: model, grid=grid)
-    return reason, chunk_rmse(globe_errors(values, decoded, grid.latitude))
+    return reason, chunk_rmse(
+        field_errors(values, decoded, CellWeights.of_latitudes(grid.latitude, grid.shape[1]))
+    )
 
 
 def _remarks(model: Model, array: xr.DataArray) -> Iterator[str]:

@@ -87,8 +87,7 @@ def _digits(chunk: Chunk, bound: Bound, worth: float, *, wider_only: bool = Fals
         return None
     source = SourceSteps([steps], np.zeros(items, np.intp))
     sections = {Tag.STEPS: source.pack(), Tag.DIGITS: numbers.digits()}
-    axis = chunk.place["time_axis"]
-    payload = pack_fields(chunk.values, numbers.coded, Kind.DIGITS, sections, time_axis=axis)
+    payload = pack_fields(chunk.values, numbers.coded, Kind.DIGITS, sections, **chunk.place)
     return payload if len(payload) < worth else None
 
 
@@ -129,8 +128,7 @@ def pyramid_payload(chunk: Chunk, bound: Bound, effort: str, slack: int = 0) -> 
     if coded.refers_to_background:
         kind = Kind.PYRAMID_FROM_MODEL
         return pack_fields(chunk.values, valid, kind, sections, **chunk.known, **chunk.place)
-    axis = chunk.place["time_axis"]
-    return pack_fields(chunk.values, valid, Kind.PYRAMID, sections, time_axis=axis)
+    return pack_fields(chunk.values, valid, Kind.PYRAMID, sections, **chunk.place)
 
 
 def _smallest_around_residuals(chunk: Chunk, bound: Bound) -> bytes | None:
@@ -210,8 +208,7 @@ def _alone_from(chunk: Chunk, bound: Bound, model: Model | None) -> bytes | None
     if model is not None:
         kind = Kind.RESIDUAL_FROM_MODEL
         return pack_fields(chunk.values, valid, kind, sections, **chunk.known, **place)
-    axis = place["time_axis"]
-    return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, time_axis=axis)
+    return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, **place)
 
 
 def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[Way, float, float]]:

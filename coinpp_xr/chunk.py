@@ -19,10 +19,11 @@ from coinpp_xr.bitstream import (
     pack_fields,
     pack_lossless,
 )
+from coinpp_xr.cells.folding import Fold
 from coinpp_xr.chunk_fields import Task, coded_cells, decoded_fields, with_finish
 from coinpp_xr.chunk_reading import MOST_COORDINATES, coordinates_crc
 from coinpp_xr.coarseness import warn_if_coarse
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import NO_GLOBE, IndexGrid, SphereGrid
 from coinpp_xr.devices import fit, predict_on_grid
 from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.exact import pack_bytes
@@ -76,6 +77,7 @@ def encode_chunk(
     keep: Sequence[float] = (),
     valid_range: tuple[float, float] | None = None,
     network: bool = True,
+    fold: Fold | None = None,
 ) -> bytes:
     """Compress one chunk.
 
@@ -109,6 +111,8 @@ def encode_chunk(
         Values beyond come back exactly, others never leave it.
     network : bool
         Whether the pyramid may ask the network that comes with the package.
+    fold : Fold, optional
+        By which cells were laid out in rows and columns; its holes are no values.
 
     Returns
     -------
@@ -120,7 +124,8 @@ def encode_chunk(
     with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
         goal = Goal(bound, target_rmse, max_mean_error)
         exact = tuple(keep), valid_range
-        return _encode_chunk(values, model, bits, goal, exact, grid, effort, time_axis, network)
+        place: dict[str, Any] = {"time_axis": time_axis if values.ndim > 2 else 0, "fold": fold}
+        return _encode_chunk(values, model, bits, goal, exact, grid, effort, place, network)
 
 
 def _encode_chunk(
@@ -131,7 +136,7 @@ def _encode_chunk(
     exact: tuple[tuple[float, ...], tuple[float, float] | None],
     grid: SphereGrid | None,
     effort: str,
-    time_axis: int,
+    place: dict[str, Any],
     network: bool,
 ) -> bytes:
     if values.dtype.hasobject:
@@ -159,8 +164,11 @@ def _encode_chunk(
     table = values.reshape(-1, prod(values.shape[-2:]))
     keep, valid_range = exact
     usable = usable_cells(table)
+    fold: Fold | None = place["fold"]
+    if fold is not None and fold.holes is not None:
+        usable &= ~fold.holes
     if exactly:
-        return _without_loss(values, usable, grid, effort, time_axis)
+        return _without_loss(values, usable, grid, effort, place)
     if goal.bound is not None and (zero := table == 0).any():
         usable &= ~(zero & np.signbit(table))  # -0.0 keeps its bits
     if valid_range is not None:
@@ -185,7 +193,7 @@ def _encode_chunk(
                 return pack_lossless(values)
             model = None  # a stranger to this data
 
-    layout = EXPLICIT_COORDINATES
+    layout = NO_GLOBE if isinstance(grid, IndexGrid) else EXPLICIT_COORDINATES
     if grid is not None:
         if model is not None:
             check_orientation(features, valid, model, grid)
@@ -193,11 +201,9 @@ def _encode_chunk(
         layout, grid = best_layout(features, valid, model, values.shape[-2:])
     else:
         layout, grid = layout_of(*values.shape[-2:])
-    place = {"layout": layout, "coordinates_crc": coordinates_crc(grid)}
-    place["time_axis"] = time_axis if values.ndim > 2 else 0
+    place |= {"layout": layout, "coordinates_crc": coordinates_crc(grid)}
     if bits is not None and model is not None:
-        where = {key: place[key] for key in ("layout", "coordinates_crc")}
-        payload = _encode_latents(values, features, valid, model, bits, grid, effort, where)
+        payload = _encode_latents(values, features, valid, model, bits, grid, effort, place)
         if payload is not None:
             payload = _in_range(payload, Given(table, usable, grid.area_weights), model, grid)
     elif goal.bound is not None or goal.target_rmse is not None:
@@ -211,7 +217,7 @@ def _encode_chunk(
         if bound and not bound.relative and has_wider_steps(table, usable, bound.error):
             payload = without_loss(
                 values, usable, around=grid.goes_around, effort=effort,
-                time_axis=place["time_axis"],
+                time_axis=place["time_axis"], fold=fold,
             )  # fmt: skip
         on_steps = payload is not None and bool(coded_cells(Payload.unpack(payload))[usable].all())
         # Nothing that a bound allows helps where the source's steps are wider, but a model might.
@@ -232,15 +238,18 @@ def _in_range(payload: bytes, given: Given, model: Model, grid: SphereGrid) -> b
 
 
 def _without_loss(
-    values: npt.NDArray[Any], usable: Bool, grid: SphereGrid | None, effort: str, time_axis: int
+    values: npt.NDArray[Any],
+    usable: Bool,
+    grid: SphereGrid | None,
+    effort: str,
+    place: dict[str, Any],
 ) -> bytes:
     table = values.reshape(usable.shape)
     usable = usable & ~((table == 0) & np.signbit(table.astype(np.float64)))
     if not usable.any() or (values.dtype.kind != "f" and values.dtype.itemsize == 8):
         return pack_lossless(values)
     grid = layout_of(*values.shape[-2:])[1] if grid is None else grid
-    axis = time_axis if values.ndim > 2 else 0
-    payload = without_loss(values, usable, around=grid.goes_around, effort=effort, time_axis=axis)
+    payload = without_loss(values, usable, around=grid.goes_around, effort=effort, **place)
     plain = _exact(values, None if payload is None else len(payload))
     return min((p for p in (payload, plain) if p is not None), key=len)
 

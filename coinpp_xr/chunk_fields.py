@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.choice import MEDIUM_GLOBE, smallest_for_bound
-from coinpp_xr.chunk_reading import decode_chunk
+from coinpp_xr.chunk_reading import decode_fields
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.exact import unpack_mask
 from coinpp_xr.fields import Fields, Sequences
 from coinpp_xr.finishing import Finish
 from coinpp_xr.guarantees import Given, Goal
+from coinpp_xr.kept_cells import not_coded
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 from coinpp_xr.rmse_choice import smallest_for_rmse
@@ -56,7 +56,7 @@ class Task:
     keep : tuple of float
         Values that must come back exactly.
     place : dict
-        Entries of the payload's header: layout, coordinates, time axis.
+        Entries of the payload's header: layout, coordinates, time axis; and the fold, if any.
     network : bool
         Whether the pyramid may ask its network.
     """
@@ -188,17 +188,18 @@ def decoded_fields(
     data: bytes, find_model: Callable[[str], Model], grid: SphereGrid
 ) -> tuple[npt.NDArray[Any], Bool]:
     """Fields of a payload, shape (items, cells), and which cells of it are not stored exactly."""
-    decoded = np.ascontiguousarray(decode_chunk(data, find_model, grid=grid))
-    coded = coded_cells(Payload.unpack(data))
+    payload = Payload.unpack(data)
+    with np.errstate(all="ignore"):
+        decoded = np.ascontiguousarray(decode_fields(payload, find_model, grid))
+    coded = coded_cells(payload)
     return decoded.reshape(coded.shape), coded
 
 
 def coded_cells(payload: Payload) -> Bool:
     """Which cells of the fields are coded, not kept as they are; shape (items, cells)."""
-    items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
-    if Tag.MASK not in payload.sections:
-        return np.ones((items, cells), np.bool_)
-    return ~unpack_mask(payload.section(Tag.MASK), items, cells, payload.shape[-1])
+    mask = not_coded(payload)
+    shape = prod(payload.shape[:-2]), prod(payload.shape[-2:])
+    return np.ones(shape, np.bool_) if mask is None else ~mask
 
 
 def with_finish(data: bytes, finish: Finish) -> bytes:

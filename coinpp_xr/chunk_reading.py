@@ -15,10 +15,10 @@ from coinpp_xr import entropy, patterns, residual
 from coinpp_xr.bitstream import EXPLICIT_COORDINATES, Kind, Payload, Tag
 from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coefficients import are_few_fronts
-from coinpp_xr.coordinates import NO_GLOBE, SphereGrid
+from coinpp_xr.coordinates import NO_GLOBE, IndexGrid, SphereGrid
 from coinpp_xr.devices import predict_on_grid
 from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.exact import unpack_bytes, unpack_mask, unpack_special_values
+from coinpp_xr.exact import unpack_bytes
 from coinpp_xr.field_reading import (
     decoded_whole,
     finish_of,
@@ -28,6 +28,7 @@ from coinpp_xr.field_reading import (
 )
 from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
 from coinpp_xr.float_digits import MantissaReader, Mantissas, are_few_mantissas
+from coinpp_xr.kept_cells import fold_in, not_coded, put_kept
 from coinpp_xr.models import Model
 from coinpp_xr.patch_reading import checked_region, decode_patches
 from coinpp_xr.quantization import BITS, are_in_proportion
@@ -81,7 +82,7 @@ def decode_chunk(
     """
     payload = Payload.unpack(data)
     if region is not None:
-        region = checked_region(region, payload.shape)
+        region = checked_region(region, payload.array_shape)
     with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything
         return _decode(payload, find_model, grid, expected, region)
 
@@ -111,29 +112,35 @@ def _decode(
     else:
         items = None
         if region is not None and payload.kind.has_streams:
-            items = items_of(payload.shape, region)
-        values = _decode_fields(payload, find_model, grid, items)
+            items = items_of(payload.shape[:-2], region)
+        values = decode_fields(payload, find_model, grid, items)
+        fold = fold_in(payload)
+        values = values if fold is None else fold.unfold(values)
     if region is not None:
         values = values[region].copy()
     # asfortranarray would give a single value an axis.
     return np.asarray(values, order="F") if payload.fortran else values
 
 
-def _decode_fields(
+def decode_fields(
     payload: Payload,
     find_model: Callable[[str], Model],
     grid: SphereGrid | None,
     wanted: set[int] | None = None,
 ) -> npt.NDArray[Any]:
+    """The fields of a payload in rows and columns, before cells are unfolded.
+
+    Raises
+    ------
+    CorruptPayloadError, ModelNotFoundError
+    """
     if payload.kind.has_streams:
         known = known_of(payload, find_model, grid)
         return decoded_whole(payload, *known, wanted).reshape(payload.shape)
     if len(payload.shape) < 2 or 0 in payload.shape or not is_of_numbers(payload):
         raise CorruptPayloadError("payload's header contradicts itself")
     items, cells = prod(payload.shape[:-2]), prod(payload.shape[-2:])
-    mask = None
-    if Tag.MASK in payload.sections:
-        mask = unpack_mask(payload.section(Tag.MASK), items, cells, payload.shape[-1])
+    mask = not_coded(payload)
     decoded: Floating
     if payload.kind == Kind.PATTERNS:
         n_lat, n_lon = payload.shape[-2:]
@@ -177,9 +184,7 @@ def _decode_fields(
         values = values.copy() if not values.flags.writeable else values
         for item in range(items):
             finish.apply(values[item], item)
-    if mask is not None:
-        special = payload.section(Tag.SPECIAL_VALUES)
-        values[mask] = unpack_special_values(special, mask, payload.dtype, payload.shape[-1])
+    put_kept(payload, mask, values)
     return values.reshape(payload.shape)
 
 
@@ -218,9 +223,10 @@ def check_expected(payload: Payload, shape: tuple[int, ...], dtype: np.dtype[Any
     ------
     CorruptPayloadError
     """
-    if payload.shape != shape or payload.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+    if payload.array_shape != shape or payload.dtype.newbyteorder("=") != dtype.newbyteorder("="):
         raise CorruptPayloadError(
-            f"payload holds {payload.dtype} {payload.shape}, the store expects {dtype} {shape}"
+            f"payload holds {payload.dtype} {payload.array_shape}, the store expects {dtype} "
+            f"{shape}"
         )
 
 
@@ -292,7 +298,7 @@ def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:
         if n_lat + n_lon > MOST_COORDINATES:
             raise CorruptPayloadError(f"payload claims a grid of {n_lat} × {n_lon} cells")
         if payload.layout == NO_GLOBE:
-            return SphereGrid.of_no_globe(n_lat, n_lon)
+            return IndexGrid.of((n_lat, n_lon))
         layouts = SphereGrid.usual_layouts(n_lat, n_lon)
         layout = next(islice(layouts, payload.layout, None), None)
         if layout is None:

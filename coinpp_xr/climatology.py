@@ -15,17 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.caching import remembered
-from coinpp_xr.coding.pyramid import bounded
 from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.experts import ARRAYS, Expert
-from coinpp_xr.coding.pyramid.stream import MOST_CELLS, PARTS
+from coinpp_xr.coding.pyramid.single_field import pack_field, unpack_field
+from coinpp_xr.coding.pyramid.stream import MOST_CELLS
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.fields import Fields, Sequences
-from coinpp_xr.lattice import Bound
 
 Float64 = npt.NDArray[np.float64]
 
-_LENGTH_BYTES = 4
 _PREFIX = "climatology."
 
 
@@ -66,10 +63,10 @@ class Climatology:
         """
         if not np.isfinite(mean).any() or mean.size > MOST_CELLS:
             raise ValueError(f"a mean field needs values in some of at most {MOST_CELLS:,} cells")
-        packed = _pack(mean, grid, error)
+        packed = pack_field(mean, grid, error)
         missing = ~np.isfinite(mean)
         if missing.any():  # what the coder expects there costs next to nothing, and needs no mask
-            packed = _pack(_unpack(packed, grid.shape, missing), grid, error)
+            packed = pack_field(unpack_field(packed, grid.shape, missing), grid, error)
         return cls(np.frombuffer(packed, np.uint8), grid.latitude, grid.longitude)
 
     @classmethod
@@ -114,7 +111,7 @@ class Climatology:
         ------
         CorruptPayloadError
         """
-        return _unpack(self.packed.tobytes(), self.shape)
+        return unpack_field(self.packed.tobytes(), self.shape)
 
     def background(self, grid: SphereGrid, offset: float, scale: float) -> Background | None:
         """What the pyramid refers to on a grid, in a unit; None where the grid is another.
@@ -140,24 +137,3 @@ def _background(
     """The same for chunk after chunk."""
     features = climatology.on(grid)
     return None if features is None else Background(scale * features + offset, climatology.expert)
-
-
-def _pack(field: Float64, grid: SphereGrid, error: float) -> bytes:
-    fields = Fields.of_sequence(field[None], grid)
-    coded = bounded.encode(fields, Bound(error), fields.sequences, "best")
-    if coded is None or coded.kept.any():
-        raise ValueError(f"a mean field cannot be kept within {error:g} of its scale")
-    return len(coded.head).to_bytes(_LENGTH_BYTES, "little") + coded.head + coded.streams
-
-
-def _unpack(
-    data: bytes, shape: tuple[int, int], missing: npt.NDArray[np.bool_] | None = None
-) -> Float64:
-    start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
-    mask = None if missing is None else missing.reshape(1, -1)
-    sequences = Sequences.of((1,), 0, np.ones(1, np.bool_))
-    head, valid = bounded.read_head(data[_LENGTH_BYTES:start], mask, sequences, shape)
-    streams = data[start:]
-    with np.errstate(all="ignore"):  # numbers of damaged models may be anything
-        fields = dict(head.decode(lambda first, last: streams[first:last], valid))
-        return head.lattice.of_fractions(fields[0], PARTS)

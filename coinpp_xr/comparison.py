@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import prod, sqrt
 from typing import Any
@@ -20,7 +20,8 @@ from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.comparison_table import OWN, Comparison, Row
 from coinpp_xr.labels import display_unit, unit_settings
 from coinpp_xr.models import Model, load_model
-from coinpp_xr.peers import Chunk, Goal, NotInstalledError
+from coinpp_xr.peers import Goal, NotInstalledError
+from coinpp_xr.peers.views import View, views_of
 from coinpp_xr.progress import Progress, announce, in_words
 from coinpp_xr.reference import FRACTION
 from coinpp_xr.selection import Layout
@@ -96,31 +97,35 @@ def compare(
     wanted = list(peers.PEERS) if names is None else [_known(name, known) for name in names]
     layout = Layout.of(array)
     everything = ordered = array.transpose(*layout.dims)
-    time_dim = layout.dims[layout.time_axis] if ordered.ndim > 2 else None
-    others = {dim: 0 for dim in layout.dims[:-2] if dim != time_dim}
+    time_dim = layout.batch[layout.time_axis] if layout.batch else None
+    others = {dim: 0 for dim in layout.batch if dim != time_dim}
     ordered = ordered.isel(others)
     if time_dim is not None:
         ordered = ordered.isel({time_dim: slice(0, chunk)})
-    ordered = ordered if whole else _sample(ordered)
+    ordered = ordered if whole else _sample(ordered, layout.cells.dims)
     layout = Layout.of(ordered)
     values = np.asarray(ordered.to_numpy())
-    data = Chunk.of(values, layout.latitude, layout.longitude)
+    views = views_of(values, layout.cells)
+    data = views[0].chunk
     goal = Goal(max_error, target_rmse)
     found = None if model in WITHOUT_MODEL else load_model(model)
     unit = unit_settings(found, array.attrs)
-    place = {"latitude": layout.latitude, "longitude": layout.longitude, **unit}
+    place = layout.codec_settings | unit
+    for name in ("time_axis", "valid_range"):
+        place.pop(name, None)
 
     def runs_at(goal: Goal, names: Iterable[str], efforts: Sequence[str]) -> list[_Run]:
         own = (
             _Run(
-                _own_name(effort), goal, partial(_own, values, data, goal, model, effort, place),
+                _own_name(effort), goal,
+                partial(_own, values, views[0], goal, model, effort, place),
                 _OWN_SECONDS * values.size / 1e6,
             )
             for effort in efforts
         )  # fmt: skip
         others = (
             _Run(
-                name, goal, partial(_peer, name, data, goal),
+                name, goal, partial(_peer, name, views, goal),
                 peers.SECONDS.get(name, 0.0) * values.size / 1e6,
             )
             for name in names
@@ -155,16 +160,16 @@ def compare(
     )  # fmt: skip
 
 
-def _sample(ordered: xr.DataArray) -> xr.DataArray:
-    """A part that codecs can be tried on in minutes."""
-    *batch, n_lat, n_lon = ordered.shape
-    globes, cells = prod(batch), n_lat * n_lon
+def _sample(ordered: xr.DataArray, dims: tuple[Any, ...]) -> xr.DataArray:
+    """A part that codecs can be tried on in minutes; lists of cells stay whole."""
+    batch, shape = ordered.shape[: -len(dims)], ordered.shape[-len(dims) :]
+    globes, cells = prod(batch), prod(shape)
     if globes * cells <= _SAMPLE_VALUES:
         return ordered
     count = max(min(globes, _FEWEST_GLOBES), _SAMPLE_VALUES // cells)
     share = min(1.0, sqrt(_SAMPLE_VALUES / (count * cells)))
-    where = {dim: slice(0, count) for dim in ordered.dims[:-2]}
-    for dim, n in zip(ordered.dims[-2:], (n_lat, n_lon), strict=True):
+    where = {dim: slice(0, count) for dim in ordered.dims if dim not in dims}
+    for dim, n in zip(dims, shape, strict=True) if len(dims) == 2 else ():
         part = max(1, int(share * n))
         where[dim] = slice((n - part) // 2, (n - part) // 2 + part)
     return ordered.isel(where)
@@ -221,7 +226,7 @@ def _own_name(effort: str) -> str:
 
 def _own(
     values: npt.NDArray[Any],
-    chunk: Chunk,
+    view: View,
     goal: Goal,
     model: str | Model,
     effort: str,
@@ -236,19 +241,24 @@ def _own(
         start = time.perf_counter()
         payload = codec.encode(values)
     middle = time.perf_counter()
-    decoded = codec._decode_payload(payload).reshape(chunk.values.shape)
+    decoded = codec._decode_payload(payload).reshape(view.chunk.values.shape)
     end = time.perf_counter()
     setting = "no model" if model == NO_MODEL else codec.model
     result = peers.Result(
-        _own_name(effort), setting, len(payload), **chunk.errors(decoded),
+        _own_name(effort), setting, len(payload), **view.chunk.errors(decoded),
         encode_seconds=middle - start, decode_seconds=end - middle,
     )  # fmt: skip
-    return _row(result, chunk), decoded
+    return _row(result, values.size), decoded
 
 
-def _peer(name: str, chunk: Chunk, goal: Goal) -> _Outcome:
+def _peer(name: str, views: Sequence[View], goal: Goal) -> _Outcome:
+    """The smallest of what a codec makes of all orders of the cells."""
     try:
-        found = peers.smallest(name, chunk, goal)
+        every = [(peers.smallest(name, view.chunk, goal), view) for view in views]
+        found = min(
+            ((*one, view) for one, view in every if one is not None),
+            key=lambda one: one[0].nbytes, default=None,
+        )  # fmt: skip
     except NotInstalledError as error:
         return Row(name, note=f"not installed: {error}"), None
     except Exception as error:  # whatever a foreign library does, the table must appear
@@ -256,15 +266,17 @@ def _peer(name: str, chunk: Chunk, goal: Goal) -> _Outcome:
         return Row(name, note=f"failed: {reason}"), None
     if found is None:
         return Row(name, note="no setting meets it"), None
-    result, decoded = found
-    return _row(result, chunk), decoded
+    result, decoded, view = found
+    setting = f"{view.name} {result.setting}".lstrip()
+    size = int(views[0].chunk.values.size)
+    return _row(replace(result, setting=setting), size), view.in_order(decoded)
 
 
-def _row(result: peers.Result, chunk: Chunk) -> Row:
-    plain = 4 * chunk.values.size
+def _row(result: peers.Result, size: int) -> Row:
+    plain = 4 * size
     return Row(
         result.peer, result.setting, result.nbytes, plain / result.nbytes,
-        8 * result.nbytes / chunk.values.size, result.max_error, result.rmse, result.bias,
+        8 * result.nbytes / size, result.max_error, result.rmse, result.bias,
         plain / max(result.encode_seconds, 1e-9) / 1e6,
         plain / max(result.decode_seconds, 1e-9) / 1e6,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import xarray as xr
 
 from coinpp_xr.bits_map import plot_bits
 from coinpp_xr.blockwise import WorstGlobe, cuts
-from coinpp_xr.data import horizontal_axes
+from coinpp_xr.data.horizontal import Horizontal
 from coinpp_xr.errors import shown
 from coinpp_xr.labels import in_digits
 from coinpp_xr.lattice import Bound
@@ -155,7 +155,7 @@ class CompressionResult:
             name = variable.name
             if variable.nbytes is not None:
                 whole = self._original[name]
-                pair = (_with_both_axes(part[name], whole) for part in (original, decoded))
+                pair = (_with_cells(part[name], whole) for part in (original, decoded))
                 facts, picture = _measure(*pair)
                 variable = replace(variable, **facts, worst_chunk_rmse=None, worst_chunk_label="")
                 pictures |= {name: picture} if picture else {}
@@ -208,19 +208,23 @@ class CompressionResult:
 def _measure(original: xr.DataArray, decoded: xr.DataArray) -> tuple[dict[str, Any], bytes]:
     """The errors of what is decoded already, block by block, and a picture of the worst globe."""
     layout, worst = Layout.of(original), WorstGlobe()
-    errors = np.zeros([original.sizes[dim] for dim in layout.dims[:-2]], GLOBE_ERRORS)
+    errors = np.zeros([original.sizes[dim] for dim in layout.batch], GLOBE_ERRORS)
     for where in product(*cuts(original.variable, layout)):
         place = dict(zip(layout.dims, where, strict=True))
         before, after = (
             array.isel(place).transpose(*layout.dims).to_numpy() for array in (original, decoded)
         )
-        errors[where[:-2]] = worst.measure(before, after, layout)
+        errors[where[: -layout.cell_axes]] = worst.measure(before, after, layout)
     return measured_errors(original, errors), worst.picture(layout)
 
 
-def _with_both_axes(part: xr.DataArray, whole: xr.DataArray) -> xr.DataArray:
-    """A part whose latitude and longitude are dimensions again where one of either is left."""
-    for axis in horizontal_axes(whole):
+def _with_cells(part: xr.DataArray, whole: xr.DataArray) -> xr.DataArray:
+    """A part whose dimensions of cells are there again where one of either is left."""
+    cells = Horizontal.of(whole)
+    for dim in () if cells.is_regular else cells.dims:
+        if dim not in part.dims:
+            part = part.expand_dims(dim)
+    for axis in cells.axes or () if cells.is_regular else ():
         (dim,) = axis.dims
         if dim in part.dims:
             continue

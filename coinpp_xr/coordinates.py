@@ -55,7 +55,7 @@ MOST_DEGREES = 1 << 16
 _ENTRIES = ("start", "step", "divisor", "count", "dtype", "packed")
 _LARGEST = 1e15
 
-# The number of the layout of arrays that no globe has the shape of, after those of globes.
+# The number of the layout of rows and columns of an index alone, after those of globes.
 NO_GLOBE = 16
 
 
@@ -153,6 +153,11 @@ class SphereGrid:
         """Weights proportional to cos(latitude) that sum to one, shape (n_lat * n_lon,)."""
         return area_weights(self.latitude, len(self.longitude)).ravel()
 
+    @property
+    def row_areas(self) -> Float64:
+        """Of the cells of every row, as a decoder knows them, shape (n_lat,)."""
+        return np.asarray(self.area_weights.reshape(self.shape).mean(axis=1))
+
     def places_among(
         self, latitude: Float64, longitude: Float64
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]] | None:
@@ -183,11 +188,47 @@ class SphereGrid:
             )
             yield cls(latitude[::-1] if ascending else latitude, longitude)
 
+
+@dataclass(frozen=True, eq=False)
+class IndexGrid(SphereGrid):
+    """Rows and columns of no latitudes and longitudes: curvilinear grids, swaths, cells in a fold.
+
+    To transforms it is a patch of the sphere that is so small that all areas are alike.
+
+    Parameters
+    ----------
+    weights : float64 array, shape (rows * columns,), optional
+        Of the cells, for errors; what decodes knows nothing of them. Default: all alike.
+    """
+
+    weights: Float64 | None = None
+
     @classmethod
-    def of_no_globe(cls, n_lat: int, n_lon: int) -> SphereGrid:
-        """Rows and columns of nothing in particular: so small a patch that all areas are alike."""
-        latitude, longitude = np.linspace(1e-3, -1e-3, n_lat), np.linspace(0, 1e-3, n_lon)
-        return cls(latitude if n_lat > 1 else np.zeros(1), longitude)
+    def of(cls, shape: tuple[int, int], weights: Float64 | None = None) -> IndexGrid:
+        """With weights of any sum."""
+        rows, columns = shape
+        latitude, longitude = np.linspace(1e-3, -1e-3, rows), np.linspace(0, 1e-3, columns)
+        if weights is not None:
+            weights = np.asarray(weights / weights.sum())
+        return cls(latitude if rows > 1 else np.zeros(1), longitude, weights)
+
+    @cached_property
+    def _degrees(self) -> tuple[bytes, bytes]:
+        # What is worked out on a grid depends on its shape and weights.
+        weights = b"" if self.weights is None else self.weights.tobytes()
+        return repr(self.shape).encode(), weights
+
+    @cached_property
+    def area_weights(self) -> Float64:
+        """Weights that sum to one, shape (rows * columns,)."""
+        if self.weights is not None:
+            return self.weights
+        cells = self.shape[0] * self.shape[1]
+        return np.full(cells, 1.0 / cells)
+
+    @property
+    def row_areas(self) -> Float64:
+        return np.full(self.shape[0], 1.0)
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,15 @@ from coinpp_xr.coding.pyramid.stream import PARTS
 from coinpp_xr.coding.wavelets import stream as wavelets
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
-from coinpp_xr.exact import unpack_mask, unpack_special_values
 from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
 from coinpp_xr.finishing import Finish
+from coinpp_xr.kept_cells import not_coded, put_kept
 from coinpp_xr.parallel import map_compiled
 from coinpp_xr.source_steps import SourceSteps
 
 
-def items_of(shape: tuple[int, ...], selection: tuple[Any, ...]) -> set[int]:
-    """Numbers of the fields that a selection of an array (..., n_lat, n_lon) touches."""
-    batch = shape[:-2]
+def items_of(batch: tuple[int, ...], selection: tuple[Any, ...]) -> set[int]:
+    """Numbers of the fields that a selection of an array touches, by its axes before the cells."""
     numbers = np.arange(prod(batch)).reshape(batch)
     return set(np.atleast_1d(numbers[selection[: len(batch)]]).ravel().tolist())
 
@@ -63,9 +62,7 @@ class FieldReader:
             raise CorruptPayloadError("payload's header contradicts itself")
         self._payload = payload
         self._finish = finish_of(payload, self._items)
-        self._mask = None
-        if Tag.MASK in payload.sections:
-            self._mask = unpack_mask(payload.section(Tag.MASK), self._items, cells, self._shape[1])
+        self._mask = not_coded(payload)
         sequences = Sequences.of(batch, payload.time_axis, np.ones(self._items, np.bool_))
         if payload.kind == Kind.WAVELETS:
             assert grid is not None
@@ -109,10 +106,7 @@ class FieldReader:
         with np.errstate(all="ignore"):  # numbers of damaged payloads may be anything
             for item in self._coded.fill(values, read, items, **memory):
                 self._finish.apply(values[item], item)
-        if self._mask is not None:
-            special = self._payload.section(Tag.SPECIAL_VALUES)
-            known = unpack_special_values(special, self._mask, dtype, self._shape[1])
-            values.reshape(self._mask.shape)[self._mask] = known
+        put_kept(self._payload, self._mask, values.reshape(self._items, -1))
         return values
 
 

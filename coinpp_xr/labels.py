@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coinpp_xr.data import horizontal_axes
+from coinpp_xr.data.horizontal import Horizontal
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,9 +104,9 @@ def unit_settings(model: Model | None, attrs: Mapping[Any, Any]) -> dict[str, An
 
 
 def batch_dims(array: xr.DataArray) -> list[Any]:
-    """The dimensions other than latitude and longitude, in the array's order."""
-    latitude, longitude = horizontal_axes(array)
-    return [dim for dim in array.dims if dim not in {*latitude.dims, *longitude.dims}]
+    """The dimensions other than those of cells, in the array's order."""
+    cells = Horizontal.of(array).dims
+    return [dim for dim in array.dims if dim not in cells]
 
 
 def globe_label(array: xr.DataArray, batch: list[Any], index: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind, Tag, pack_fields
+from coinpp_xr.cells.folding import Fold
 from coinpp_xr.coding.digits import suits
 from coinpp_xr.coding.pyramid import stream
 from coinpp_xr.coding.pyramid.bounded import QUICK
@@ -108,7 +109,13 @@ class _Numbers:
 
 
 def without_loss(
-    values: Array, usable: Bool, *, around: bool, effort: str, time_axis: int
+    values: Array,
+    usable: Bool,
+    *,
+    around: bool,
+    effort: str,
+    time_axis: int,
+    fold: Fold | None = None,
 ) -> bytes | None:
     """A payload that gives every value back bit for bit.
 
@@ -122,6 +129,8 @@ def without_loss(
         Whether the first column follows the last.
     effort : str
     time_axis : int
+    fold : Fold, optional
+        By which cells were laid out; its holes are not usable.
 
     Returns
     -------
@@ -140,9 +149,9 @@ def without_loss(
         if effort == "fast" or values.dtype.kind != "f" or not few:
             return None
         sections, coded = _of_floats(values.reshape(usable.shape), usable, shape, sequences, around)
-        return pack_fields(values, coded, Kind.DIGITS, sections, time_axis=time_axis)
+        return pack_fields(values, coded, Kind.DIGITS, sections, fold, time_axis=time_axis)
     numbers = WholeNumbers(found.numbers, found.coded, shape, sequences, around)
-    return _Attempts(values, found, numbers, time_axis).smallest(effort)
+    return _Attempts(values, found, numbers, time_axis, fold).smallest(effort)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +162,7 @@ class _Attempts:
     found: _Numbers
     numbers: WholeNumbers
     time_axis: int
+    fold: Fold | None
 
     def smallest(self, effort: str) -> bytes:
         """The smallest payload of those that the effort allows.
@@ -195,7 +205,9 @@ class _Attempts:
 
     def _payload(self, kind: Kind, coded: Bool, sections: dict[Tag, bytes]) -> bytes:
         steps = {Tag.STEPS: self.found.steps.pack()}
-        return pack_fields(self.values, coded, kind, steps | sections, time_axis=self.time_axis)
+        return pack_fields(
+            self.values, coded, kind, steps | sections, self.fold, time_axis=self.time_axis
+        )
 
 
 def _of_floats(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.cells.weights import CellWeights
 from coinpp_xr.coordinates import SphereGrid, area_weights
 
 # Errors are summed in slabs of about this many cells, so that float64 copies stay small.
@@ -33,17 +34,17 @@ GLOBE_ERRORS = np.dtype(
 )
 
 
-def globe_errors(
-    original: npt.NDArray[Any], reconstruction: npt.NDArray[Any], latitude: npt.ArrayLike
+def field_errors(
+    original: npt.NDArray[Any], reconstruction: npt.NDArray[Any], areas: CellWeights
 ) -> npt.NDArray[np.void]:
-    """Sums over every globe from which all errors of a report follow.
+    """Sums over every field from which all errors of a report follow.
 
     Parameters
     ----------
-    original, reconstruction : float array, shape (..., n_lat, n_lon)
+    original, reconstruction : float array, shape (..., cells in one axis or two)
         Cells where the original is NaN or infinite count as missing.
-    latitude : array_like, shape (n_lat,)
-        Degrees north; a cell weighs as cos(latitude).
+    areas : CellWeights
+        Of the cells of a field.
 
     Returns
     -------
@@ -59,12 +60,11 @@ def globe_errors(
         raise ValueError(
             f"original and reconstruction differ in shape: {original.shape}, {reconstruction.shape}"
         )
-    batch, (n_lat, n_lon) = original.shape[:-2], original.shape[-2:]
-    weights = area_weights(latitude, n_lon)[:, 0]
-    globes = original.reshape(-1, n_lat, n_lon)
-    decoded = reconstruction.reshape(-1, n_lat, n_lon)
+    batch, weights = original.shape[: original.ndim - areas.axes], areas.of_rows
+    globes, decoded = areas.in_rows(original), areas.in_rows(reconstruction)
+    cells = globes.shape[1] * globes.shape[2]
     sums = np.zeros(len(globes), GLOBE_ERRORS)
-    per_slab = max(1, _CELLS_PER_SLAB // (n_lat * n_lon))
+    per_slab = max(1, _CELLS_PER_SLAB // max(cells, 1))
     for start in range(0, len(globes), per_slab):
         slab = slice(start, start + per_slab)
         valid = np.isfinite(globes[slab])
@@ -79,7 +79,7 @@ def globe_errors(
         row["signed"], row["plain"] = error.sum(axis=2) @ weights, squared.sum(axis=1)
         row["largest"] = np.maximum(error.max((1, 2)), -error.min((1, 2)))
         row["valid"] = count.sum(axis=1)
-        row["missing"] = n_lat * n_lon - row["valid"]
+        row["missing"] = cells - row["valid"]
         values = globes[slab]
         if values.dtype.kind != "f":
             values = values.astype(np.float64)  # integers have no infinity

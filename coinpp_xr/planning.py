@@ -164,11 +164,14 @@ def design(
         if len(own_chunks) != array.ndim:
             raise ValueError(f"encoding of {array.name!r}: chunks need {array.ndim} numbers")
         chunks = tuple(own_chunks[array.dims.index(dim)] for dim in layout.dims)
-    if prod(chunks[:-2]) > MOST_ITEMS:
+    before = len(layout.batch)
+    if prod(chunks[:before]) > MOST_ITEMS:
         raise ValueError(
-            f"a chunk of {array.name!r} would hold {prod(chunks[:-2]):,} globes, at most "
+            f"a chunk of {array.name!r} would hold {prod(chunks[:before]):,} fields, at most "
             f"{MOST_ITEMS:,} can be; give a smaller chunk_time"
         )
+    if not layout.cells.is_regular:
+        found = None  # what models know lies on latitudes and longitudes
     codec_settings = _codec_settings(array, rate, settings)
     in_order = array.transpose(*layout.dims)
     with checked_before():
@@ -178,15 +181,18 @@ def design(
         )  # fmt: skip
     codec = _codec(zarr_format, choice, codec_settings, array, settings)
     codec._check_chunks(in_order.shape, chunks)
-    grid = SphereGrid(layout.latitude, layout.longitude)
-    if not grid.goes_around:
-        reason = "; ".join([_region(grid), choice.reason] if choice.reason else [_region(grid)])
+    if reason := "; ".join(filter(None, (_region(layout), choice.reason))):
         choice = replace(choice, reason=reason)
     return Design(layout, codec, chunks, choice)
 
 
-def _region(grid: SphereGrid) -> str:
-    """What models of whole globes cannot be expected to know."""
+def _region(layout: Layout) -> str:
+    """What models of whole globes cannot be expected to know; empty for a globe."""
+    if not layout.cells.is_regular:
+        return ""
+    grid = SphereGrid(layout.latitude, layout.longitude)
+    if grid.goes_around:
+        return ""
     south, north = sorted((grid.latitude[0], grid.latitude[-1]))
     west, east = sorted((grid.longitude[0], grid.longitude[-1]))
     return f"a region, no globe: {south:g} to {north:g}° north, {west:g} to {east:g}° east"

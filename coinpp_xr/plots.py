@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coordinates import SphereGrid, area_weights
-from coinpp_xr.data import horizontal_axes
+from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.data.horizontal import Horizontal
 from coinpp_xr.labels import DisplayUnit, batch_dims, display_unit, in_digits
-from coinpp_xr.maps import Globe, Values, draw_map, headless_figure, in_unit
+from coinpp_xr.maps import Globe, Values, degrees_of, draw_cells, headless_figure, in_unit
 from coinpp_xr.metrics import zonal_spectrum
 
 if TYPE_CHECKING:
@@ -56,30 +56,30 @@ def plot_result(original: xr.DataArray, reconstruction: xr.DataArray, *, item: i
     ValueError
         If there is a single row or column of cells.
     """
-    latitude, longitude = horizontal_axes(original)
-    if min(len(latitude), len(longitude)) < 2:
+    cells = Horizontal.of(original)
+    if min(cells.shape) < 2:
         raise ValueError(
-            f"a map needs two latitudes and longitudes at least, and here are {len(latitude)} × "
-            f"{len(longitude)}; select a larger part"
+            "a map needs two latitudes and longitudes, rows and columns, or cells at least, and "
+            f"here are {' × '.join(map(str, cells.shape))}; select a larger part"
         )
     globe = Globe.of(original, reconstruction, item)
-    grid = SphereGrid(latitude.to_numpy(), longitude.to_numpy())
     shown, decoded = _sample(original, reconstruction, item)
-    spectra = {
-        name: zonal_spectrum(fields, grid)
-        for name, fields in (
-            ("original", shown),
-            ("reconstruction", decoded),
-            ("error", decoded - shown),
-        )
-    }
+    spectra: dict[str, Any] = {}
+    if cells.is_regular and cells.degrees is not None:
+        grid = SphereGrid(*cells.degrees)
+        pairs = ("original", shown), ("reconstruction", decoded), ("error", decoded - shown)
+        spectra = {name: zonal_spectrum(fields, grid) for name, fields in pairs}
     count = prod(original.sizes[dim] for dim in batch_dims(original))
     of = f"{len(shown)} of {count:,} globes" if len(shown) < count else f"{count:,} globes"
     of = of if count > 1 else ""
 
-    has_spectra = None not in spectra.values()
+    has_spectra = bool(spectra) and None not in spectra.values()
     # Maps are as high as their degrees want it, beside title, ticks and bar of colours.
-    extent = np.ptp(grid.latitude) / np.ptp(grid.longitude)
+    degrees = degrees_of(cells)
+    extent = 0.5
+    if degrees is not None:
+        extent = np.nanmax(degrees[0]) - np.nanmin(degrees[0])
+        extent /= max(np.nanmax(degrees[1]) - np.nanmin(degrees[1]), 1e-6)
     heights = 1.4 + 3.9 * float(np.clip(extent, 0.1, 1.2)), 3.2
     figure = headless_figure((13.5, sum(heights) + 0.3))
     panels = figure.subplot_mosaic(
@@ -88,7 +88,7 @@ def plot_result(original: xr.DataArray, reconstruction: xr.DataArray, *, item: i
     )
     figure.suptitle(globe.title)
     _draw_maps(figure, [panels[name] for name in "ABC"], globe)
-    weights = area_weights(grid.latitude, grid.shape[1])
+    weights = cells.areas.of_cells(cells.shape)
     _draw_histogram(panels["D"], decoded - shown, weights, globe.unit, of)
     if has_spectra:
         _draw_spectra(panels["E"], spectra, globe.unit, of)
@@ -139,24 +139,20 @@ def plot_errors(
     item : int
         Which globe, in C order along the other dimensions.
     """
-    latitude, longitude = horizontal_axes(original)
+    cells = Horizontal.of(original)
     unit = display_unit(original.attrs)
-    shape = len(latitude), len(longitude)
-    globe = original.to_numpy().reshape(-1, *shape)[item].astype(np.float64)
-    errors = {name: values[item] - globe for name, values in decoded.items()}
+    globe = original.to_numpy().reshape(-1, *cells.shape)[item].astype(np.float64)
+    errors = {name: values[item].reshape(cells.shape) - globe for name, values in decoded.items()}
     largest = max((float(np.nanmax(np.abs(e))) for e in errors.values()), default=0.0) or 1.0
-    weights = area_weights(latitude.to_numpy(), len(longitude)) * np.isfinite(globe)
+    weights = cells.areas.of_cells(cells.shape) * np.isfinite(globe)
     figure = headless_figure()
     axes = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
     for axis, (name, error) in zip(axes, errors.items(), strict=True):
         rmse = float(np.sqrt(np.nansum(weights * error**2) / max(weights.sum(), 1e-300)))
-        image = draw_map(
-            axis, longitude.to_numpy(), latitude.to_numpy(), error, cmap="RdBu_r", vmin=-largest,
-            vmax=largest,
-        )  # fmt: skip
+        image = draw_cells(axis, cells, error, cmap="RdBu_r", vmin=-largest, vmax=largest)
         axis.set_title(f"{name}, RMSE {in_digits(rmse)} {unit.label}".rstrip())
     figure.colorbar(image, ax=axes, label=f"error {unit.label}".rstrip(), shrink=0.7)
-    axes[0].set_ylabel("latitude (°N)")
+    axes[0].set_ylabel("row" if degrees_of(cells) is None else "latitude (°N)")
     return figure
 
 
@@ -166,8 +162,7 @@ def _sample(
     """Some globes before and after, shape (globes, n_lat, n_lon), in the display unit."""
     import xarray as xr
 
-    latitude, longitude = horizontal_axes(original)
-    batch = batch_dims(original)
+    cells, batch = Horizontal.of(original), batch_dims(original)
     sizes = [original.sizes[dim] for dim in batch]
     count = prod(sizes)
     if original.chunks is None:
@@ -183,7 +178,7 @@ def _sample(
     pair = []
     for array in (original, reconstruction):
         selected = array.isel(where) if batch else array.expand_dims(globe)
-        pair.append(selected.transpose(globe, *latitude.dims, *longitude.dims).to_numpy())
+        pair.append(selected.transpose(globe, *cells.dims).to_numpy())
     return in_unit(pair[0], pair[1], display_unit(original.attrs))
 
 
@@ -207,12 +202,10 @@ def _draw_maps(figure: Figure, axes: Any, globe: Globe) -> None:
         ),
     )
     for axis, (title, shades, text, colours, vmin, vmax) in zip(axes, panels, strict=True):
-        image = draw_map(
-            axis, globe.longitude, globe.latitude, shades, cmap=colours, vmin=vmin, vmax=vmax
-        )
+        image = draw_cells(axis, globe.cells, shades, cmap=colours, vmin=vmin, vmax=vmax)
         axis.set_title(title)
         figure.colorbar(image, ax=axis, label=text, orientation="horizontal", pad=0.03)
-    axes[0].set_ylabel("latitude (°N)")
+    axes[0].set_ylabel("row" if degrees_of(globe.cells) is None else "latitude (°N)")
 
 
 def _draw_histogram(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.caching import remembered
-from coinpp_xr.coordinates import NO_GLOBE, SphereGrid
+from coinpp_xr.coordinates import NO_GLOBE, IndexGrid, SphereGrid
 from coinpp_xr.fields import extremes
 from coinpp_xr.models import Model
 from coinpp_xr.parallel import map_in_threads
@@ -31,6 +31,8 @@ _MOST = 0.9
 _CLEARLY_BETTER = 0.5
 # Globes have at least as many columns as rows, and no more than so many times that.
 _MOST_COLUMNS_PER_ROW = 4
+# Fewer columns are no cells of fields that nobody said anything of.
+_FEWEST_CELLS = 1 << 10
 # Fewer cells cannot tell which axis is the latitude.
 _CELLS_TO_TELL = 512
 # An extreme value that many cells share, further from all others than half of what those span,
@@ -92,11 +94,16 @@ def may_be_globe(n_lat: int, n_lon: int) -> bool:
     return n_lat > 1 and n_lat <= n_lon <= _MOST_COLUMNS_PER_ROW * n_lat
 
 
+def may_be_cells(n_rows: int, n_columns: int) -> bool:
+    """Whether rows of arrays of such shapes may be fields, and columns their cells."""
+    return n_columns >= _FEWEST_CELLS and n_columns > _MOST_COLUMNS_PER_ROW * n_rows
+
+
 def layout_of(n_lat: int, n_lon: int) -> tuple[int, SphereGrid]:
     """The layout of an array of which nothing is known but its shape, and the layout's number."""
     if may_be_globe(n_lat, n_lon):
         return 0, layouts_of(n_lat, n_lon)[0]
-    return NO_GLOBE, SphereGrid.of_no_globe(n_lat, n_lon)
+    return NO_GLOBE, IndexGrid.of((n_lat, n_lon))
 
 
 def best_layout(

@@ -189,7 +189,7 @@ def _level_kind(array: xr.DataArray) -> str | None:
     if grib is not None:
         return None if grib.startswith(_OTHER_LEVELS) else "single"
     scalars = [name for name, coordinate in array.coords.items() if coordinate.ndim == 0]
-    batch = Layout.of(array).dims[:-2]
+    batch = Layout.of(array).batch
     if any(is_pressure(array, name) for name in (*batch, *scalars)):
         return "pressure"
     levels = [dim for dim in batch if is_vertical(array, dim) and array.sizes[dim] > 1]

@@ -205,4 +205,5 @@ def _of_patterns(chunk: Chunk, target_rmse: float, worthwhile: int) -> bytes | N
     levels = patterns.meet(fields, shape, target_rmse, worthwhile)
     if levels is None:
         return None
-    return pack_fields(chunk.values, fields.valid, Kind.PATTERNS, {Tag.LEVELS: levels})
+    sections = {Tag.LEVELS: levels}
+    return pack_fields(chunk.values, fields.valid, Kind.PATTERNS, sections, **chunk.place)

@@ -20,6 +20,7 @@ from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import WITHOUT_MODEL, without_model
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.compression_result import CompressionResult
+from coinpp_xr.data import with_areas, without_areas
 from coinpp_xr.errors import CompressionWarning
 from coinpp_xr.labels import unit_settings
 from coinpp_xr.metrics import GLOBE_ERRORS
@@ -34,7 +35,7 @@ from coinpp_xr.variable_report import (
     source_itemsize,
     variable_report,
 )
-from coinpp_xr.xarray_encoding import whole_globe_chunks
+from coinpp_xr.xarray_encoding import whole_field_chunks
 
 Values = npt.NDArray[Any]
 Slices = tuple[slice, ...]
@@ -51,6 +52,7 @@ def compress(
     allow_coarse: bool,
 ) -> CompressionResult:
     """See :meth:`coinpp_xr.accessor.DatasetAccessor.compress`, which passes all arguments on."""
+    dataset = with_areas(dataset)
     settled = settle(dataset, variables, rates, beside=beside, allow_coarse=allow_coarse)
     chosen, reasons = settled.chosen, settled.reasons
     found = None if model in WITHOUT_MODEL else load_model(model)
@@ -75,9 +77,8 @@ def compress(
             )
             reports.append(variable)
             pictures |= {variable.name: picture} if picture else {}
-    return CompressionResult(
-        dataset.assign(decoded), Report(tuple(reports)), _original=dataset, _pictures=pictures
-    )
+    result = without_areas(dataset.assign(decoded))
+    return CompressionResult(result, Report(tuple(reports)), _original=dataset, _pictures=pictures)
 
 
 def _round_trip(
@@ -90,7 +91,7 @@ def _round_trip(
     lazy = variable.chunks is not None
 
     axes = cuts(variable, layout)
-    errors = np.zeros([variable.sizes[dim] for dim in layout.dims[:-2]], GLOBE_ERRORS)
+    errors = np.zeros([variable.sizes[dim] for dim in layout.batch], GLOBE_ERRORS)
     worst = WorstGlobe()
     blocks = np.empty([len(slices) for slices in axes], dtype=object)
     values = None if lazy else np.empty(variable.shape, variable.dtype)
@@ -103,7 +104,7 @@ def _round_trip(
         original = selected.to_numpy().transpose(to_order)
         decoded = np.empty_like(original)
         payloads, kinds = [], []
-        for part in _parts(original.shape, original.dtype, layout.time_axis):
+        for part in _parts(original.shape, original.dtype, layout.time_axis, layout.cell_axes):
             start = perf_counter()
             with _codec_warnings(warned):
                 payload: bytes = codec.encode(original[part])
@@ -114,9 +115,11 @@ def _round_trip(
             decode_seconds += perf_counter() - encoded
             payloads.append(payload)
             kinds.append(Payload.unpack(payload).kind)
-            chunks.append(StoredChunk(_within(where, part)[:-2], len(payload), kinds[-1]))
+            chunks.append(
+                StoredChunk(_within(where, part)[: -layout.cell_axes], len(payload), kinds[-1])
+            )
             progress.step(original[part].size)
-        errors[where[:-2]] = worst.measure(original, decoded, layout)
+        errors[where[: -layout.cell_axes]] = worst.measure(original, decoded, layout)
         if values is not None:
             values.transpose(to_order)[where] = decoded
         elif all(kind == Kind.LOSSLESS for kind in kinds):
@@ -139,15 +142,17 @@ def _round_trip(
     return variable.copy(deep=False, data=values), report, worst.picture(layout)
 
 
-def _parts(shape: tuple[int, ...], dtype: np.dtype[Any], time_axis: int) -> Iterator[Slices]:
+def _parts(
+    shape: tuple[int, ...], dtype: np.dtype[Any], time_axis: int, cell_axes: int
+) -> Iterator[Slices]:
     """Slices of a block that make one payload each: a dask chunk may be deeper than that."""
-    in_line = (prod(shape[:-2]), *shape[-2:])
-    if in_line[0] <= whole_globe_chunks(in_line, dtype.itemsize)[0]:
+    before = len(shape) - cell_axes
+    in_line = (prod(shape[:before]), *shape[before:])
+    if in_line[0] <= whole_field_chunks(in_line, dtype.itemsize, cell_axes=cell_axes)[0]:
         yield (slice(None),) * len(shape)
         return
-    yield from product(
-        *regular_cuts(shape, whole_globe_chunks(shape, dtype.itemsize, time_axis=time_axis))
-    )
+    chunks = whole_field_chunks(shape, dtype.itemsize, time_axis=time_axis, cell_axes=cell_axes)
+    yield from product(*regular_cuts(shape, chunks))
 
 
 def _within(block: Slices, part: Slices) -> Slices:
@@ -175,7 +180,7 @@ def _decode_block(
     codec: COINppCodec, payloads: list[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Values:
     values = np.empty(shape, dtype)
-    parts = _parts(shape, dtype, codec.time_axis or 0)
+    parts = _parts(shape, dtype, codec.time_axis or 0, codec.cell_axes_of(shape))
     for part, payload in zip(parts, payloads, strict=True):
         values[part] = codec.decode(payload)
     return values

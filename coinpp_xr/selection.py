@@ -12,8 +12,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.data import horizontal_axes, why_no_grid
-from coinpp_xr.xarray_encoding import MOST_GLOBES, whole_globe_chunks
+from coinpp_xr.data.horizontal import Horizontal, why_no_grid
+from coinpp_xr.xarray_encoding import MOST_GLOBES, whole_field_chunks
 
 _KINDS = {
     "i": "integers",
@@ -27,16 +27,16 @@ _KINDS = {
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """How a variable lies in the codec: latitude and longitude last, and which axis is time.
+    """How a variable lies in the codec: the cells of a field last, and which axis is time.
 
     Parameters
     ----------
     dims : tuple
-        The variable's dimensions with latitude and longitude last, the others as they were.
+        The variable's dimensions with those of cells last, the others as they were.
     time_axis : int
         Position in ``dims`` of the dimension along which fields follow each other.
-    latitude, longitude : array
-        Degrees.
+    cells : Horizontal
+        How the cells of a field lie: along latitude and longitude, rows and columns, or one axis.
     valid_range : tuple of float, or None
         From the attributes ``valid_range``, ``valid_min`` and ``valid_max``, in the unit of the
         values.
@@ -44,37 +44,63 @@ class Layout:
 
     dims: tuple[Any, ...]
     time_axis: int
-    latitude: npt.NDArray[Any]
-    longitude: npt.NDArray[Any]
+    cells: Horizontal
     valid_range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, array: xr.DataArray) -> Self:
         """The layout of an array that :func:`why_not` has nothing against."""
-        latitude, longitude = horizontal_axes(array)
-        horizontal = (*latitude.dims, *longitude.dims)
-        batch = tuple(dim for dim in array.dims if dim not in horizontal)
+        cells = Horizontal.of(array)
+        batch = tuple(dim for dim in array.dims if dim not in cells.dims)
         time_axis = batch.index(_time_dim(array, batch)) if batch else 0
-        return cls(
-            (*batch, *horizontal), time_axis, latitude.to_numpy(), longitude.to_numpy(),
-            _valid_range(array),
-        )  # fmt: skip
+        return cls((*batch, *cells.dims), time_axis, cells, _valid_range(array))
+
+    @property
+    def batch(self) -> tuple[Any, ...]:
+        """The dimensions before those of cells."""
+        return self.dims[: -self.cell_axes]
+
+    @property
+    def cell_axes(self) -> int:
+        """How many of the last dimensions hold the cells of a field."""
+        return len(self.cells.dims)
+
+    @property
+    def latitude(self) -> npt.NDArray[Any]:
+        """Degrees, of rows of a regular grid, or of every cell."""
+        return self._degrees[0]
+
+    @property
+    def longitude(self) -> npt.NDArray[Any]:
+        """Degrees, of columns of a regular grid, or of every cell."""
+        return self._degrees[1]
+
+    @property
+    def _degrees(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        if self.cells.degrees is None:
+            raise ValueError("there is no latitude and longitude")
+        return self.cells.degrees
 
     def chunks(
         self, sizes: Mapping[Any, int], itemsize: int, most_globes: int = MOST_GLOBES
     ) -> tuple[int, ...]:
-        """Chunks of whole globes, in the order of ``dims``."""
+        """Chunks of whole fields, in the order of ``dims``."""
         shape = [sizes[dim] for dim in self.dims]
-        return whole_globe_chunks(
-            shape, itemsize, time_axis=self.time_axis, most_globes=most_globes
-        )
+        return whole_field_chunks(
+            shape, itemsize, time_axis=self.time_axis, most_fields=most_globes,
+            cell_axes=self.cell_axes,
+        )  # fmt: skip
 
     @property
     def codec_settings(self) -> dict[str, Any]:
         """Arguments of a codec that follow from the layout."""
+        cells = self.cells
+        if cells.grid is None:
+            where: dict[str, Any] = {"latitude": self.latitude, "longitude": self.longitude}
+        else:
+            where = {"grid": cells.grid.config, "weights": cells.packed_weights}
         return {
-            "latitude": self.latitude,
-            "longitude": self.longitude,
+            **where,
             "time_axis": self.time_axis,
             **({} if self.valid_range is None else {"valid_range": self.valid_range}),
         }
@@ -184,10 +210,12 @@ def why_not(array: xr.DataArray, *, exact: bool = False) -> str:
         return "no latitude/longitude" if is_series else f"no latitude/longitude: {reason}"
     if array.size == 0:
         return "no values"
-    try:
-        SphereGrid(*(axis.to_numpy() for axis in horizontal_axes(array)))
-    except ValueError as error:
-        return str(error)
+    cells = Horizontal.of(array)
+    if cells.is_regular and cells.degrees is not None:
+        try:
+            SphereGrid(*cells.degrees)
+        except ValueError as error:
+            return str(error)
     return ""
 
 

@@ -78,7 +78,7 @@ class Sample:
     def of(cls, array: xr.DataArray) -> Sample:
         """Sample an array that :func:`coinpp_xr.selection.why_not` has nothing against."""
         layout = Layout.of(array)
-        *others, rows, columns = layout.dims
+        others = list(layout.batch)
         part = array.transpose(*layout.dims)
         # Of a single analysis the levels go for time, but each is a field of its own kind.
         if others and not is_vertical(array, others[layout.time_axis]):
@@ -86,15 +86,16 @@ class Sample:
             length = array.sizes[time]
             count = min(_STEPS, length)
             steps = [(2 * i + 1) * length // (2 * count) for i in range(count)]
-            part = part.isel({time: steps}).transpose(time, *others, rows, columns)
+            part = part.isel({time: steps}).transpose(time, *others, *layout.cells.dims)
         else:
             part = part.expand_dims("step")
-        globes = part.size // (part.sizes[rows] * part.sizes[columns])
+        shape = layout.cells.shape
+        globes = part.size // int(np.prod(shape))
         most = max(_FEWEST_OF_GLOBE, min(_MOST_CELLS // globes, _MOST_OF_GLOBE))
-        thinned = _thinned(part.shape[-2:], most)
+        thinned = _thinned(shape, most)
         values = _read(part, thinned)
-        levels = int(np.prod(values.shape[1:-2]))
-        cells = int(np.prod(values.shape[-2:]))
+        levels = int(np.prod(values.shape[1 : -len(shape)]))
+        cells = int(np.prod(values.shape[-len(shape) :]))
         return cls(array, values.reshape(len(values), levels, cells), (*others,))
 
     @cached_property
@@ -124,12 +125,12 @@ class Sample:
 
 
 def _thinned(shape: Sequence[int], most: int) -> tuple[Any, ...]:
-    """Rows and columns of a globe, so that at most about so many cells are left."""
-    rows, columns = shape
+    """Rows and columns of a field, or cells, so that at most about so many are left."""
     step = 1
-    while -(-rows // step) * -(-columns // step) > most:
-        step += 1
-    return (..., slice(step // 2 % rows, None, step), slice(step // 2 % columns, None, step))
+    while int(np.prod([-(-length // step) for length in shape])) > most:
+        # What would take thousands of steps one by one: cells in one axis.
+        step += max(1, step // 64)
+    return (..., *(slice(step // 2 % length, None, step) for length in shape))
 
 
 def _read(part: xr.DataArray, thinned: tuple[Any, ...]) -> Values:

@@ -265,17 +265,23 @@ def stored_chunks(array: zarr.Array[Any], where: Sequence[slice]) -> list[Stored
     Returns
     -------
     list of StoredChunk
-        Placed relative to the part, along all axes but the last two. Zarr does not write chunks
+        Placed relative to the part, along all axes but those of cells. Zarr does not write chunks
         that hold the fill value only.
     """
-    chunks = []
+    chunks, before = [], array.ndim - cell_axes_in(array)
     for place, payload in stored_payloads(array, where):
         inside = tuple(
             slice(p.start - w.start, p.stop - w.start)
-            for p, w in zip(place[:-2], where, strict=False)
+            for p, w in zip(place[:before], where, strict=False)
         )
         chunks.append(StoredChunk(inside, len(payload), Payload.unpack(payload).kind))
     return chunks
+
+
+def cell_axes_in(array: zarr.Array[Any]) -> int:
+    """How many of the last axes of an array hold the cells of a field."""
+    codec = codec_of(array)
+    return 2 if codec is None else int(codec.cell_axes_of(array.shape))
 
 
 def stored_payloads(

@@ -247,7 +247,7 @@ def variable_report(
         The original: its name, attributes and coordinates are used, not its values.
     errors : structured array of dtype GLOBE_ERRORS
         One entry per globe, in the shape and order of the array's axes other than latitude and
-        longitude; see :func:`globe_errors`.
+        longitude; see :func:`field_errors`.
     chunks : sequence of StoredChunk
         What was written. A chunk of fill values only, which Zarr does not write, is not among
         them.

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coinpp_xr.cells.weights import CellWeights
 from coinpp_xr.lattice import Bound
-from coinpp_xr.metrics import chunk_rmse, globe_errors
+from coinpp_xr.metrics import chunk_rmse, field_errors
 
 # Sums in another order differ by this much.
 _ROUNDING = 1e-6
@@ -19,7 +20,7 @@ _ROUNDING = 1e-6
 def block_errors(
     original: npt.NDArray[Any],
     decoded: npt.NDArray[Any],
-    latitude: npt.NDArray[Any],
+    areas: CellWeights,
     variable: Any,
     bound: Bound | None,
 ) -> npt.NDArray[np.void]:
@@ -27,9 +28,9 @@ def block_errors(
 
     Parameters
     ----------
-    original, decoded : float array, shape (..., n_lat, n_lon)
-    latitude : array, shape (n_lat,)
-        Degrees.
+    original, decoded : float array, shape (..., cells in one axis or two)
+    areas : CellWeights
+        Of the cells of a field.
     variable : str
     bound : Bound or None
 
@@ -43,9 +44,9 @@ def block_errors(
         If a missing value came back as another, or a value is beyond the bound.
     """
     beyond = 0
-    globes = original.reshape(-1, *original.shape[-2:])
-    # One by one: a block of large globes would be held in double precision several times.
-    for given, found in zip(globes, decoded.reshape(globes.shape), strict=True):
+    fields = areas.in_rows(original)
+    # One by one: a block of large fields would be held in double precision several times.
+    for given, found in zip(fields, decoded.reshape(fields.shape), strict=True):
         missing = ~np.isfinite(given)
         if not np.array_equal(given[missing], found[missing], equal_nan=True):
             raise RuntimeError(f"missing values of {variable!r} came back from the store as others")
@@ -57,7 +58,7 @@ def block_errors(
             f"{variable!r} came back from the store with an error beyond {bound} in {beyond:,} "
             "values: do not use this store"
         )
-    return globe_errors(original, decoded, latitude)
+    return field_errors(original, decoded, areas)
 
 
 def check_target(

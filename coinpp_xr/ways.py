@@ -51,7 +51,7 @@ class Chunk:
     effort, network :
         How hard to try, and whether the pyramid may ask its network.
     place : dict
-        Entries of the payload's header: layout, coordinates, time axis.
+        Entries of the payload's header: layout, coordinates, time axis; and the fold, if any.
     """
 
     values: npt.NDArray[Any]

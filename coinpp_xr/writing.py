@@ -17,6 +17,7 @@ from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import WITHOUT_MODEL
 from coinpp_xr.codecs.sphere import COINppArrayCodec, COINppCodec
 from coinpp_xr.computing import compute
+from coinpp_xr.data import with_areas, without_areas
 from coinpp_xr.metrics import GLOBE_ERRORS
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.models import Model, load_model
@@ -96,6 +97,7 @@ def write(
     _check_zip(store, arguments)
     quiet = "consolidated" not in arguments
     existing = _existing(store, arguments)
+    dataset = with_areas(dataset)
     settled = settle(
         dataset, settings.variables, settings.rates, beside=settings.beside,
         allow_coarse=settings.allow_coarse, there=() if existing is None else set(existing),
@@ -186,6 +188,7 @@ def _to_write(
     arguments: Mapping[str, Any],
     existing: zarr.Group | None,
 ) -> xr.Dataset:
+    dataset = without_areas(dataset)
     dataset = dataset.assign({name: plan.array.variable for name, plan in plans.items()})
     new = {name: plan.codec for name, plan in plans.items() if plan.encoding}
     there = existing.arrays() if existing is not None else ()
@@ -275,10 +278,7 @@ def _plan_continued(
     layout, dims = Layout.of(array), dims_of(stored)
     if set(dims) != set(layout.dims):
         raise ValueError(f"{name!r} has dimensions {layout.dims}, in the store {dims}")
-    for axis, own in (("latitude", layout.latitude), ("longitude", layout.longitude)):
-        known = getattr(codec, axis)
-        if known is not None and (len(known) != len(own) or not np.allclose(known, own, atol=1e-4)):
-            raise ValueError(f"{name!r} has another {axis} than in the store")
+    _check_cells(name, layout, codec)
     sizes, depths = (dict(zip(dims, s, strict=True)) for s in (stored.shape, stored.chunks))
     places = [
         _place(name, dim, sizes[dim], depths[dim], array.sizes[dim], append_dim, region)
@@ -286,6 +286,20 @@ def _plan_continued(
     ]
     choice = Choice(codec.own_model())
     return _Plan(_arranged(array, dims, stored.chunks), codec, tuple(places), {}, choice)
+
+
+def _check_cells(name: Any, layout: Layout, codec: COINppCodec | COINppArrayCodec) -> None:
+    """Refuse an array whose cells lie elsewhere than those in the store."""
+    if codec.latitude is None and codec.grid is None:
+        return
+    other = None if layout.cells.grid is None else layout.cells.grid.config
+    if codec.grid != other:
+        raise ValueError(f"{name!r} is on another grid than in the store")
+    if other is None:
+        for axis, own in (("latitude", layout.latitude), ("longitude", layout.longitude)):
+            known = getattr(codec, axis)
+            if len(known) != len(own) or not np.allclose(known, own, atol=1e-4):
+                raise ValueError(f"{name!r} has another {axis} than in the store")
 
 
 def _place(
@@ -344,7 +358,8 @@ def _report(
             reports.append(VariableReport(name=str(name), outcome=reasons[name]))
             continue
         plan = plans[name]
-        depths = [sizes[0] for sizes in plan.array.chunks or ()][:-2]
+        fields = plan.array.ndim - Layout.of(plan.array).cell_axes
+        depths = [sizes[0] for sizes in plan.array.chunks or ()][:fields]
         check_target(name, plan.codec.target_rmse, errors[name], depths)
         copies = sum(other.codec.embed_model == plan.codec.embed_model for other in plans.values())
         nbytes = _text_nbytes(plan.codec.embed_model, documents) // copies
@@ -372,11 +387,12 @@ def _errors(plan: _Plan, stored: Any) -> Any:
     original = plan.array.data
     # There is no packing that xarray would undo.
     decoded = dask.array.from_zarr(stored)[plan.where].rechunk(original.chunks)
-    latitude = Layout.of(plan.array).latitude
-    batch = original.ndim - 2
+    areas = Layout.of(plan.array).cells.areas
+    batch = original.ndim - areas.axes
     return dask.array.map_blocks(
-        block_errors, original, decoded, latitude=latitude, variable=plan.array.name,
-        bound=plan.codec.rate.bound, dtype=GLOBE_ERRORS, drop_axis=[batch, batch + 1],
+        block_errors, original, decoded, areas=areas, variable=plan.array.name,
+        bound=plan.codec.rate.bound, dtype=GLOBE_ERRORS,
+        drop_axis=list(range(batch, original.ndim)),
         meta=np.empty((0,) * batch, GLOBE_ERRORS),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Makes xarray hand our codecs on to Zarr, with chunks that hold whole globes.
+"""Makes xarray hand our codecs on to Zarr, with chunks that hold whole fields.
 
 xarray refuses the key ``compressor`` since 2026.9 (its name is ``compressors`` now), and drops it
 silently from a variable's own ``encoding``. Zarr knows nothing about globes: its automatic chunks
@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import wraps
+from math import prod
 from numbers import Integral
 from typing import Any
 
@@ -83,9 +84,10 @@ def prepare_encoding(
         if variable.chunks:  # dask: keep its chunks; below it shows whether they hold whole globes
             encoding["chunks"] = tuple(sizes[0] for sizes in variable.chunks)
         else:
-            encoding["chunks"] = whole_globe_chunks(
-                shape, variable.dtype.itemsize, time_axis=codec.time_axis or 0
-            )
+            encoding["chunks"] = whole_field_chunks(
+                shape, variable.dtype.itemsize, time_axis=codec.time_axis or 0,
+                cell_axes=codec.cell_axes_of(shape),
+            )  # fmt: skip
     chunks = encoding["chunks"]
     if isinstance(chunks, Integral):  # Zarr means the same for every axis
         chunks = (int(chunks),) * len(shape)
@@ -117,33 +119,40 @@ def prepare_encoding(
     return encoding
 
 
-def whole_globe_chunks(
-    shape: Sequence[int], itemsize: int, *, time_axis: int = 0, most_globes: int = MOST_GLOBES
+def whole_field_chunks(
+    shape: Sequence[int],
+    itemsize: int,
+    *,
+    time_axis: int = 0,
+    most_fields: int = MOST_GLOBES,
+    cell_axes: int = 2,
 ) -> tuple[int, ...]:
-    """Chunks that never cut the last two axes, of at most 64 MiB unless one globe is larger.
+    """Chunks that never cut a field, of at most 64 MiB unless one field is larger.
 
     Members, levels and the like are sequences of their own, and an error target should hold for
     each of them: a chunk has one index of their axes. Only where there is a single time they are
-    gathered, so that a chunk is more than one globe.
+    gathered, so that a chunk is more than one field.
 
     Parameters
     ----------
     shape : sequence of int
-        Of an array (..., latitude, longitude).
+        Of an array.
     itemsize : int
         Bytes of a value.
     time_axis : int
-        Which of the axes before latitude and longitude is gathered.
-    most_globes : int
-        How many globes a chunk holds at most.
+        Which of the axes before the cells of a field is gathered.
+    most_fields : int
+        How many fields a chunk holds at most.
+    cell_axes : int
+        How many of the last axes hold the cells of a field.
     """
-    if len(shape) < 2:
+    if len(shape) < cell_axes:
         return tuple(shape)
-    *batch, n_lat, n_lon = shape
-    left = max(1, min(most_globes, _MAX_CHUNK_BYTES // max(1, n_lat * n_lon * itemsize)))
+    batch, cells = shape[: len(shape) - cell_axes], shape[len(shape) - cell_axes :]
+    left = max(1, min(most_fields, _MAX_CHUNK_BYTES // max(1, prod(cells) * itemsize)))
     chunks = [1] * len(batch)
     axes = [time_axis] if time_axis < len(batch) and batch[time_axis] > 1 else range(len(batch))
     for axis in reversed(axes):
         chunks[axis] = max(1, min(batch[axis], left))
         left //= chunks[axis]
-    return (*chunks, max(1, n_lat), max(1, n_lon))
+    return (*chunks, *(max(1, n) for n in cells))

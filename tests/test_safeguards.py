@@ -134,7 +134,7 @@ def test_chunks_of_a_wrapped_codec_hold_whole_globes(tmp_path, zarr_format) -> N
     assert codec_of(array) is None
 
     encoding["chunks"] = (24, 121, 480)
-    with pytest.raises(ValueError, match="do not hold whole globes"):
+    with pytest.raises(ValueError, match="do not hold whole fields"):
         field.to_dataset(name="t").to_zarr(tmp_path / "y", encoding={"t": encoding}, **given)
 
 

@@ -153,14 +153,14 @@ def test_dask_arrays(tmp_path) -> None:
 
 @pytest.mark.parametrize("chunks", [{"lat": 23}, {"lon": 45}])
 def test_dask_chunks_that_cut_a_globe_are_refused(tmp_path, chunks) -> None:
-    with pytest.raises(ValueError, match="do not hold whole globes"):
+    with pytest.raises(ValueError, match="do not hold whole fields"):
         write(globes(4).chunk(chunks), tmp_path / "x.zarr", compressor=COINppCodec(bits=8))
 
 
 @pytest.mark.parametrize("codec", [COINppCodec(bits=8), COINppArrayCodec(bits=8)])
 def test_zarr_refuses_chunks_that_cut_a_globe(tmp_path, codec) -> None:
     where = {"serializer": codec} if isinstance(codec, COINppArrayCodec) else {"compressors": codec}
-    with pytest.raises(ValueError, match="do not hold whole globes"):
+    with pytest.raises(ValueError, match="do not hold whole fields"):
         zarr.create_array(
             tmp_path / "x.zarr", shape=(12, 46, 90), chunks=(12, 23, 45), dtype="f4", **where
         )
@@ -191,7 +191,7 @@ def test_an_inherited_codec_on_fewer_axes_is_noticed(tmp_path) -> None:
 
 @FORMATS
 def test_one_number_for_all_chunks_is_checked_too(tmp_path, zarr_format) -> None:
-    with pytest.raises(ValueError, match="do not hold whole globes"):
+    with pytest.raises(ValueError, match="do not hold whole fields"):
         globes(4).to_zarr(
             tmp_path / "x.zarr",
             encoding={"t2m": {"compressor": COINppCodec(bits=8), "chunks": 45}},

@@ -26,6 +26,7 @@ from coinpp_xr.archiving.parts import Options, Part, part_of, tiling_of
 from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.requests import Wanted
 from coinpp_xr.archiving.sources import Source
+from coinpp_xr.data import without_areas
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.planning import Design, check_codec, design
 from coinpp_xr.provenance import described
@@ -44,7 +45,7 @@ def designs_of(
     """How each new variable is to lie in the archive, and at what rate."""
     rates = {name: wanted.rates[name] for name in names}
     if isinstance(options.shards, Mapping):
-        dims = {str(dim) for name in names for dim in Layout.of(wanted.dataset[name]).dims[:-2]}
+        dims = {str(dim) for name in names for dim in Layout.of(wanted.dataset[name]).batch}
         if names and (unknown := set(options.shards) - dims):
             raise ValueError(
                 f"shards along {', '.join(sorted(map(str, unknown)))} cannot be; there are: "
@@ -168,7 +169,7 @@ def _add(
     tilings = {n: tiling_of(dataset[n], new, options) for n, (new, _) in designed.items()}
     codecs = {name: new.codec for name, (new, _) in designed.items()}
     there = ((name, dict(array.attrs)) for name, array in group.arrays())
-    dataset = described(dataset, codecs, there)
+    dataset = described(without_areas(dataset), codecs, there)
     missing = [n for n in dataset.variables if str(n) not in group]
     coordinates = dataset.coords.to_dataset()
     # What this note names is taken away should this end half-way.
@@ -203,7 +204,7 @@ def _add(
         )  # fmt: skip
     forget_note(group, _ADDING)
     return [
-        part_of(dataset[name], tilings[name][0], 0, options, new.choice)
+        part_of(wanted.dataset[name], tilings[name][0], 0, options, new.choice)
         for name, (new, _) in designed.items()
     ]
 

@@ -22,13 +22,14 @@ from coinpp_xr.archiving.places import Place
 from coinpp_xr.archiving.tiling import Tiling, block_shape
 from coinpp_xr.archiving.work import Failure, Job, examine, in_plain_errors
 from coinpp_xr.bitstream import Payload, Tag
+from coinpp_xr.cells.weights import CellWeights
 from coinpp_xr.chunk_places import places_of
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.labels import place_label
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.selection import Layout
-from coinpp_xr.stores import codec_of, dims_of, stored_payloads
+from coinpp_xr.stores import cell_axes_in, codec_of, dims_of, stored_payloads
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -262,9 +263,10 @@ def look_through(
             _, manifest = entry(group, name)
             tiling, rows = manifest.tiling(array), manifest.rows
         part = None if source is None else _part(dataset[name], source, name, tiling)
-        latitude = np.empty(0) if part is None else Layout.of(dataset[name]).latitude
+        areas = CellWeights(np.ones(1), tiling.cell_axes)
+        areas = areas if part is None else Layout.of(part.array).cells.areas
         job = Job(
-            place.store, place.storage_options, array.path, tiling, latitude, verify=True,
+            place.store, place.storage_options, array.path, tiling, areas, verify=True,
             zarr_format=group.metadata.zarr_format,
         )  # fmt: skip
         todo = [i for i in range(len(tiling)) if rows is None or np.isfinite(rows[i, 0])]
@@ -330,7 +332,7 @@ def _add(
         if index is not None:
             where = [slice(i * n, (i + 1) * n) for i, n in zip(index, tiling.chunks, strict=True)]
             reason = f"chunk {'/'.join(map(str, index))}: {reason}"
-        label = place_label(variable, tiling.dims[:-2], where[:-2])
+        label = place_label(variable, tiling.batch, where[: len(tiling.batch)])
         found.problems.append(Failure(name, number, label, reason))
 
     for number, state in states.items():
@@ -366,8 +368,9 @@ def _tiling(array: zarr.Array[Any]) -> Tiling:
     """Blocks of a store that has no manifest."""
     dims = dims_of(array)
     axis = getattr(codec_of(array), "time_axis", None) or 0
-    block = block_shape(array.shape, array.chunks, array.dtype.itemsize, array.shards)
-    return Tiling(dims, array.shape, array.chunks, block, axis)
+    axes = cell_axes_in(array)
+    block = block_shape(array.shape, array.chunks, array.dtype.itemsize, array.shards, axes)
+    return Tiling(dims, array.shape, array.chunks, block, axis, axes)
 
 
 def _part(dataarray: xr.DataArray, source: xr.Dataset, name: str, tiling: Tiling) -> Part | None:

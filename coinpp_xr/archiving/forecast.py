@@ -288,8 +288,8 @@ def _forecast(
                 decoded[chunk] = codec._decode_payload(payload).reshape(decoded[chunk].shape)
                 nbytes += len(payload)
             if job.verify:
-                measured = block_errors(values, decoded, job.latitude, part.name, codec.rate.bound)
-                errors.append(measured.reshape(values.shape[:-2]))
+                measured = block_errors(values, decoded, job.areas, part.name, codec.rate.bound)
+                errors.append(measured)
             zlib.crc32(values.tobytes())
             seconds += time.perf_counter() - started
         raw += values.nbytes

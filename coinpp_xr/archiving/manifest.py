@@ -20,6 +20,7 @@ import zarr
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.metrics import GLOBE_ERRORS
+from coinpp_xr.stores import cell_axes_in
 from coinpp_xr.version import __version__
 
 GROUP = "coinpp_manifest"
@@ -104,8 +105,9 @@ class Manifest:
         """The blocks of the variable's array as it is now."""
         own = self.attributes
         return Tiling(
-            tuple(own["dims"]), array.shape, array.chunks, tuple(own["block"]), own["time_axis"]
-        )
+            tuple(own["dims"]), array.shape, array.chunks, tuple(own["block"]), own["time_axis"],
+            cell_axes_in(array),
+        )  # fmt: skip
 
     @cached_property
     def rows(self) -> Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -203,7 +204,7 @@ def _variable(
         model, model_nbytes = codec.model, embedded_nbytes
     rate = codec.rate
     bound = rate.bound
-    cells = tiling.shape[-2] * tiling.shape[-1]
+    cells = prod(tiling.shape[-tiling.cell_axes :])
     globes = int(column(rows, "globes").sum())
     itemsize = manifest.attributes.get("source_itemsize")
     return VariableReport(
@@ -239,11 +240,11 @@ def _errors(rows: Rows, indices: Any, tiling: Tiling, dataarray: xr.DataArray) -
     in_chunk = int(column(rows, "worst_chunk_rmse").argmax())
     chunks = tiling.chunks_of(tiling.where(int(indices[in_chunk])))
     chunk = list(chunks)[int(column(rows, "worst_chunk")[in_chunk])]
-    dims, where = tiling.dims[:-2], tiling.where(int(indices[worst]))[:-2]
+    dims, where = tiling.batch, tiling.fields_where(int(indices[worst]))
     in_block = int(column(rows, "worst_globe")[worst])
     inside = np.unravel_index(in_block, [w.stop - w.start for w in where]) if where else ()
     position = [w.start + int(i) for w, i in zip(where, inside, strict=True)]
-    index = int(np.ravel_multi_index(position, tiling.shape[:-2])) if position else 0
+    index = int(np.ravel_multi_index(position, tiling.shape[: len(dims)])) if position else 0
     return {
         "rmse": float(np.sqrt(column(rows, "squared").sum() / area)),
         "rmse_plain": float(np.sqrt(column(rows, "plain").sum() / column(rows, "valid").sum())),
@@ -254,7 +255,7 @@ def _errors(rows: Rows, indices: Any, tiling: Tiling, dataarray: xr.DataArray) -
         "worst_globe_index": index,
         "worst_globe_label": place_label(dataarray, dims, [slice(i, i + 1) for i in position]),
         "worst_chunk_rmse": float(column(rows, "worst_chunk_rmse").max()),
-        "worst_chunk_label": place_label(dataarray, dims, chunk[:-2]),
+        "worst_chunk_label": place_label(dataarray, dims, chunk[: len(dims)]),
     }
 
 
@@ -265,7 +266,11 @@ def _spreads(rows: Rows, indices: Any, tiling: Tiling) -> dict[str, float | None
     for name in names:
         sums[name] = column(rows, name)
     whole = spread(sums)
-    if all(n == 1 for axis, n in enumerate(tiling.shape[:-2]) if axis != tiling.time_axis):
+    if all(
+        n == 1
+        for axis, n in enumerate(tiling.shape[: len(tiling.batch)])
+        if axis != tiling.time_axis
+    ):
         return {"spread": whole, "least_spread": whole}
     # Time is the slowest axis of blocks: these are their positions along the others.
     beside = indices % (len(tiling) // tiling.counts[tiling.time_axis])

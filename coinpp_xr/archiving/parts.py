@@ -77,20 +77,20 @@ class Part:
 
     def job(self, place: Place, options: Options) -> Job:
         """What workers must know of it."""
-        latitude = Layout.of(self.array).latitude
+        areas = Layout.of(self.array).cells.areas
         return Job(
-            place.store, place.storage_options, self.name, self.tiling, latitude, options.verify,
+            place.store, place.storage_options, self.name, self.tiling, areas, options.verify,
             options.zarr_format,
         )  # fmt: skip
 
     def label(self, index: int) -> str:
         """The coordinates of a block."""
-        where = list(self.tiling.where(index)[:-2])
+        where = list(self.tiling.fields_where(index))
         if not where:
             return "as a whole"
         steps = where[self.tiling.time_axis]
         where[self.tiling.time_axis] = slice(steps.start - self.offset, steps.stop - self.offset)
-        return place_label(self.array, self.tiling.dims[:-2], where)
+        return place_label(self.array, self.tiling.batch, where)
 
 
 def tiling_of(
@@ -99,9 +99,10 @@ def tiling_of(
     """The blocks of a new variable, and its shards."""
     dims = tuple(map(str, new.layout.dims))
     shape = tuple(array.sizes[dim] for dim in new.layout.dims)
-    shards = shard_shape(options.shards, dims, shape, new.chunks, new.layout.time_axis)
-    block = block_shape(shape, new.chunks, array.dtype.itemsize, shards)
-    return Tiling(dims, shape, new.chunks, block, new.layout.time_axis), shards
+    axes = new.layout.cell_axes
+    shards = shard_shape(options.shards, dims, shape, new.chunks, new.layout.time_axis, axes)
+    block = block_shape(shape, new.chunks, array.dtype.itemsize, shards, axes)
+    return Tiling(dims, shape, new.chunks, block, new.layout.time_axis, axes), shards
 
 
 def part_of(
@@ -111,7 +112,7 @@ def part_of(
     dim = tiling.dims[tiling.time_axis]
     own, length = array.sizes[dim], tiling.shape[tiling.time_axis]
     steps = range(offset, offset + own)
-    if options.times is not None and array.ndim > 2:
+    if options.times is not None and tiling.batch:
         if dim not in array.coords:
             raise ValueError(f"times cannot be chosen: {dim} of {array.name!r} has no coordinate")
         try:

@@ -13,6 +13,7 @@ from coinpp_xr.archiving.parts import Options
 from coinpp_xr.archiving.places import Place, place_of
 from coinpp_xr.archiving.sources import Source, open_source
 from coinpp_xr.codecs.base import WITHOUT_MODEL
+from coinpp_xr.data import with_areas
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.planning import Settings, check_new
 from coinpp_xr.rate_requests import controls, settle
@@ -48,7 +49,7 @@ class Wanted:
         ------
         ValueError
         """
-        dataset = source.dataset
+        dataset = with_areas(source.dataset)
         settled = settle(
             dataset, settings.variables, settings.rates, beside=settings.beside,
             allow_coarse=settings.allow_coarse, there=there, stacklevel=5,

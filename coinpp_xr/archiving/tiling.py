@@ -21,11 +21,13 @@ class Tiling:
     Parameters
     ----------
     dims : tuple of str
-        Of the array in the store: latitude and longitude last.
+        Of the array in the store: those of the cells of a field last.
     shape, chunks, block : tuple of int
         A block holds whole chunks, and whole shards where there are any.
     time_axis : int
         The axis along which an archive can grow.
+    cell_axes : int
+        How many of the last axes hold the cells of a field.
     """
 
     dims: tuple[str, ...]
@@ -33,6 +35,12 @@ class Tiling:
     chunks: tuple[int, ...]
     block: tuple[int, ...]
     time_axis: int
+    cell_axes: int = 2
+
+    @property
+    def batch(self) -> tuple[str, ...]:
+        """The dimensions before those of cells."""
+        return self.dims[: -self.cell_axes]
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -51,6 +59,10 @@ class Tiling:
             slice(corner[axis] * depth, min((corner[axis] + 1) * depth, n))
             for axis, (n, depth) in enumerate(zip(self.shape, self.block, strict=True))
         )
+
+    def fields_where(self, index: int) -> tuple[slice, ...]:
+        """The place of a block along the dimensions before those of cells."""
+        return self.where(index)[: -self.cell_axes]
 
     @property
     def _order(self) -> list[int]:
@@ -77,7 +89,11 @@ class Tiling:
 
 
 def block_shape(
-    shape: Sequence[int], chunks: Sequence[int], itemsize: int, shards: Sequence[int] | None
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    itemsize: int,
+    shards: Sequence[int] | None,
+    cell_axes: int = 2,
 ) -> tuple[int, ...]:
     """How much a task takes: a shard, or a chunk with its neighbours along members and levels.
 
@@ -86,7 +102,7 @@ def block_shape(
     if shards is not None:
         return tuple(shards)
     block = list(chunks)
-    for axis in reversed(range(len(shape) - 2)):
+    for axis in reversed(range(len(shape) - cell_axes)):
         if chunks[axis] >= shape[axis] or chunks[axis] > 1:
             continue
         most = _BLOCK_BYTES // (prod(block) * itemsize)
@@ -102,6 +118,7 @@ def shard_shape(
     shape: Sequence[int],
     chunks: Sequence[int],
     time_axis: int,
+    cell_axes: int = 2,
 ) -> tuple[int, ...] | None:
     """The shards that were asked for, in the order of the array.
 
@@ -122,7 +139,7 @@ def shard_shape(
     for dim, length in by_dim.items():
         if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
             raise ValueError(f"shards must be whole numbers of at least 1, got {length!r}")
-        if dim in dims[:-2]:
+        if dim in dims[: len(dims) - cell_axes]:
             lengths[dim] = int(length)
     shards = []
     for dim, n, depth in zip(dims, shape, chunks, strict=True):

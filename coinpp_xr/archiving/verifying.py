@@ -14,6 +14,7 @@ from coinpp_xr.archiving.manifest import entry, variables_of
 from coinpp_xr.archiving.places import place_of
 from coinpp_xr.archiving.sources import open_source
 from coinpp_xr.archiving.work import Failure
+from coinpp_xr.data import with_areas
 from coinpp_xr.stores import open_group
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def verify(
     names = compressed_in(root)
     if not names:
         raise ValueError(f"{place}: no variable is compressed by coinpp-xr")
-    opened = None if source is None else open_source(source, names, 1).dataset
+    opened = None if source is None else with_areas(open_source(source, names, 1).dataset)
     if opened is not None and (unknown := [n for n in names if n not in opened]) == names:
         raise ValueError(f"the source has none of {', '.join(unknown)}")
     started = time.perf_counter()

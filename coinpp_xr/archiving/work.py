@@ -20,6 +20,7 @@ import zarr
 from coinpp_xr.archiving.manifest import GROUP, Rows, new_row
 from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.bitstream import Payload
+from coinpp_xr.cells.weights import CellWeights
 from coinpp_xr.chunk_places import placing_array
 from coinpp_xr.coarseness import checked_before
 from coinpp_xr.data.sources import one_line
@@ -42,8 +43,8 @@ class Job:
     storage_options : dict or None
     name : str
     tiling : Tiling
-    latitude : array
-        Degrees.
+    areas : CellWeights
+        Of the cells of a field.
     verify : bool
         Whether to decode what was written and hold it against the original.
     zarr_format : {2, 3}
@@ -53,7 +54,7 @@ class Job:
     storage_options: Mapping[str, Any] | None
     name: str
     tiling: Tiling
-    latitude: Values
+    areas: CellWeights
     verify: bool
     zarr_format: Any
 
@@ -216,16 +217,18 @@ def examine(values: Values, array: zarr.Array[Any], job: Job, index: int) -> Row
     """
     where = job.tiling.where(index)
     nbytes, checksum, kinds = stored(array, where)
-    errors = np.zeros(values.shape[:-2], GLOBE_ERRORS)
-    errors["valid"] = np.isfinite(values).sum((-2, -1))
-    errors["missing"] = np.prod(values.shape[-2:]) - errors["valid"]
+    axes = job.areas.axes
+    before = values.ndim - axes
+    errors = np.zeros(values.shape[:before], GLOBE_ERRORS)
+    errors["valid"] = np.isfinite(values).sum(tuple(range(-axes, 0)))
+    errors["missing"] = np.prod(values.shape[before:]) - errors["valid"]
     chunk_rmses = [np.nan]
     if job.verify:
         rate = codec_of(array).rate
         decoded = np.asarray(array[where])
-        errors = block_errors(values, decoded, job.latitude, job.name, rate.bound)
-        check_target(job.name, rate.target_rmse, errors, job.tiling.chunks[:-2])
-        chunks = (within(c, where)[:-2] for c in job.tiling.chunks_of(where))
+        errors = block_errors(values, decoded, job.areas, job.name, rate.bound)
+        check_target(job.name, rate.target_rmse, errors, job.tiling.chunks[:before])
+        chunks = (within(c, where)[:before] for c in job.tiling.chunks_of(where))
         chunk_rmses = [chunk_rmse(errors[chunk]) for chunk in chunks]
     weight = errors["weight"].ravel()
     rmse = np.sqrt(

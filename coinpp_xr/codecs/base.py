@@ -128,6 +128,10 @@ class Configured:
     def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
         raise NotImplementedError
 
+    def cell_axes_of(self, shape: tuple[int, ...]) -> int:
+        """How many of the last axes of an array hold the cells of a field."""
+        return 2
+
     # Zarr v3's bookkeeping, the same for both of its codec interfaces.
 
     is_fixed_size = False

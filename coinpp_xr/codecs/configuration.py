@@ -60,6 +60,11 @@ _ENTRIES: dict[str, tuple[Check, str]] = {
     "data_range": _NUMBER,
     "keep": _NUMBERS, "valid_range": _NUMBERS, "to_model_unit": _NUMBERS,
     "latitude": _AXIS, "longitude": _AXIS,
+    "grid": (
+        lambda value: _is_name(value) or isinstance(value, Mapping),
+        "the name of a grid, or a mapping that describes it",
+    ),
+    "weights": (lambda value: isinstance(value, Mapping), "a mapping that describes them"),
     "time_axis": _WHOLE, "band_cells": _WHOLE,
     "patch_size": (
         lambda value: is_whole(value) or _are(is_whole, 3)(value),

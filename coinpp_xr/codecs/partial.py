@@ -16,6 +16,7 @@ from coinpp_xr.chunk_reading import check_expected, known_of
 from coinpp_xr.codecs import recently_decoded
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.field_reading import FieldReader, items_of
+from coinpp_xr.kept_cells import fold_in
 from coinpp_xr.models import Model
 
 # Read at once, in the hope that the head of a payload is in it; then four times as much.
@@ -28,6 +29,8 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
     _decode_payload: Callable[..., npt.NDArray[Any]]
     _load: Callable[[str], Model]
     _grid: SphereGrid | None
+    # How many of the last axes hold the cells of a field.
+    _cell_axes: int
 
     async def _decode_partial_single(
         self, byte_getter: Any, selection: Any, chunk_spec: Any
@@ -40,7 +43,8 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
             check_expected(payload, shape, dtype)
             return FieldReader(payload, *known_of(payload, self._load, self._grid))
 
-        values = await _decode_fields(byte_getter, selection, shape, prototype, reader_of)
+        batch = shape[: -self._cell_axes]
+        values = await _decode_fields(byte_getter, selection, batch, prototype, reader_of)
         if values is None:
             whole = await byte_getter.get(prototype=prototype)
             if whole is None:
@@ -53,15 +57,14 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
 async def _decode_fields(
     byte_getter: Any,
     selection: Any,
-    shape: tuple[int, ...],
+    batch: tuple[int, ...],
     prototype: Any,
     reader_of: Callable[[Payload], FieldReader],
 ) -> npt.NDArray[Any] | None:
     """A chunk of which the selected fields are decoded; None where all of it is needed."""
-    if not isinstance(selection, tuple) or len(shape) < 3 or 0 in shape:
+    if not isinstance(selection, tuple) or not batch or 0 in batch:
         return None
-    items = items_of(shape, selection)
-    if len(items) == np.prod(shape[:-2]):
+    if len(items_of(batch, selection)) == np.prod(batch):
         return None
 
     async def read(start: int, end: int) -> bytes:
@@ -78,6 +81,7 @@ async def _decode_fields(
         return None
     payload, at = parsed
     reader = reader_of(payload)
+    items = items_of(payload.shape[:-2], selection)
     # The head holds checksums of all streams: it tells one chunk from every other.
     chunk = hashlib.blake2b(begun[:at], digest_size=16).digest()
     found = {number: recently_decoded.find((chunk, number)) for number in range(reader.units)}
@@ -97,4 +101,7 @@ async def _decode_fields(
     def keep(number: int, unit: Any, nbytes: int) -> None:
         recently_decoded.keep((chunk, number), unit, nbytes)
 
-    return reader.decode(part, items, known=known, keep=keep).reshape(shape)
+    values = reader.decode(part, items, known=known, keep=keep)
+    fold = fold_in(payload)
+    values = values.reshape(payload.shape)
+    return values if fold is None else fold.unfold(values)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never
 
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.chunk import encode_chunk
+from coinpp_xr.cells.description import GridDescription
+from coinpp_xr.cells.weights import pack, unpack
+from coinpp_xr.chunk_cells import encode_any
 from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.codecs.base import (
     NO_MODEL,
+    UNIVERSAL,
     WITHOUT_MODEL,
     ArrayCodec,
     NumcodecsCodec,
@@ -28,6 +31,7 @@ from coinpp_xr.devices import EFFORTS
 from coinpp_xr.errors import refuse_unknown, shown
 from coinpp_xr.model_units import in_unit_of_data, parse_unit_map
 from coinpp_xr.models import Model, load_model
+from coinpp_xr.recognition import may_be_cells
 
 
 class _SphereSettings(NamesModel):
@@ -70,9 +74,18 @@ class _SphereSettings(NamesModel):
         taken for a whole globe in the usual layout that fits it best (90 → −90 or −90 → 90,
         0 → 360 or −180 → 180, with or without poles and repeated meridian), which is noted in the
         payload; a chunk that no globe has the shape of (fewer columns than rows, or more than four
-        times as many), for cells that all count alike.
+        times as many), for rows and columns, or rows of cells, that all count alike.
+    grid : str or mapping, optional
+        Of arrays that are not on latitudes and longitudes. "index": rows and columns of any grid,
+        curvilinear, rotated or projected. "cells": one axis of cells, in an order of which
+        nothing is known but what their number allows; "healpix" (nested order), "healpix-ring",
+        "icon" (triangles) or ``{"rows": lengths}``, how many cells every parallel of a reduced
+        grid has: cells that are near each other are coded so.
+    weights : array_like, optional
+        Of the cells of such a grid, in its shape and any unit, such as areas: what counts in an
+        RMSE and in means. Rounded to half a per cent; configurations hold them. Default: all alike.
     time_axis : int
-        Which of the axes before latitude and longitude is time (0, the first). What follows in
+        Which of the axes before the cells of a field is time (0, the first). What follows in
         time is coded together; along the others, each index is a sequence of its own.
     to_model_unit : (float, float), optional
         Scale and offset that make the model's unit of the data's: (1, 273.15) for data in °C and a
@@ -112,6 +125,8 @@ class _SphereSettings(NamesModel):
         valid_range: Sequence[float] | None = None,
         latitude: npt.ArrayLike | None = None,
         longitude: npt.ArrayLike | None = None,
+        grid: Any = None,
+        weights: Any = None,
         time_axis: int = 0,
         to_model_unit: Sequence[float] | None = None,
         effort: str = "default",
@@ -156,6 +171,11 @@ class _SphereSettings(NamesModel):
                 f"valid_range must be the lowest and the highest value, got {shown(ends)}"
             )
         self.embed_model: str | None = None
+        self._described = None if grid is None else GridDescription.parse(grid)
+        if self._described is not None and not (isinstance(model, str) and model == NO_MODEL):
+            if model != UNIVERSAL:
+                chosen_model(model)  # says so if there is none
+            model = UNIVERSAL  # what models know lies on latitudes and longitudes
         if isinstance(model, str) and model in WITHOUT_MODEL:
             if self.bits is not None:
                 raise ValueError("bits needs a model; without one give max_error or target_rmse")
@@ -195,6 +215,16 @@ class _SphereSettings(NamesModel):
                 "latitude": compact_axis(self._grid.latitude),
                 "longitude": compact_axis(self._grid.longitude),
             }
+        self.grid = None if self._described is None else self._described.config
+        self._cell_axes = 2 if self._described is None else self._described.axes
+        self.weights = weights if weights is None or isinstance(weights, Mapping) else pack(weights)
+        self._weights = None if self.weights is None else unpack(self.weights)
+        if self._described is None and weights is not None:
+            raise ValueError("weights stand beside grid; latitudes have weights of their own")
+        if self._described is not None and self._grid is not None:
+            raise ValueError("give grid, or latitude and longitude, not both")
+        if self._described is not None and self.bits is not None:
+            raise ValueError("bits needs latitude and longitude; on another grid give max_error")
         self.to_model_unit: list[float] | None = None
         if to_model_unit is not None:
             unit_map = parse_unit_map(to_model_unit)
@@ -215,15 +245,16 @@ class _SphereSettings(NamesModel):
         return self._rate
 
     def _encode_array(self, values: npt.NDArray[Any]) -> bytes:
-        if values.ndim > 2 and (self.time_axis or 0) >= values.ndim - 2:
+        before = values.ndim - self._cell_axes
+        if before > 0 and (self.time_axis or 0) >= before:
             raise ValueError(
-                f"time_axis={self.time_axis} is not one of the {values.ndim - 2} axes before "
-                "latitude and longitude"
+                f"time_axis={self.time_axis} is not one of the {before} axes before "
+                f"{'the cells' if self._described else 'latitude and longitude'}"
             )
         model = None if self.fingerprint is None else self._load(self.fingerprint)
-        return encode_chunk(
-            values, model, bits=self.bits, target_rmse=self.target_rmse,
-            bound=self._rate.bound, grid=self._grid,
+        return encode_any(
+            values, model, self._grid, self._described, self._weights,
+            bits=self.bits, target_rmse=self.target_rmse, bound=self._rate.bound,
             effort=self.effort or "default", time_axis=self.time_axis or 0,
             max_mean_error=self.max_mean_error, keep=self.keep or (),
             valid_range=(self.valid_range[0], self.valid_range[1]) if self.valid_range else None,
@@ -241,7 +272,14 @@ class _SphereSettings(NamesModel):
         return in_unit_of_data(model, *self.to_model_unit) if self.to_model_unit else model
 
     def _check_chunks(self, shape: tuple[int, ...], chunk_shape: tuple[int, ...]) -> None:
-        check_whole_globes(shape, chunk_shape, self._grid)
+        check_whole_fields(shape, chunk_shape, self.cell_axes_of(shape), self._grid)
+
+    def cell_axes_of(self, shape: tuple[int, ...]) -> int:
+        """How many of the last axes of an array hold the cells of a field."""
+        unknown = self._described is None and self._grid is None and self.bits is None
+        if unknown and len(shape) > 1 and may_be_cells(*shape[-2:]):
+            return 1
+        return self._cell_axes
 
 
 def _finite(name: str, values: Any) -> list[float] | None:
@@ -290,24 +328,37 @@ class COINppArrayCodec(_SphereSettings, PartialDecoding, ArrayCodec):
     codec_id = "coinpp-array"
 
 
-def check_whole_globes(
-    shape: tuple[int, ...], chunk_shape: tuple[int, ...], grid: SphereGrid | None = None
+def check_whole_fields(
+    shape: tuple[int, ...],
+    chunk_shape: tuple[int, ...],
+    axes: int = 2,
+    grid: SphereGrid | None = None,
 ) -> None:
-    """Refuse chunks that cut or pad globes.
+    """Refuse chunks that cut or pad fields.
+
+    Parameters
+    ----------
+    shape, chunk_shape : tuple of int
+    axes : int
+        How many of the last axes hold the cells of a field.
+    grid : SphereGrid, optional
 
     Raises
     ------
     ValueError
     """
-    if len(shape) < 2:
-        raise ValueError(f"needs at least two axes (..., latitude, longitude), got shape {shape}")
-    if 0 not in shape[-2:] and chunk_shape[-2:] != shape[-2:]:
+    if len(shape) < axes:
+        needs = "two axes (..., latitude, longitude)" if axes == 2 else "one axis of cells"
+        raise ValueError(f"needs at least {needs}, got shape {shape}")
+    own, given = shape[len(shape) - axes :], chunk_shape[len(shape) - axes :]
+    if 0 not in own and given != own:
+        cut, whole = (" × ".join(map(str, cells)) for cells in (given, own))
         raise ValueError(
-            f"chunks of {chunk_shape[-2]} × {chunk_shape[-1]} cells do not hold whole globes of "
-            f"{shape[-2]} × {shape[-1]}; use chunks={(*chunk_shape[:-2], *shape[-2:])}"
+            f"chunks of {cut} cells do not hold whole fields of {whole}; use "
+            f"chunks={(*chunk_shape[: len(shape) - axes], *own)}"
         )
-    if grid is not None and shape[-2:] != grid.shape:
+    if grid is not None and own != grid.shape:
         raise ValueError(
             f"the codec was made for a grid of {grid.shape[0]} × {grid.shape[1]}, the array has "
-            f"{shape[-2]} × {shape[-1]}; make a codec with this array's latitude and longitude"
+            f"{own[0]} × {own[1]}; make a codec with this array's latitude and longitude"
         )

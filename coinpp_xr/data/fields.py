@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.data.horizontal import Horizontal, why_no_grid
 from coinpp_xr.data.opening import check_volume, locate, open_lazily
 from coinpp_xr.data.sources import errors_name
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from coinpp_xr.training import TrainingData
-
-_USUAL_NAMES = {"latitude": ("latitude", "lat", "y"), "longitude": ("longitude", "lon", "x")}
-_REGRID = "regrid it to a regular latitude-longitude grid first (for example with cdo)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,65 +252,29 @@ def _fields(array: xr.DataArray) -> Fields:
     name = str(array.name or "field")
     if array.dtype.kind != "f":
         raise ValueError(f"{name} holds {array.dtype}, not floats; convert it first (ds.astype)")
-    latitude, longitude = horizontal_axes(array)
-    grid = SphereGrid(latitude.to_numpy(), longitude.to_numpy())
-    values = array.transpose(..., *latitude.dims, *longitude.dims).to_numpy()
+    cells = Horizontal.of(array)
+    grid = SphereGrid(*regular_axes(array, cells))
+    values = array.transpose(..., *cells.dims).to_numpy()
     units = str(array.attrs.get("units", ""))
     return Fields(values.reshape(-1, *grid.shape), grid, name, units)
 
 
-def horizontal_axes(array: xr.DataArray) -> list[xr.DataArray]:
-    """The latitude and longitude coordinates, each with a dimension of its own.
+def regular_axes(
+    array: xr.DataArray, cells: Horizontal
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Latitude and longitude of fields that models can be trained on.
 
     Raises
     ------
     ValueError
-        With the array's name and dimensions and what :func:`why_no_grid` says.
+        If they are not axes of their own.
     """
-    axes, reason = _find_axes(array)
-    if reason:
-        dims = ", ".join(map(str, array.dims))
-        raise ValueError(f"{array.name or 'field'} with dimensions ({dims}) {reason}")
-    return axes
-
-
-def why_no_grid(array: xr.DataArray) -> str:
-    """What keeps an array from lying on a latitude-longitude grid; empty if it does."""
-    return _find_axes(array)[1]
-
-
-def _find_axes(array: xr.DataArray) -> tuple[list[xr.DataArray], str]:
-    """Latitude and longitude, or why they are not both there."""
-    import cf_xarray  # noqa: F401
-
-    by_convention = array.cf.coordinates  # type: ignore[attr-defined]
-    axes: list[xr.DataArray] = []
-    for key, usual_names in _USUAL_NAMES.items():
-        found = [array[name] for name in by_convention.get(key, ())] or [
-            coordinate
-            for name, coordinate in array.coords.items()
-            if str(name).lower() in usual_names
-            and str(coordinate.attrs.get("units", "degrees")).startswith("degree")
-            and coordinate.attrs.get("standard_name", key) == key
-        ]
-        one_dimensional = [coordinate for coordinate in found if coordinate.ndim == 1]
-        if one_dimensional:
-            # Of several, the one that indexes its dimension.
-            axes.append(max(one_dimensional, key=lambda c: c.dims == (c.name,)))
-        elif any(coordinate.ndim > 1 for coordinate in found):
-            return [], f"has a two-dimensional {key} (curvilinear); {_REGRID}"
-        elif array.attrs.get("GRIB_gridType") == "sh":
-            return [], f"holds spherical harmonics; {_REGRID}"
-        elif found or array.ndim < 2:
-            return [], "is no field: it needs latitude and longitude dimensions"
-        else:
-            return [], f"has no {key} coordinate; name it {key!r} or {_REGRID}"
-    if axes[0].dims == axes[1].dims:
-        return [], (
-            "has one dimension for latitude and longitude (reduced Gaussian or unstructured "
-            f"grid); {_REGRID}"
+    if not cells.is_regular or cells.degrees is None:
+        raise ValueError(
+            f"{array.name or 'field'} lies on {', '.join(map(str, cells.dims))}: models train "
+            "on axes of latitude and longitude; max_error and target_rmse take any grid without"
         )
-    return axes, ""
+    return cells.degrees
 
 
 def _same_grid(one: SphereGrid, other: SphereGrid) -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.data.fields import horizontal_axes
+from coinpp_xr.data.fields import regular_axes
+from coinpp_xr.data.horizontal import Horizontal
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -87,8 +88,9 @@ class LazyFields:
         ValueError
             If it has another axis than time, or fewer than three times.
         """
-        latitude, longitude = horizontal_axes(array)
-        array = array.transpose(..., *latitude.dims, *longitude.dims)
+        cells = Horizontal.of(array)
+        grid = SphereGrid(*regular_axes(array, cells))
+        array = array.transpose(..., *cells.dims)
         array = array.squeeze([d for d in array.dims[:-2] if array.sizes[d] == 1])
         name = array.name or "field"
         if array.ndim != 3:
@@ -98,7 +100,6 @@ class LazyFields:
             )
         if len(array) < 3:
             raise ValueError(f"{name} has {len(array)} times; its mean field needs three or more")
-        grid = SphereGrid(latitude.to_numpy(), longitude.to_numpy())
         return cls(array, grid, min(max(len(array) // _HELD_OUT, 1), _MOST_HELD_OUT))
 
     def __len__(self) -> int:

@@ -85,6 +85,37 @@ class Chunk:
         ValueError
             If nothing in it is finite.
         """
+        n_lon = np.shape(values)[-1]
+        around = np.arange(n_lon) * 360 / n_lon if longitude is None else longitude
+        weights = area_weights(latitude, n_lon)
+        return cls._of(values, weights, np.asarray(latitude), np.asarray(around))
+
+    @classmethod
+    def on_index(cls, values: npt.ArrayLike, weights: Float64) -> Chunk:
+        """From any float array (..., rows, columns) on no latitudes and longitudes.
+
+        Parameters
+        ----------
+        values : array_like
+        weights : float64 array, shape (rows, columns)
+            Of any sum.
+
+        Raises
+        ------
+        ValueError
+            If nothing in it is finite.
+        """
+        rows, columns = weights.shape
+        return cls._of(values, weights / weights.sum(), np.zeros(rows), np.zeros(columns))
+
+    @classmethod
+    def _of(
+        cls,
+        values: npt.ArrayLike,
+        weights: Float64,
+        latitude: npt.NDArray[Any],
+        longitude: npt.NDArray[Any],
+    ) -> Chunk:
         given = np.asarray(values)
         given = given.reshape(-1, *given.shape[-2:])
         with np.errstate(over="ignore"):
@@ -95,12 +126,9 @@ class Chunk:
         mean = globes[valid].mean(dtype=np.float64)
         filled = np.where(valid, globes, np.float32(mean))
         exact = np.where(valid, given, mean).astype(np.float64)
-        n_lon = globes.shape[2]
-        around = np.arange(n_lon) * 360 / n_lon if longitude is None else longitude
         return cls(
-            filled, valid, area_weights(latitude, n_lon), exact,
-            np.asarray(latitude, np.float64), np.asarray(around, np.float64),
-        )  # fmt: skip
+            filled, valid, weights, exact, latitude.astype(np.float64), longitude.astype(np.float64)
+        )
 
     def errors(self, decoded: npt.NDArray[Any]) -> dict[str, float]:
         """max_error, rmse and bias of what came back, in the unit of the values."""

@@ -85,8 +85,7 @@ def subbands_of(shape: tuple[int, int]) -> tuple[Subband, ...]:
 
 
 def wavelets_on(grid: SphereGrid) -> Wavelets:
-    areas = grid.area_weights.reshape(grid.shape).mean(axis=1)
-    return Wavelets(grid.shape, areas, around=grid.goes_around)
+    return Wavelets(grid.shape, grid.row_areas, around=grid.goes_around)
 
 
 class Wavelets:

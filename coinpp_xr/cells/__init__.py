@@ -1,0 +1,1 @@
+"""One-dimensional cells of unstructured and reduced grids, folded into rows and columns."""

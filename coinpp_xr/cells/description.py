@@ -1,0 +1,101 @@
+"""What a codec knows of a grid that is not one of latitudes and longitudes, as plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coinpp_xr.cells import rows
+from coinpp_xr.cells.folding import Fold, FoldKind, folds_of, folds_of_rows
+from coinpp_xr.coordinates import axis_values, compact_axis
+from coinpp_xr.errors import shown
+
+Int = npt.NDArray[np.int64]
+
+# Two axes of rows and columns; and one axis of cells, in some order or in one of a known kind.
+INDEX, CELLS = "index", "cells"
+_KINDS = {
+    "healpix": FoldKind.HEALPIX_NESTED,
+    "healpix-ring": FoldKind.HEALPIX_RING,
+    "icon": FoldKind.TRIANGLES,
+}
+NAMES = (INDEX, CELLS, *_KINDS)
+
+
+@dataclass(frozen=True, eq=False)
+class GridDescription:
+    """How the cells of a field lie in an array.
+
+    Parameters
+    ----------
+    name : str
+        One of ``NAMES``, or "rows".
+    lengths : int array, shape (rows,), optional
+        How many cells every row has.
+    """
+
+    name: str
+    lengths: Int | None = None
+
+    @classmethod
+    def parse(cls, given: Any) -> GridDescription:
+        """From a name, or ``{"rows": lengths}``.
+
+        Raises
+        ------
+        ValueError
+        """
+        if isinstance(given, str) and given in NAMES:
+            return cls(given)
+        if isinstance(given, Mapping) and list(given) == ["rows"]:
+            lengths = np.asarray(axis_values(given["rows"]), np.float64)
+            whole = lengths.ndim == 1 and 1 <= len(lengths) <= rows.MOST_ROWS
+            if whole and (lengths == np.rint(lengths)).all() and lengths.min() >= 1:
+                return cls("rows", lengths.astype(np.int64))
+            raise ValueError(f"grid: rows must be how many cells each has, got {shown(given)}")
+        raise ValueError(
+            f"grid must be one of {', '.join(map(repr, NAMES))} or {{'rows': lengths}}, got "
+            f"{shown(given)}"
+        )
+
+    @property
+    def config(self) -> Any:
+        """Plain JSON of which :meth:`parse` makes the same."""
+        if self.lengths is None:
+            return self.name
+        return {"rows": compact_axis(self.lengths.astype(np.float64))}
+
+    @property
+    def axes(self) -> int:
+        """How many of the last axes of an array hold the cells of a field."""
+        return 2 if self.name == INDEX else 1
+
+    def folds(self, cells: int) -> list[Fold]:
+        """The folds that cells may be coded in, one or several.
+
+        Raises
+        ------
+        ValueError
+            If so many cells are none of such a grid.
+        """
+        if self.lengths is not None:
+            total = int(self.lengths.sum())
+            if total != cells:
+                raise ValueError(
+                    f"the rows of the codec's grid have {total:,} cells together, the array has "
+                    f"{cells:,} along its last axis"
+                )
+            return list(folds_of_rows(self.lengths)) or folds_of(cells, FoldKind.ORDER)
+        if self.name == CELLS:
+            return folds_of(cells)
+        found = folds_of(cells, _KINDS[self.name])
+        if not found:
+            raise ValueError(
+                f"the array's last axis has {cells:,} cells, and no {self.name} grid has so many; "
+                "give grid='cells' for cells in any order"
+            )
+        return found
