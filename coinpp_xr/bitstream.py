@@ -145,6 +145,7 @@ class Tag(IntEnum):
     MANTISSAS = 16
     WAVELETS = 17
     CELLS = 18  # how cells of one dimension are folded into rows and columns
+    LEVEL_AXIS = 19  # a second axis along which fields refer to each other
 
 
 @dataclass(frozen=True)
@@ -372,12 +373,16 @@ def pack_fields(
     kind: Kind,
     sections: dict[Tag, bytes],
     fold: Fold | None = None,
+    level_axis: int | None = None,
     **header: Any,
 ) -> bytes:
     """A container whose sections hold the valid values, shape (items, cells); others are added.
 
-    But for holes of a ``fold``, by which ``values`` were laid out.
+    But for holes of a ``fold``, by which ``values`` were laid out; ``level_axis`` is a second axis
+    along which fields refer to each other.
     """
+    if level_axis is not None:
+        sections = {Tag.LEVEL_AXIS: bytes([level_axis]), **sections}
     if fold is not None:
         sections = {Tag.CELLS: fold.pack(), **sections}
         valid = valid if fold.holes is None else valid | fold.holes

@@ -41,6 +41,11 @@ _NOISY = 2.5
 _WORTH_OF_DIGITS = 0.93
 # One of so many is coded row by row, a value in microseconds, if that saves more than a tenth.
 MEDIUM_GLOBE, _MUCH_SHORTER = 1 << 14, 0.9
+# So many values take many seconds row by row, on small grids too: a part tells whether to.
+_MANY_VALUES, _TELLING_VALUES = 1 << 19, 1 << 16
+# Of a block that tells whether levels should refer to each other: fields along an axis, and
+# values; and what they must save.
+_MOST_SAMPLED, _SAMPLED_VALUES, _WORTH_LEVELS = 32, 1 << 20, 0.99
 # RMSE of a base, in terms of the bound that a residual has to keep.
 BASE_RMSE = (0.3, 0.4, 0.55)
 
@@ -101,34 +106,66 @@ def _smallest_of_smooth(chunk: Chunk, bound: Bound) -> bytes | None:
         cells = chunk.fields.values.shape[1]
         if chunk.effort == "fast" or cells >= LARGE_GLOBE:
             return pyramid
-        if cells >= MEDIUM_GLOBE and not _rows_are_shorter(chunk, bound):
+        many = chunk.values.size >= _MANY_VALUES
+        if (many or cells >= MEDIUM_GLOBE) and not _rows_are_shorter(chunk, bound):
             return pyramid
     other = _smallest_around_residuals(chunk, bound)
     return min((p for p in (pyramid, other) if p is not None), key=len, default=None)
 
 
 def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
-    """Whether two fields that follow each other are much shorter coded row by row."""
-    first = chunk.all_items.order[0]
-    middle = len(first) // 2
-    some = Sequences(first[None, max(middle - 1, 0) : middle + 1])
+    """Whether some fields that follow each other are much shorter coded row by row: two, or of
+    small grids more."""
+    order, cells = chunk.all_items.order, chunk.fields.values.shape[1]
+    count = min(max(2, _TELLING_VALUES // cells), order.shape[1])
+    start = max(order.shape[1] // 2 - count // 2, 0)
+    some = Sequences(order[None, len(order) // 2, start : start + count])
     pyramid = chunk.pyramid(bound, some, chunk.effort)
     rows = residual.encode(chunk.fields, bound, some, thorough=False)
     return pyramid is None or (
-        rows is not None and len(rows.section) < _MUCH_SHORTER * len(pyramid)
+        rows is not None
+        and len(rows.section) < (_MUCH_SHORTER if cells >= MEDIUM_GLOBE else 1.0) * len(pyramid)
     )
 
 
 def pyramid_payload(chunk: Chunk, bound: Bound, effort: str, slack: int = 0) -> bytes | None:
-    coded = chunk.pyramid(bound, chunk.all_items, effort, slack)
+    axis = _level_axis(chunk, bound)
+    coded = chunk.pyramid(bound, chunk.items_along(axis), effort, slack)
     if coded is None:
         return None
     sections = {Tag.PYRAMID: coded.head, Tag.STREAMS: coded.streams}
     valid = chunk.fields.valid & ~coded.kept
     if coded.refers_to_background:
         kind = Kind.PYRAMID_FROM_MODEL
-        return pack_fields(chunk.values, valid, kind, sections, **chunk.known, **chunk.place)
-    return pack_fields(chunk.values, valid, Kind.PYRAMID, sections, **chunk.place)
+        header = chunk.known | chunk.place
+        return pack_fields(chunk.values, valid, kind, sections, level_axis=axis, **header)
+    return pack_fields(chunk.values, valid, Kind.PYRAMID, sections, level_axis=axis, **chunk.place)
+
+
+def _level_axis(chunk: Chunk, bound: Bound) -> int | None:
+    """A second axis along which fields should refer to each other: levels, members, ...
+
+    A block of fields in the middle tells.
+    """
+    time, batch = chunk.place["time_axis"], chunk.values.shape[:-2]
+    axes = [axis for axis, length in enumerate(batch) if axis != time and length > 1]
+    if not axes:
+        return None
+    cells = chunk.fields.values.shape[1]
+    most = int(np.clip(sqrt(_SAMPLED_VALUES / cells), 2, _MOST_SAMPLED))
+    sizes: dict[int | None, float] = {}
+    for axis in axes:
+        every = chunk.items_along(axis)
+        block = every.order.reshape(-1, every.levels, every.order.shape[1])
+        block = block[len(block) // 2]
+        for along in (0, 1):
+            first = max(0, (block.shape[along] - most) // 2)
+            block = np.take(block, range(first, min(first + most, block.shape[along])), along)
+        for own, levels in ((None, 1), (axis, len(block))):
+            coded = chunk.pyramid(bound, Sequences(block, levels), "fast")
+            size = inf if coded is None else len(coded) / (1.0 if own is None else _WORTH_LEVELS)
+            sizes[own] = min(size, sizes.get(own, inf))
+    return min(sizes, key=lambda axis: sizes[axis])
 
 
 def _smallest_around_residuals(chunk: Chunk, bound: Bound) -> bytes | None:

@@ -169,7 +169,12 @@ class Task:
         )
         fields = Fields(numbers, coded, values.dtype, self.grid, sequences, exact=exact)
         latents = self.latents(coded)
-        return Chunk(values, fields, self.model, latents, self.effort, self.place, self.network)
+        tolerances = self.given.tolerances(self.goal)
+        alike = bool((tolerances == tolerances[:1]).all() and np.isfinite(tolerances).all())
+        return Chunk(
+            values, fields, self.model, latents, self.effort, self.place, self.network,
+            float(tolerances[0]) if alike else None,
+        )  # fmt: skip
 
     def _payload(self, chunk: Chunk, target: float | None, narrowed: float) -> bytes | None:
         bound = self.goal.bound

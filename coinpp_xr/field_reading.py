@@ -63,7 +63,9 @@ class FieldReader:
         self._payload = payload
         self._finish = finish_of(payload, self._items)
         self._mask = not_coded(payload)
-        sequences = Sequences.of(batch, payload.time_axis, np.ones(self._items, np.bool_))
+        level_axis = level_axis_of(payload)
+        everything = np.ones(self._items, np.bool_)
+        sequences = Sequences.of(batch, payload.time_axis, everything, level_axis)
         if payload.kind == Kind.WAVELETS:
             assert grid is not None
             self._coded: _Pyramid | _Wavelets = _Wavelets(payload, self._mask, sequences, grid)
@@ -207,6 +209,23 @@ def decoded_whole(
     streams = payload.sections.get(Tag.STREAMS, b"")
     reader = FieldReader(payload, background, grid)
     return reader.decode(lambda start, end: streams[start:end], wanted)
+
+
+def level_axis_of(payload: Payload) -> int | None:
+    """The second axis along which fields refer to each other; None where there is none.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    section = payload.sections.get(Tag.LEVEL_AXIS)
+    if section is None:
+        return None
+    if len(section) != 1 or section[0] >= len(payload.shape) - 2:
+        raise CorruptPayloadError("payload's header contradicts itself")
+    if section[0] == payload.time_axis:
+        raise CorruptPayloadError("payload's header contradicts itself")
+    return section[0]
 
 
 def is_of_numbers(payload: Payload) -> bool:

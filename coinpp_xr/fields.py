@@ -30,17 +30,39 @@ class Sequences:
     ----------
     order : int array, shape (sequences, times)
         Numbers of items; times at which every item is missing are left out.
+    levels : int
+        So many sequences are those of levels, one above the other.
     """
 
     order: npt.NDArray[np.intp]
+    levels: int = 1
 
     @classmethod
-    def of(cls, batch: tuple[int, ...], time_axis: int, present: Bool) -> Sequences:
-        """From the axes before latitude and longitude, and which items hold anything."""
+    def of(
+        cls,
+        batch: tuple[int, ...],
+        time_axis: int,
+        present: Bool,
+        level_axis: int | None = None,
+    ) -> Sequences:
+        """From the axes before those of cells, and which items hold anything.
+
+        Parameters
+        ----------
+        batch : tuple of int
+        time_axis : int
+        present : bool array, shape (items,)
+        level_axis : int, optional
+            Another axis along which fields are alike.
+        """
         items = np.arange(len(present)).reshape(batch or (1,))
-        order = np.moveaxis(items, time_axis if batch else 0, -1)
+        if level_axis is None:
+            order = np.moveaxis(items, time_axis if batch else 0, -1)
+        else:
+            order = np.moveaxis(items, (level_axis, time_axis), (-2, -1))
         order = order.reshape(-1, order.shape[-1])
-        return cls(order[:, present[order].any(axis=0)])
+        levels = 1 if level_axis is None else batch[level_axis]
+        return cls(order[:, present[order].any(axis=0)], levels)
 
     def take(self, items: npt.NDArray[Any], present: Bool) -> npt.NDArray[Any]:
         """Items arranged as (sequences, times, …); one that is missing repeats its neighbour."""

@@ -202,6 +202,9 @@ class Report:
             "missing cells, which came back as they were",
             (f"{v.name} {v.missing_cells:,}" for v in encoded if v.missing_cells),
         )
+        notes += by_text(
+            (v.name, f"RMSE and bias weighted by {v.weighting}") for v in encoded if v.weighting
+        )
         steps = ((v, f"{in_digits(v.source_step)} {v.unit}") for v in encoded if v.source_step)
         notes += by_text((v.name, f"exact (the source's step is {s.strip()})") for v, s in steps)
         notes += by_text((v.name, _chunks(v.schemes)) for v in encoded if v.schemes)

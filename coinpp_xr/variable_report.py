@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import NO_MODEL, Rate
+from coinpp_xr.data.horizontal import Horizontal
 from coinpp_xr.labels import batch_dims, display_unit, globe_label, in_digits, place_label
 from coinpp_xr.lattice import Bound
 from coinpp_xr.metrics import chunk_rmse, spread
@@ -97,6 +98,8 @@ class VariableReport:
     worst_chunk_rmse : float or None
         The largest area-weighted RMSE of a single chunk, which the target holds for.
     worst_chunk_label : str
+    weighting : str
+        What RMSE and bias are weighted by, where that is not the cosine of a latitude axis.
         Its coordinates along the axes other than latitude and longitude.
     worst_globe_rmse : float or None
         The largest area-weighted RMSE of a single globe.
@@ -136,6 +139,7 @@ class VariableReport:
     source_step: float | None = None
     worst_chunk_rmse: float | None = None
     worst_chunk_label: str = ""
+    weighting: str = ""
     worst_globe_rmse: float | None = None
     worst_globe_index: int | None = None
     worst_globe_label: str = ""
@@ -305,6 +309,7 @@ def measured_errors(array: xr.DataArray, errors: npt.NDArray[np.void]) -> dict[s
     """
     facts: dict[str, Any] = {
         "n_globes": errors.size,
+        "weighting": weighting_of(array),
         "missing_cells": int(errors["missing"].sum()),
         **dict.fromkeys(("rmse", "rmse_plain", "max_error", "bias", "spread", "least_spread")),
         "worst_globe_rmse": None,
@@ -329,6 +334,12 @@ def measured_errors(array: xr.DataArray, errors: npt.NDArray[np.void]) -> dict[s
         "worst_globe_index": worst,
         "worst_globe_label": globe_label(array, batch_dims(array), worst),
     }
+
+
+def weighting_of(array: xr.DataArray) -> str:
+    """What errors of an array are weighted by; empty for the cosine of a latitude axis."""
+    cells = Horizontal.of(array)
+    return "" if cells.is_regular else cells.weighting
 
 
 def _source_step(array: xr.DataArray, bound: Bound | None) -> float | None:

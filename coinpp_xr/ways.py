@@ -52,6 +52,8 @@ class Chunk:
         How hard to try, and whether the pyramid may ask its network.
     place : dict
         Entries of the payload's header: layout, coordinates, time axis; and the fold, if any.
+    mean_error : float or None
+        How far means of fields may be off, where that is the same for all.
     """
 
     values: npt.NDArray[Any]
@@ -61,6 +63,7 @@ class Chunk:
     effort: str
     place: dict[str, Any]
     network: bool
+    mean_error: float | None = None
 
     def pyramid(
         self, bound: Bound, sequences: Sequences, effort: str, slack: int = 0
@@ -68,12 +71,14 @@ class Chunk:
         """The smallest pyramid, of the networks that may be asked; None where it is not made for
         that."""
         known = None if bound.relative else self.background
-        field, single = None if known is None else known.field, sequences.order.shape[1] == 1
+        field = None if known is None else known.field
+        single = sequences.order.shape[1] == 1 and sequences.levels == 1
 
         def encode(expert: Expert | None) -> bounded.Bounded | None:
             return bounded.encode(
-                self.fields, bound, sequences, effort, expert, background=field, slack=slack
-            )
+                self.fields, bound, sequences, effort, expert, background=field, slack=slack,
+                mean_error=self.mean_error,
+            )  # fmt: skip
 
         experts = self._experts(known, effort, single=single)
         found = [encode(expert) for expert in experts]
@@ -155,9 +160,13 @@ class Chunk:
     @cached_property
     def all_items(self) -> Sequences:
         """Which item follows which, those that hold nothing among them."""
-        batch = self.values.shape[:-2]
+        return self.items_along(None)
+
+    def items_along(self, level_axis: int | None) -> Sequences:
+        """The same, where fields refer to each other along a second axis, too."""
         present = np.ones(len(self.fields.values), np.bool_)
-        return Sequences.of(batch, self.place["time_axis"], present)
+        time_axis = self.place["time_axis"]
+        return Sequences.of(self.values.shape[:-2], time_axis, present, level_axis)
 
 
 @dataclass(frozen=True, eq=False)

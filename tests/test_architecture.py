@@ -20,14 +20,14 @@ LAYERS = {
     "text_tables elementary products",
     "points": "coordinates harmonics cosines",
     "network": "latent_maps siren network evaluation fitting devices",
-    "bits": "byte_reading quantization mixing orthonormal binary entropy coefficients exact "
+    "bits": "cells kept_cells byte_reading quantization mixing orthonormal binary entropy coefficients exact "
     "bitstream transform reference causal stepping patches patch_header splitting blocks bands "
     "priors deblocking fields lattice coding finishing shared_values source_steps step_room "
     "step_search inner_steps sigmoid whole_numbers float_digits",
     "models": "climatology model_schema model_files model models model_units compact",
     "schemes": "coarseness recognition schemes patterns residual ways choice rmse_choice lossless "
     "patch_latents patch_reading patch_subject field_reading",
-    "one chunk": "chunk chunk_fields chunk_reading guarantees patch_chunk",
+    "one chunk": "chunk_cells chunk chunk_fields chunk_reading guarantees patch_chunk",
     "training": "training eofs candidates patch_candidates data building sizing "
     "climatology_building patch_learning deblocking_training patch_building",
     "codecs": "codecs xarray_encoding",

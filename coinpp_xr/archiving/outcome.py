@@ -16,6 +16,7 @@ from coinpp_xr.archiving.tiling import Tiling
 from coinpp_xr.archiving.work import Failure
 from coinpp_xr.bitstream import Kind
 from coinpp_xr.codecs.base import NO_MODEL, WITHOUT_MODEL
+from coinpp_xr.data import with_areas
 from coinpp_xr.errors import ModelNotFoundError
 from coinpp_xr.labels import display_unit, place_label
 from coinpp_xr.metrics import spread
@@ -24,7 +25,7 @@ from coinpp_xr.provenance import PREFIX
 from coinpp_xr.report import Report
 from coinpp_xr.stores import chunk_nbytes, codec_of, metadata_documents
 from coinpp_xr.text_tables import plain_text
-from coinpp_xr.variable_report import COMPRESSED, VariableReport
+from coinpp_xr.variable_report import COMPRESSED, VariableReport, weighting_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -160,7 +161,7 @@ def report_on(
     """
     reasons = reasons or {}
     entries = entries_of(group) if entries is None else entries
-    dataset = xr.open_zarr(group.store, consolidated=False, chunks=None)
+    dataset = with_areas(xr.open_zarr(group.store, consolidated=False, chunks=None))
     documents = metadata_documents(group)
     texts = [codec_of(array).embed_model for array, _ in entries.values()]
     variables, embedded = [], 0
@@ -256,6 +257,7 @@ def _errors(rows: Rows, indices: Any, tiling: Tiling, dataarray: xr.DataArray) -
         "worst_globe_label": place_label(dataarray, dims, [slice(i, i + 1) for i in position]),
         "worst_chunk_rmse": float(column(rows, "worst_chunk_rmse").max()),
         "worst_chunk_label": place_label(dataarray, dims, chunk[: len(dims)]),
+        "weighting": weighting_of(dataarray),
     }
 
 

@@ -130,7 +130,7 @@ class Horizontal:
             return weights, said
         grid, degrees = self.grid, self.degrees
         if grid is not None and grid.name.startswith("healpix"):
-            return None, "cells of equal area"
+            return None, "equal areas"
         if degrees is not None and len(self.dims) == 2:
             height = np.cos(np.deg2rad(degrees[0].astype(np.float64)))
             # Cells without a latitude, of land in ocean models, mostly have no value either.
@@ -142,7 +142,7 @@ class Horizontal:
             latitude = degrees[0][np.cumsum(grid.lengths) - 1]
             of_rows = rows.areas(latitude.astype(np.float64), grid.lengths)
             return np.repeat(of_rows, grid.lengths), "areas of rows"
-        return None, "cells, all alike"
+        return None, "nothing: all cells count alike"
 
     @property
     def areas(self) -> CellWeights:

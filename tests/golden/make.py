@@ -13,7 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from coinpp_xr import AudioPatchCodec, ImagePatchCodec, VolumePatchCodec, load_model
+from coinpp_xr import (
+    AudioPatchCodec,
+    COINppCodec,
+    ImagePatchCodec,
+    VolumePatchCodec,
+    load_model,
+)
 from coinpp_xr.bitstream import VERSION, Payload
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
@@ -236,6 +242,35 @@ def around_a_mean(
     }  # fmt: skip
 
 
+def on_any_grid() -> dict[str, tuple[np.ndarray, COINppCodec]]:
+    """Name → values and the codec of their grid."""
+    rng = np.random.default_rng(27)
+    lengths = 20 + 4 * np.minimum(np.arange(28), np.arange(28)[::-1])
+    rows = np.sin(np.arange(lengths.sum()) / 9) * 5 + rng.standard_normal(lengths.sum()) / 5
+    triangles = (rng.standard_normal((3, 20 * 16)).cumsum(axis=1) / 3).astype("<f4")
+    triangles[:, 40:60], triangles[1, 5] = np.nan, np.inf
+    pixels = np.cos(np.arange(12 * 64) / 40)[None] + np.arange(3)[:, None] / 9
+    hours = np.sin(np.indices((6, 9, 12, 14)).sum(axis=0) / 7)
+    hours += rng.standard_normal((6, 1, 12, 14))
+
+    def codec(**settings: Any) -> COINppCodec:
+        return COINppCodec("universal", **settings)
+
+    return {
+        "cells-triangles-f4": (triangles, codec(grid="icon", max_error=0.2, effort="fast")),
+        "cells-rows-f8": (
+            rows, codec(grid={"rows": lengths}, weights=1 + rows**2, target_rmse=0.2)
+        ),
+        "cells-ring-f4": (
+            pixels.astype(">f4"), codec(grid="healpix-ring", max_error=0.05)
+        ),
+        "levels-f4": (
+            (hours + rng.standard_normal((6, 9, 12, 14)) / 50).astype("<f4"),
+            codec(grid="index", max_error=0.02),
+        ),
+    }  # fmt: skip
+
+
 def patches(model: Model) -> dict[str, tuple[np.ndarray, Any]]:
     """Name → values and the codec of their modality."""
     rng = np.random.default_rng(11)
@@ -302,7 +337,7 @@ def main() -> None:
             payload = encode_chunk(values, known, grid=grid, **options)
             decoded = decode_chunk(payload, {known.fingerprint: known}.__getitem__, grid=grid)
             write(folder, name, payload, decoded)
-    for name, (values, codec) in patches(patch_model).items():
+    for name, (values, codec) in (patches(patch_model) | on_any_grid()).items():
         payload = codec.encode(values)
         write(folder, name, payload, codec.decode(payload))
 

@@ -13,8 +13,9 @@ from coinpp_xr.coding.pyramid import stream
 from coinpp_xr.coding.pyramid.background import Background
 from coinpp_xr.coding.pyramid.experts import Expert
 from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT, Limits
+from coinpp_xr.coding.pyramid.means import Means
 from coinpp_xr.coding.pyramid.points import Observer
-from coinpp_xr.fields import PlaneFields, Sequences, are_few, extremes
+from coinpp_xr.fields import Fields, PlaneFields, Sequences, are_few, extremes
 from coinpp_xr.lattice import Bound, Lattice, has_room, lattice_of
 
 Bool = npt.NDArray[np.bool_]
@@ -59,6 +60,7 @@ def encode(
     observe: Observer | None = None,
     background: npt.NDArray[np.float64] | None = None,
     slack: int = 0,
+    mean_error: float | None = None,
 ) -> Bounded | None:
     """Code fields within a bound.
 
@@ -73,6 +75,9 @@ def encode(
     slack : int
         See :class:`coinpp_xr.coding.pyramid.limits.Limits`; values may be beyond the bound by so
         many 1/128 of it. Not where some must come back exactly.
+    mean_error : float, optional
+        How far means of fields, by area, should be off at most, in the unit of the bound; of fields
+        of areas alone.
 
     Returns
     -------
@@ -104,11 +109,14 @@ def encode(
                 coded[item] = valid[item] & (np.abs(fractions) <= _FARTHEST)
     if len(fields.exact) == 2:
         coded = coded & ~_at_the_edge(values, fields.exact[1], bound, lattice)
+    means = None
+    if mean_error is not None and not lattice.relative and isinstance(fields, Fields):
+        means = Means(fields.grid.area_weights, mean_error / lattice.step * stream.PARTS)
     result = stream.encode(
         values.reshape(items, *shape), coded.reshape(items, *shape), sequences.order, lattice,
         around=fields.grid.goes_around, quick=QUICK[effort],
         limits=_limits(lattice, fields, lowest, highest, slack), expert=expert, observe=observe,
-        background=background,
+        background=background, levels=sequences.levels, means=means,
     )  # fmt: skip
     return Bounded(
         result.head, result.streams, valid & ~coded, background is not None, result.asks_network
@@ -165,4 +173,5 @@ def read_head(
     CorruptPayloadError
     """
     valid = None if mask is None else ~mask.reshape(-1, *shape)
-    return stream.Head.parse(head, valid, sequences.order, shape, background), valid
+    order, levels = sequences.order, sequences.levels
+    return stream.Head.parse(head, valid, order, shape, background, levels), valid

@@ -77,6 +77,7 @@ class Coder:
     coder: binary.Coder
     state: decisions.State
     anchors: Int32
+    shifts: Int32
 
     @classmethod
     def encoder(cls, parent: Coder | None) -> Coder:
@@ -102,10 +103,10 @@ class Coder:
         binary.check_end(self.coder)
 
 
-def _start(parent: Coder | None) -> tuple[decisions.State, Int32]:
+def _start(parent: Coder | None) -> tuple[decisions.State, Int32, Int32]:
     if parent is None:
-        return decisions.new_state(), range_coder.new_chances()
-    return decisions.copy_of(parent.state), parent.anchors.copy()
+        return decisions.new_state(), range_coder.new_chances(), range_coder.new_chances()
+    return decisions.copy_of(parent.state), parent.anchors.copy(), parent.shifts.copy()
 
 
 def cut_streams(data: bytes, entries: Int64, of: str) -> list[bytes]:

@@ -25,6 +25,7 @@ from coinpp_xr.coding.pyramid.expert_units import (
     LOWEST_SCALE,
     MARKS,
     MOST_NEIGHBOURS,
+    MOST_SEEN,
     N_INPUTS,
     PAST,
     REFERRED,
@@ -267,7 +268,7 @@ def _tell(
         past = x[PAST][at:]
         for j in range(columns):
             past[j] = np.float32(_log(at_least(np.int64(rows.past[j]), 0) + 1))
-    for k in range(N_FEATURES * references.number):
+    for k in range(N_FEATURES * at_most(references.number, MOST_SEEN)):
         feature, row = rows.features[k], x[REFERRED + k][at:]
         for j in range(columns):
             row[j] = _relative(np.int64(feature[j]) - correction[j], inverse[j])

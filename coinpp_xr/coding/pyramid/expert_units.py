@@ -10,7 +10,9 @@ AWAY = MOST_NEIGHBOURS
 MARKS = AWAY + 5
 PAST = MARKS + 12
 REFERRED = PAST + 1
-N_VARYING = REFERRED + 2 * 5
+# Of references; networks are told of no more.
+MOST_SEEN = 2
+N_VARYING = REFERRED + MOST_SEEN * 5
 N_OF_PASS = 6
 N_INPUTS = N_VARYING + N_OF_PASS
 # Of all inputs, those that tell whether there is one reference, or two.

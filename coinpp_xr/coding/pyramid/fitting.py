@@ -34,7 +34,7 @@ _FEWEST_ROWS = 3
 _BITS_PER_WEIGHT, _OVERFITTED = 3.0, 0.72
 _RIDGE = 5e-5
 # In 1/512, by the number of references: of far neighbours, and of the same place in a reference.
-_CUBIC, _SAME = (-16, -6, -2), (0, 330, 220)
+_CUBIC, _SAME = (-16, -6, -2, -2), (0, 330, 220, 170)
 # Bits that a told difference takes, about: so many for none, and for every octave of its size. What
 # is lost by rounding counts more than its weighted squares say.
 _BITS_OF_NONE, _BITS_OF_OCTAVE, _LOST = 1.5, 1.8, 4.0

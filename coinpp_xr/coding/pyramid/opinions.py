@@ -14,6 +14,7 @@ from coinpp_xr.coding.pyramid.decisions import tables
 from coinpp_xr.coding.pyramid.expert_units import (
     ACTIVATION,
     LARGEST_ACTIVATION,
+    MOST_SEEN,
     N_INPUTS,
     N_OF_PASS,
     N_VARYING,
@@ -67,7 +68,7 @@ def table(room: Float32, rows: int, columns: int) -> Float32:
 
 def varying_count(references: int) -> int:
     """Inputs that differ from point to point."""
-    return REFERRED + N_FEATURES * references if references else PAST
+    return REFERRED + N_FEATURES * min(references, MOST_SEEN) if references else PAST
 
 
 class Asked:
@@ -109,7 +110,7 @@ def of_pass(points: Points) -> Float32:
     inputs = np.zeros(N_OF_PASS, np.float32)
     inputs[0 if row == column else 1 if row < column else 2] = ACTIVATION
     if points.references.number:
-        inputs[2 + points.references.number] = ACTIVATION
+        inputs[2 + min(points.references.number, MOST_SEEN)] = ACTIVATION
     inputs[5] = min(64 * (spacing.bit_length() - 1), LARGEST_ACTIVATION)
     return inputs
 

@@ -33,7 +33,7 @@ class Known:
     Parameters
     ----------
     fields : list of Decoded
-        Those that all of them refer to, each for all items: none, one or two.
+        Those that all of them refer to, each for all items: none to three.
     valid : bool array, shape (items, n_lat, n_lon)
         Of no items, where all cells count.
     target : float64 array, shape (items, n_lat, n_lon), or None

@@ -1,4 +1,4 @@
-"""What decoded fields before and after say of the points of a pass, compiled."""
+"""What decoded fields say of the points of a pass: those before and after, above and below."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class References(NamedTuple):
     Parameters
     ----------
     number : int
-        Zero to two for every field.
-    first, second : int32 arrays, shape (items, n_lat, n_lon)
+        Zero to three for every field.
+    fields : three int32 arrays, shape (items, n_lat, n_lon)
         Decoded fields; of no items where there are fewer.
-    first_marks, second_marks : int8 arrays of the same shape
+    marks : three int8 arrays of the same shape
         The steps that were decoded there, clipped.
     rows, columns : int64 arrays, shape (5, rows), (5, columns)
         Of the points, of their neighbours before and behind, and of those at the distance of the
@@ -37,10 +37,8 @@ class References(NamedTuple):
     """
 
     number: int
-    first: Int32
-    second: Int32
-    first_marks: Int8
-    second_marks: Int8
+    fields: tuple[Int32, Int32, Int32]
+    marks: tuple[Int8, Int8, Int8]
     rows: Int
     columns: Int
     diagonal: bool
@@ -158,13 +156,12 @@ def look_at_row(
     ----------
     features : int32 array, shape (5 · number, columns)
     past, apart : int32 arrays, shape (columns,)
-        Steps there; how far references are from what they suggest of each other.
+        Steps there; how far the first two are from what they suggest of each other.
     """
     rows, columns, diagonal = references.rows, references.columns, references.diagonal
     count = len(past)
     for k in range(references.number):
-        field = references.first[item] if k == 0 else references.second[item]
-        marks = references.first_marks[item] if k == 0 else references.second_marks[item]
+        field, marks = references.fields[k][item], references.marks[k][item]
         own = features[N_FEATURES * k : N_FEATURES * (k + 1)]
         for edge in range(min(count, 2)):
             j = edge * (count - 1)
@@ -177,6 +174,6 @@ def look_at_row(
     if references.number == 1:
         for j in range(len(past)):
             apart[j] = at_least(abs(np.int64(features[0, j])), 0)
-    elif references.number == 2:
+    elif references.number > 1:
         for j in range(len(past)):
             apart[j] = abs(np.int64(features[0, j]) - np.int64(features[N_FEATURES, j]))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from coinpp_xr.coding.pyramid.coders import Decoded
 from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT
-from coinpp_xr.coding.pyramid.schedule import BACKGROUND, Unit
+from coinpp_xr.coding.pyramid.schedule import BACKGROUND, STRENGTH_PARTS, Unit
 from coinpp_xr.lattice import Lattice
 
 Float64 = npt.NDArray[np.float64]
@@ -26,9 +26,8 @@ def last_uses(units: list[Unit]) -> dict[int, int]:
     """From every field that others refer to, to the kind of the last unit that does."""
     until: dict[int, int] = {}
     for unit in units:
-        for references in unit.references:
-            for item in references:
-                until[item] = max(unit.kind, until.get(item, -1))
+        for item in unit.needed():
+            until[item] = max(unit.kind, until.get(item, -1))
     return until
 
 
@@ -52,18 +51,70 @@ class ReferredFields:
                 self._fields[item] = Decoded(fields.values[one], fields.marks[one])
 
     def references(self, unit: Unit) -> list[Decoded]:
-        """Those of all items, the first and the second."""
-        found = []
-        for k in range(unit.n_references):
-            fields = [self._fields[items[k]] for items in unit.references]
-            if len(fields) == 1:
-                found += fields
-            else:
-                values, marks = ([f.values for f in fields], [f.marks for f in fields])
-                found.append(Decoded(np.concatenate(values), np.concatenate(marks)))
+        """Those of all items: along time, then what is new above and below."""
+        found = [
+            _together([self._fields[items[k]] for items in unit.references])
+            for k in range(len(unit.references[0]))
+        ]
+        if unit.refers_beside:
+            along_time = [[self._fields[item] for item in items] for items in unit.references]
+            found.append(
+                _together([
+                    _suggested(
+                        own, [[self._fields[i] for i in fields] for fields in beside], strength
+                    )
+                    for own, beside, strength in zip(
+                        along_time, unit.beside, unit.strengths, strict=True
+                    )
+                ])
+            )  # fmt: skip
         return found
 
     def forget(self, kind: int) -> None:
         """What no kind after this one refers to."""
         for item in [i for i in self._fields if self._until[i] <= kind]:
             del self._fields[item]
+
+
+def _together(fields: list[Decoded]) -> Decoded:
+    """As one array of items."""
+    if len(fields) == 1:
+        return fields[0]
+    values, marks = [f.values for f in fields], [f.marks for f in fields]
+    return Decoded(np.concatenate(values), np.concatenate(marks))
+
+
+def _suggested(along_time: list[Decoded], beside: list[list[Decoded]], strength: int) -> Decoded:
+    """What a field would be if what is new in it were what is new above and below.
+
+    Parameters
+    ----------
+    along_time : list of Decoded
+        That the field refers to.
+    beside : list of list of Decoded
+        Each a field of its time on another level, and those that this one refers to along time.
+    strength : int
+        How much of that, in ``STRENGTH_PARTS``.
+    """
+    total = np.zeros(beside[0][0].values.shape, np.int64)
+    marks = np.zeros(total.shape, np.int16)
+    for field, *others in beside:
+        total += field.values
+        if others:
+            total -= _mean(others)
+        marks += np.abs(field.marks.astype(np.int16))
+    total //= len(beside)
+    if along_time:
+        total = (total * strength) // STRENGTH_PARTS + _mean(along_time)
+    else:  # differences within the field are as much, its mean stays
+        mean = int(total.sum()) // total.size
+        total = mean + ((total - mean) * strength) // STRENGTH_PARTS
+    values = np.clip(total, -LARGEST, LARGEST).astype(np.int32)
+    return Decoded(values, np.minimum(marks // len(beside), 127).astype(np.int8))
+
+
+def _mean(fields: list[Decoded]) -> npt.NDArray[np.int64]:
+    total = fields[0].values.astype(np.int64)
+    for field in fields[1:]:
+        total += field.values
+    return total // len(fields)

@@ -129,14 +129,13 @@ def _gather(
                     far += abs(np.int64(marks[starts[k] + j]))
                 seen[0], seen[1], seen[2] = near, far, 0
                 for k in range(references.number):
-                    field = references.first[item] if k == 0 else references.second[item]
+                    field = references.fields[k][item]
                     rows, columns = references.rows, references.columns
                     at = neighbours + N_FEATURES * k
                     own[at], own[at + 1], own[at + 2], own[at + 3], own[at + 4] = features_at(
                         field, rows, columns, i, j, references.diagonal
                     )
-                    old = references.first_marks[item] if k == 0 else references.second_marks[item]
-                    seen[2] += marks_at(old, rows, columns, i, j)
+                    seen[2] += marks_at(references.marks[k][item], rows, columns, i, j)
                 found[n] = target[item, y, x] - base
                 where[0, n], where[1, n], where[2, n] = item, i, j
                 n += 1

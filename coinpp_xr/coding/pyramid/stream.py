@@ -36,10 +36,12 @@ from coinpp_xr.coding.pyramid.experts import (
     no_expert,
 )
 from coinpp_xr.coding.pyramid.limits import UNIT, Limits
+from coinpp_xr.coding.pyramid.means import Means
 from coinpp_xr.coding.pyramid.parameters import Key
 from coinpp_xr.coding.pyramid.points import Known, Observer
 from coinpp_xr.coding.pyramid.referred import ReferredFields, background_on, last_uses
 from coinpp_xr.coding.pyramid.schedule import (
+    STRENGTH_PARTS,
     UNIT_CELLS,
     Unit,
     key_distance,
@@ -48,6 +50,7 @@ from coinpp_xr.coding.pyramid.schedule import (
     sample_of,
     schedule,
 )
+from coinpp_xr.coding.pyramid.strengths import strengths_of
 from coinpp_xr.coding.pyramid.walk import NO_LIMITS, Walk
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.lattice import Lattice
@@ -55,6 +58,7 @@ from coinpp_xr.parallel import map_compiled
 
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 DecodedUnit = tuple[list[Coder], Decoded]
 
@@ -68,7 +72,7 @@ _LEAST_BITS = 2e-4
 _HEAD = struct.Struct("<ddBBII")
 _ENTRY = struct.Struct("<II")
 _LIMITS = struct.Struct("<iiBi")
-_AROUND, _RELATIVE, _EXACT, _EXPERT, _REFERRING, _BACKGROUND = 1, 2, 4, 8, 16, 32
+_AROUND, _RELATIVE, _EXACT, _EXPERT, _REFERRING, _BACKGROUND, _SHIFTED = 1, 2, 4, 8, 16, 32, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,8 @@ def encode(
     expert: Expert | None = None,
     observe: Observer | None = None,
     background: Float64 | None = None,
+    levels: int = 1,
+    means: Means | None = None,
 ) -> Coded:
     """Code fields so that none of the valid values is off by more than half a step.
 
@@ -121,16 +127,29 @@ def encode(
     background : float64 array, shape (n_lat, n_lon), optional
         What fields refer to beside each other; who decodes must have the same, bit for bit. Not
         for relative lattices, whose logarithms differ between machines.
+    levels : int
+        So many sequences are those of levels, one above the other.
+    means : Means, optional
+        What means of fields should keep, as far as shifts of anchors bring that about.
     """
     _, n_lat, n_lon = values.shape
     expert = no_expert() if expert is None else expert
     cells = n_lat * n_lon
     present = np.asarray(valid.any(axis=(1, 2)))
     distance = key_distance(cells, order.shape[1])
-    units = schedule(order, present, cells, distance, background=background is not None)
+    strengths = None
+    if levels > 1:
+        scaled = lattice.fractions(values, 1) if lattice.relative else values
+        unit_step = 1.0 if lattice.relative else lattice.step
+        strengths = strengths_of(scaled, valid, order, levels, distance, unit_step)
+    units = schedule(
+        order, present, cells, distance, background=background is not None, levels=levels,
+        strengths=strengths,
+    )  # fmt: skip
     if expert.is_for_references_alone and not any(unit.n_references for unit in units):
         expert = no_expert()
     walk = Walk((n_lat, n_lon), around, quick, limits, expert, observe)
+    shifting = means is not None and limits.free == 0
     parameters: dict[int, dict[Key, PassParameters]] = {}
     coders: dict[int, list[Coder]] = {}
     decoded = ReferredFields(units, background_on(background, lattice))
@@ -154,12 +173,25 @@ def encode(
     def code(number: int) -> None:
         unit = units[number]
         parents = [None] * band_count(cells) if unit.parent is None else coders[unit.parent]
-        coders[number] = [Coder.encoder(parent) for parent in parents]
+        known, count = known_of(unit), len(unit.items)
         again = decoded.is_referred_to(unit)
-        fields = walk.unit(
-            coders[number], parameters[unit.kind], known_of(unit), len(unit.items),
-            values=again, marks=again,
-        )  # fmt: skip
+
+        def walked(coders_of_unit: list[Coder], shifts: Int64 | None) -> Decoded:
+            return walk.unit(
+                coders_of_unit, parameters[unit.kind], known, count,
+                values=again or means is not None, marks=again, shifts=shifts,
+            )  # fmt: skip
+
+        coders[number] = [Coder.encoder(parent) for parent in parents]
+        fields = walked(coders[number], np.zeros(count, np.int64) if shifting else None)
+        if means is not None and shifting:
+            errors = means.errors(fields.values, known)
+            if not means.are_kept(errors):
+                shifts = means.shifts(
+                    errors, lambda tried: means.errors(walked([], tried).values, known)
+                )
+                coders[number] = [Coder.encoder(parent) for parent in parents]
+                fields = walked(coders[number], shifts)
         decoded.add(unit, fields)
 
     for kind, group in groupby(range(len(units)), lambda number: units[number].kind):
@@ -173,12 +205,13 @@ def encode(
     streams = [coder.finish() for number in range(len(units)) for coder in coders[number]]
     flags = _AROUND * around | _RELATIVE * lattice.relative | _EXACT * (limits.free > 0)
     flags |= _EXPERT * bool(expert.fingerprint) | _REFERRING * expert.is_for_references_alone
-    flags |= _BACKGROUND * (background is not None)
+    flags |= _BACKGROUND * (background is not None) | _SHIFTED * shifting
     told = told_parameters.pack(parameters, units, (n_lat, n_lon), quick)
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
     if limits.free > 0:
         head += _LIMITS.pack(limits.low, limits.high, limits.free, limits.second)
     head += expert.fingerprint
+    head += b"" if strengths is None else strengths.astype(np.uint8).tobytes()
     index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
     return Coded(head + index, b"".join(streams), bool(expert.fingerprint))
 
@@ -199,6 +232,8 @@ class Head:
     index : int array, shape (units, bands, 2)
         Lengths and CRC-32s.
     background : Decoded or None
+    shifted : bool
+        Whether anchors are.
     """
 
     lattice: Lattice
@@ -208,6 +243,7 @@ class Head:
     starts: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
     background: Decoded | None
+    shifted: bool
 
     @classmethod
     def parse(
@@ -217,6 +253,7 @@ class Head:
         order: npt.NDArray[np.integer[Any]],
         shape: tuple[int, int],
         known: Background | None = None,
+        levels: int = 1,
     ) -> Head:
         """From bytes of :func:`encode`; ``known`` is what a model brings along.
 
@@ -228,7 +265,7 @@ class Head:
             raise CorruptPayloadError("the head of the pyramid is cut short")
         step, origin, flags, quick, distance, length = _HEAD.unpack_from(head)
         cells = shape[0] * shape[1]
-        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 63 or distance < 1
+        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 127 or distance < 1
         if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
             raise CorruptPayloadError("the head of the pyramid is damaged")
         if flags & _RELATIVE and origin == 0:
@@ -252,6 +289,13 @@ class Head:
             if flags & _REFERRING:
                 expert = expert.for_references_alone
             entries = entries[FINGERPRINT_BYTES:]
+        strengths = None
+        if levels > 1:
+            told_strengths = np.frombuffer(entries[: 2 * levels], np.uint8)
+            entries = entries[2 * levels :]
+            if len(told_strengths) != 2 * levels or told_strengths.max() > STRENGTH_PARTS:
+                raise CorruptPayloadError("the head of the pyramid is damaged")
+            strengths = told_strengths.reshape(2, levels)
         if valid is None:
             present = np.ones(order.size, np.bool_)
         else:
@@ -259,7 +303,10 @@ class Head:
         most = max(1, UNIT_CELLS // cells)
         if int(present.sum()) > most * (len(entries) // (_ENTRY.size * n_bands)):
             raise CorruptPayloadError("the head of the pyramid does not fit its shape")
-        units = schedule(order, present, cells, distance, background=field is not None)
+        units = schedule(
+            order, present, cells, distance, background=field is not None, levels=levels,
+            strengths=strengths,
+        )  # fmt: skip
         if len(told) != length or len(entries) != _ENTRY.size * n_bands * len(units):
             raise CorruptPayloadError("the head of the pyramid does not fit its shape")
         index = np.frombuffer(entries, "<u4").reshape(len(units), n_bands, 2).astype(np.int64)
@@ -268,7 +315,7 @@ class Head:
         return cls(
             lattice, Walk(shape, bool(flags & _AROUND), quick, limits, expert),
             units, told_parameters.unpack(told, units, shape, quick), starts, index,
-            background_on(field, lattice),
+            background_on(field, lattice), bool(flags & _SHIFTED),
         )  # fmt: skip
 
     def ranges(self, items: set[int], known: Container[int] = ()) -> list[tuple[int, int]]:
@@ -336,6 +383,7 @@ class Head:
             fields = self.walk.unit(
                 coders[number], self.parameters[unit.kind], coded_cells, len(unit.items),
                 values=True, marks=any(item in self._referred for item in unit.items),
+                shifts=np.zeros(len(unit.items), np.int64) if self.shifted else None,
             )  # fmt: skip
             for coder in coders[number]:
                 coder.check_end()

@@ -26,10 +26,12 @@ from coinpp_xr.coding.pyramid.opinions import opinions
 from coinpp_xr.coding.pyramid.points import Known, Observer, Points
 from coinpp_xr.coding.pyramid.prediction import Pool
 from coinpp_xr.coding.pyramid.references import References
+from coinpp_xr.coding.pyramid.schedule import MOST_REFERENCES
 from coinpp_xr.coding.pyramid.tuning import tune
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 
 NO_LIMITS = Limits()
 _NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
@@ -76,10 +78,10 @@ class Level:
         if 0 in where.shape:
             return
         fields = known.fields
-        first, second = (*fields, _NO_FIELDS, _NO_FIELDS)[:2]
+        one, two, three = (*fields, *[_NO_FIELDS] * MOST_REFERENCES)[:MOST_REFERENCES]
         references = References(
-            len(fields), first.values, second.values, first.marks, second.marks,
-            where.rows, where.columns, where.diagonal,
+            len(fields), (one.values, two.values, three.values),
+            (one.marks, two.marks, three.marks), where.rows, where.columns, where.diagonal,
         )  # fmt: skip
         points = Points(
             self._pool, where.places, references, self._walk.limits, where.which, where.shape,
@@ -136,6 +138,7 @@ class Walk:
         *,
         values: bool,
         marks: bool,
+        shifts: Int64 | None = None,
     ) -> Decoded:
         """Encode or decode fields that belong together.
 
@@ -149,9 +152,11 @@ class Walk:
         n_items : int
         values, marks : bool
             Whether the fields, and their steps, are wanted; else they are empty.
+        shifts : int64 array, shape (items,), optional
+            Of anchors, in 1/64 of a step; what a decoder is given is written over.
         """
         levels = level_count(self.shape)
-        done, done_marks = self._anchors(coders, known, n_items, levels)
+        done, done_marks = self._anchors(coders, known, n_items, levels, shifts)
         for number in range(levels - 1, -1, -1):
             level = Level(self, number, n_items)
             coarse, coarse_marks = level.phase(0)
@@ -175,7 +180,12 @@ class Walk:
         return Decoded(done, done_marks)
 
     def _anchors(
-        self, coders: list[Coder], known: Known, n_items: int, levels: int
+        self,
+        coders: list[Coder],
+        known: Known,
+        n_items: int,
+        levels: int,
+        shifts: Int64 | None,
     ) -> tuple[Int32, Int8]:
         """Anchors follow the mean of their references, or the anchor before them."""
         step = 1 << levels
@@ -186,6 +196,16 @@ class Walk:
         expected //= max(len(known.fields), 1)
         if self.limits.free > 0:
             expected = (expected + UNIT // 2) & -UNIT
+        beginning = np.zeros(n_items, np.int64)
+        if shifts is not None:
+            for coder in coders[:1]:
+                told = np.ascontiguousarray(shifts[:, None], np.int32)
+                coder.grow(range_coder.BYTES_PER_VALUE * told.size)
+                range_coder.code_numbers(*coder.coder, coder.shifts, range_coder.rates(), told)
+                coder.check()
+                shifts[:] = told[:, 0]
+            beginning = shifts
+        expected += beginning[:, None]
         numbers = np.zeros(expected.shape, np.int32)
         chained = not known.fields
         if known.target is not None:
@@ -193,7 +213,7 @@ class Walk:
             counted = np.ones(target.shape, np.bool_)
             if len(known.valid):
                 counted = known.valid[:, ::step, ::step].reshape(n_items, -1)
-            before = np.zeros(n_items)
+            before = beginning.astype(np.float64)
             for k in range(expected.shape[1]):
                 start = before if chained else expected[:, k]
                 steps = np.where(counted[:, k], np.rint((target[:, k] - start) / UNIT), 0)
@@ -204,7 +224,7 @@ class Walk:
             range_coder.code_numbers(*coder.coder, coder.anchors, range_coder.rates(), numbers)
             coder.check()
         if chained:
-            values = UNIT * np.cumsum(numbers, axis=1, dtype=np.int64)
+            values = UNIT * np.cumsum(numbers, axis=1, dtype=np.int64) + beginning[:, None]
         else:
             values = expected + UNIT * numbers.astype(np.int64)
         bounded = np.clip(values, self.limits.low, self.limits.high).astype(np.int32)
