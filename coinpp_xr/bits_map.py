@@ -56,16 +56,19 @@ def plot_bits(original: xr.DataArray, bound: Bound, *, item: int = 0) -> Figure:
     if cells.is_regular and cells.degrees is not None:
         grid = SphereGrid(*cells.degrees)
     size = int(np.clip(grid.shape[0] // _ROWS_OF_MEANS, 2, _MOST_CELLS_OF_MEAN))
-    enough = min(grid.shape) >= 4 * size and np.isfinite(values).any()
+    # Of cells in one line, means are of those before and after.
+    sizes = [size if length > 1 else 1 for length in grid.shape]
+    enough = all(n >= 4 * k or n == 1 for n, k in zip(grid.shape, sizes, strict=True))
+    enough = enough and values.size >= 4 * size and bool(np.isfinite(values).any())
     bits = cell_bits(Fields.of_sequence(values[None], grid), bound) if enough else None
     if bits is None:
         raise ValueError(
             f"no map of bits for {original.name or 'these fields'}: it needs max_error, no finer "
             "than values can tell, and a field of some rows and columns"
         )
-    rows, columns = (n // size for n in grid.shape)
-    blocks = bits[0, : rows * size, : columns * size]
-    means = blocks.reshape(rows, size, columns, size).mean((1, 3))
+    rows, columns = (n // k for n, k in zip(grid.shape, sizes, strict=True))
+    blocks = bits[0, : rows * sizes[0], : columns * sizes[1]]
+    means = blocks.reshape(rows, sizes[0], columns, sizes[1]).mean((1, 3))
     most = float(np.percentile(means, _SHOWN_PERCENT)) or 1.0
     figure = headless_figure((9, 5))
     axis = figure.subplots()
@@ -81,7 +84,10 @@ def plot_bits(original: xr.DataArray, bound: Bound, *, item: int = 0) -> Figure:
         image = draw_map(axis, longitude, latitude, means, cmap="magma", vmin=0.0, vmax=most)
     else:
         # Cells beyond whole blocks are shown as the last ones.
-        row, column = (np.minimum(np.arange(n) // size, n // size - 1) for n in grid.shape)
+        row, column = (
+            np.minimum(np.arange(n) // k, n // k - 1)
+            for n, k in zip(grid.shape, sizes, strict=True)
+        )
         of_cells = means[row[:, None], column]
         of_cells = of_cells if fold is None else fold.unfold(of_cells)
         image = draw_cells(axis, cells, of_cells, cmap="magma", vmin=0.0, vmax=most)

@@ -172,12 +172,7 @@ class Payload:
 
     @property
     def cells(self) -> int:
-        """How many cells of one dimension are folded into rows and columns; 0 if none are.
-
-        Raises
-        ------
-        CorruptPayloadError
-        """
+        """How many cells of one dimension are folded into rows and columns; 0 if none are."""
         section = self.sections.get(Tag.CELLS)
         if section is None:
             return 0

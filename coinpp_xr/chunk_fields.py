@@ -76,7 +76,9 @@ class Task:
     def given(self) -> Given:
         """What every way of keeping shared values is held against."""
         table = self.values.reshape(self.usable.shape)
-        return Given(table, self.usable, self.grid.area_weights)
+        fold = self.place["fold"]
+        holes = None if fold is None else fold.holes
+        return Given(table, self.usable, self.grid.area_weights, holes)
 
     def smallest(self) -> bytes | None:
         """The smallest payload, None where nothing but the values themselves will do."""

@@ -58,11 +58,14 @@ class Given:
         Which cells have a say in errors and means; others must come back bit for bit.
     weights : float64 array, shape (cells,)
         Areas.
+    holes : bool array, shape (cells,), optional
+        Places without a cell, of which nothing is asked.
     """
 
     values: Floating
     counted: Bool
     weights: Float64
+    holes: Bool | None = None
 
     @cached_property
     def area(self) -> Float64:
@@ -177,7 +180,8 @@ class Given:
                 numbers[own] = np.clip(numbers[own], clip.low, clip.high)
             target = given.astype(np.float64)
             if not has_say.all():
-                exact &= got[~has_say].tobytes() == given[~has_say].tobytes()
+                kept = ~has_say if self.holes is None else ~has_say & ~self.holes[block]
+                exact &= got[kept].tobytes() == given[kept].tobytes()
                 numbers[~has_say] = target[~has_say] = 0
             weights, loss = self.weights[block], 0.0
             if goal.bound is not None:

@@ -269,7 +269,7 @@ def stored_chunks(array: zarr.Array[Any], where: Sequence[slice]) -> list[Stored
         that hold the fill value only.
     """
     chunks, before = [], array.ndim - cell_axes_in(array)
-    for place, payload in stored_payloads(array, where):
+    for place, payload in payloads_in(array, where):
         inside = tuple(
             slice(p.start - w.start, p.stop - w.start)
             for p, w in zip(place[:before], where, strict=False)
@@ -284,7 +284,12 @@ def cell_axes_in(array: zarr.Array[Any]) -> int:
     return 2 if codec is None else int(codec.cell_axes_of(array.shape))
 
 
-def stored_payloads(
+def compressed_in(group: zarr.Group) -> list[str]:
+    """Names of the arrays at a group's root that our codecs compress."""
+    return sorted(name for name, array in group.arrays() if codec_of(array) is not None)
+
+
+def payloads_in(
     array: zarr.Array[Any], where: Sequence[slice]
 ) -> Iterator[tuple[tuple[slice, ...], bytes]]:
     """The payloads of a part of an array, whether they lie in shards or in files of their own.

@@ -469,7 +469,10 @@ def test_a_negative_error_is_refused_by_its_name(ds, compress, control) -> None:
 
 def test_data_without_coordinates_is_told_which_are_missing(ds, compress) -> None:
     message = refusal(lambda: compress(ds.drop_vars(["lat", "lon"])))
-    assert "has no latitude coordinate; name it 'latitude' or regrid it" in message
+    assert "bits needs axes of latitude and longitude" in message
+    alone = ds.drop_vars(["lat", "lon"]).rename(lat="a", lon="b")
+    message = refusal(lambda: compress(alone))
+    assert "has no latitude coordinate; name it 'latitude', or name dimensions of rows" in message
 
 
 def test_an_unknown_model_is_refused(ds) -> None:
@@ -500,7 +503,8 @@ def test_a_dataset_gives_no_data_array(ds, compress) -> None:
 
 
 def test_a_data_array_without_latitude_and_longitude_is_refused(ds, compress) -> None:
-    assert "no latitude/longitude" in refusal(lambda: compress(ds.t.drop_vars("lat")))
+    nameless = ds.t.drop_vars("lat").rename(lat="a")
+    assert "no latitude/longitude" in refusal(lambda: compress(nameless))
     assert "coordinate 'lat'" in refusal(lambda: compress(ds.lat))
 
 

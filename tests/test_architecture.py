@@ -20,7 +20,8 @@ LAYERS = {
     "text_tables elementary products",
     "points": "coordinates harmonics cosines",
     "network": "latent_maps siren network evaluation fitting devices",
-    "bits": "cells kept_cells byte_reading quantization mixing orthonormal binary entropy coefficients exact "
+    "bits": "cells kept_cells byte_reading quantization mixing orthonormal binary entropy "
+    "coefficients exact "
     "bitstream transform reference causal stepping patches patch_header splitting blocks bands "
     "priors deblocking fields lattice coding finishing shared_values source_steps step_room "
     "step_search inner_steps sigmoid whole_numbers float_digits",

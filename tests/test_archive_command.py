@@ -201,8 +201,6 @@ def test_members_and_levels_of_a_grib_file(data_folder, tmp_path) -> None:
     [
         ("era5-levels-corrupted", "cannot be read (damaged or incomplete?): Wrong message length"),
         ("empty_file", "is empty (0 bytes)"),
-        ("reduced_gg", "reduced Gaussian or unstructured grid"),
-        ("lambert_grid", "two-dimensional latitude (curvilinear)"),
         ("spherical_harmonics", "holds spherical harmonics"),
         ("tp_on_different_grid_resolutions", "there several times, on different grids or levels"),
     ],
@@ -216,6 +214,22 @@ def test_grib_that_cannot_be_archived(data_folder, tmp_path, run, scheduler, nam
     assert message in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "weighting"), [("reduced_gg", "areas of rows"), ("lambert_grid", "cos(latitude)")]
+)
+def test_other_grids_are_archived(data_folder, tmp_path, run, scheduler, name, weighting) -> None:
+    source = data_folder / f"grib/{name}.grib"
+    where = "--scheduler", scheduler
+    code, out, error = run(
+        "archive", source, tmp_path / "a.zarr", "--max-error", "0.5", "--allow-coarse", *where
+    )
+    assert code == 0, error
+    assert f"weighted by {weighting}" in out
+    code, _, error = run("verify", tmp_path / "a.zarr", "--source", source, *where)
+    assert code == 0, error
 
 
 @pytest.mark.data

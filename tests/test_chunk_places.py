@@ -22,7 +22,7 @@ from coinpp_xr.archiving.places import Place
 from coinpp_xr.bitstream import Payload, Tag
 from coinpp_xr.chunk_places import places_of, placing_array
 from coinpp_xr.cli import app
-from coinpp_xr.stores import stored_payloads
+from coinpp_xr.stores import payloads_in
 
 RATE = {"max_error": 0.5, "model": "none", "chunk_time": 4, "effort": "fast"}
 
@@ -72,7 +72,7 @@ def test_every_chunk_says_where_it_belongs(written, kind) -> None:
     array = zarr.open_array(written[kind], path="t", mode="r")
     places = places_of(array)
     found = {}
-    for where, payload in stored_payloads(array, [slice(0, n) for n in array.shape]):
+    for where, payload in payloads_in(array, [slice(0, n) for n in array.shape]):
         index = tuple(w.start // n for w, n in zip(where, array.chunks, strict=True))
         found[index] = Payload.unpack(payload).sections[Tag.PLACE]
     assert found == {(i, 0, 0): places.of((i, 0, 0)) for i in range(3)}

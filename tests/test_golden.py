@@ -11,8 +11,8 @@ from bound_cases import golden_model, golden_models
 from coinpp_xr import coefficients, entropy
 from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.chunk_reading import decode_chunk, synthesis_of
-from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.exact import unpack_mask
+from coinpp_xr.coordinates import NO_GLOBE, IndexGrid, SphereGrid
+from coinpp_xr.kept_cells import not_coded
 from coinpp_xr.patch_header import Header
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -52,12 +52,12 @@ def test_golden_symbols_code_to_the_same_bytes(path) -> None:
     if not (payload.kind.has_coefficients or payload.kind == Kind.LATENTS):
         pytest.skip("nothing of these coders")
     model = golden_model()
-    items, cells = int(np.prod(payload.shape[:-2])), int(np.prod(payload.shape[-2:]))
+    items = int(np.prod(payload.shape[:-2]))
     if payload.kind.has_coefficients:
         grid = OWN if "own" in path.stem else next(SphereGrid.usual_layouts(*payload.shape[-2:]))
-        mask = None
-        if Tag.MASK in payload.sections:
-            mask = unpack_mask(payload.section(Tag.MASK), items, cells)
+        if payload.layout == NO_GLOBE:
+            grid = IndexGrid.of(payload.shape[-2:])
+        mask = not_coded(payload)
         known = model if payload.kind.has_model else None
         synthesis = synthesis_of(payload, known, grid, mask)
         expected = synthesis.expected(payload.exponent, payload.along_time)

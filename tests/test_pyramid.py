@@ -222,7 +222,7 @@ def test_predictions_are_those_of_plain_array_arithmetic(
     field = rng.integers(-1000, 1000, (1, 2 * n_rows, 2 * columns)).astype(np.int32)
     marks = rng.integers(-3, 4, field.shape).astype(np.int8)
     known = references.References(
-        1, field, field[:0], marks, marks[:0],
+        1, (field, field[:0], field[:0]), (marks, marks[:0], marks[:0]),
         references.stencil(n_rows, 1, 2, 2 * n_rows, around=False),
         references.stencil(columns, 1, 2, 2 * columns, around=around), diagonal,
     )  # fmt: skip

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coinpp_xr.bitstream import Kind
+from coinpp_xr.cells.weights import CellWeights
 from coinpp_xr.codecs.base import Rate
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.labels import display_unit, in_digits
 from coinpp_xr.lattice import Bound
 from coinpp_xr.maps import coastlines
-from coinpp_xr.metrics import globe_errors, zonal_spectrum
+from coinpp_xr.metrics import field_errors, zonal_spectrum
 from coinpp_xr.plots import plot_maps, plot_result
 from coinpp_xr.report import Report, share_of_spread
 from coinpp_xr.text_tables import fold, plain_text
@@ -68,7 +69,11 @@ def report_on(
     chunks: list[StoredChunk] | None = None,
     **facts: Any,
 ) -> VariableReport:
-    errors = globe_errors(original.values, decoded.values, original.lat.values)
+    errors = field_errors(
+        original.values,
+        decoded.values,
+        CellWeights.of_latitudes(original.lat.values, original.shape[-1]),
+    )
     if chunks is None:
         chunks = [StoredChunk((slice(None),) * errors.ndim, 10, Kind.LATENTS)]
     return variable_report(
@@ -254,13 +259,17 @@ def test_large_fields_are_summed_in_slabs() -> None:
     rng = np.random.default_rng(2)
     original = rng.normal(size=(5, 600, 1000)).astype(np.float32)
     decoded = original + np.arange(5, dtype=np.float32)[:, None, None]
-    errors = globe_errors(original, decoded, np.linspace(-89, 89, 600))
+    errors = field_errors(
+        original, decoded, CellWeights.of_latitudes(np.linspace(-89, 89, 600), original.shape[-1])
+    )
     assert np.sqrt(errors["squared"] / errors["weight"]) == pytest.approx(np.arange(5), abs=1e-5)
 
 
 def test_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
-        globe_errors(np.zeros((2, 4, 3)), np.zeros((1, 4, 3)), LATITUDE)
+        field_errors(
+            np.zeros((2, 4, 3)), np.zeros((1, 4, 3)), CellWeights.of_latitudes(LATITUDE, 3)
+        )
 
 
 def test_ratios_and_bits_per_point_follow_from_the_bytes() -> None:

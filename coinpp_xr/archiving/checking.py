@@ -29,7 +29,7 @@ from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.labels import place_label
 from coinpp_xr.model_choice import Choice
 from coinpp_xr.selection import Layout
-from coinpp_xr.stores import cell_axes_in, codec_of, dims_of, stored_payloads
+from coinpp_xr.stores import cell_axes_in, codec_of, compressed_in, dims_of, payloads_in
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -96,7 +96,7 @@ def look_at_block(
     elsewhere, unplaced, n_placed, nbytes, checksum = [], [], 0, 0, 0
     wrong: list[tuple[Index | None, str]] = []
     seen: set[Index] = set()
-    for chunk, payload in stored_payloads(array, where):
+    for chunk, payload in payloads_in(array, where):
         index = _index(array, chunk)
         seen.add(index)
         nbytes += len(payload)
@@ -263,8 +263,8 @@ def look_through(
             _, manifest = entry(group, name)
             tiling, rows = manifest.tiling(array), manifest.rows
         part = None if source is None else _part(dataset[name], source, name, tiling)
-        areas = CellWeights(np.ones(1), tiling.cell_axes)
-        areas = areas if part is None else Layout.of(part.array).cells.areas
+        areas = None if part is None else Layout.of(part.array).cells.areas
+        areas = areas or CellWeights(np.ones(1), tiling.cell_axes)
         job = Job(
             place.store, place.storage_options, array.path, tiling, areas, verify=True,
             zarr_format=group.metadata.zarr_format,
@@ -357,11 +357,6 @@ def _unreadable(array: zarr.Array[Any]) -> str:
         except Exception as error:  # whatever is wrong with it
             return f"chunk {'/'.join(map(str, _index(array, where)))}: {one_line(error)}"
     return ""
-
-
-def compressed_in(group: zarr.Group) -> list[str]:
-    """Names of the arrays at a group's root that our codecs compress."""
-    return sorted(name for name, array in group.arrays() if codec_of(array) is not None)
 
 
 def _tiling(array: zarr.Array[Any]) -> Tiling:

@@ -13,14 +13,14 @@ from typing import Any
 import xarray as xr
 import zarr
 
-from coinpp_xr.archiving.checking import compressed_in, is_in_place, refuse_unsound
+from coinpp_xr.archiving.checking import is_in_place, refuse_unsound
 from coinpp_xr.archiving.manifest import entries_of
 from coinpp_xr.archiving.places import place_of
 from coinpp_xr.bitstream import Payload
 from coinpp_xr.chunk_places import places_of
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.files import cleared_up, put_in_place
-from coinpp_xr.stores import local_path, stored_payloads
+from coinpp_xr.stores import compressed_in, local_path, payloads_in
 
 # ---- decompress ---------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ def look_at_chunk(group: zarr.Group, key: str) -> ChunkView:
         slice(int(i) * depth, min((int(i) + 1) * depth, n))
         for i, depth, n in zip(numbers, array.chunks, array.shape, strict=True)
     )
-    for place, payload in stored_payloads(array, where):
+    for place, payload in payloads_in(array, where):
         unpacked = Payload.unpack(payload)
         sections = {tag.name.lower(): len(data) for tag, data in unpacked.sections.items()}
         return ChunkView(

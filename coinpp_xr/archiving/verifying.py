@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from coinpp_xr.archiving.checking import WHOLE, compressed_in, look_through, on_workers
+from coinpp_xr.archiving.checking import WHOLE, look_through, on_workers
 from coinpp_xr.archiving.cluster import a_client, check_workers
 from coinpp_xr.archiving.manifest import entry, variables_of
 from coinpp_xr.archiving.places import place_of
 from coinpp_xr.archiving.sources import open_source
 from coinpp_xr.archiving.work import Failure
 from coinpp_xr.data import with_areas
-from coinpp_xr.stores import open_group
+from coinpp_xr.stores import compressed_in, open_group
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -25,7 +25,7 @@ from coinpp_xr.chunk_places import placing_array
 from coinpp_xr.coarseness import checked_before
 from coinpp_xr.data.sources import one_line
 from coinpp_xr.metrics import GLOBE_ERRORS, chunk_rmse, pooled, spread
-from coinpp_xr.stores import codec_of, stored_payloads
+from coinpp_xr.stores import codec_of, payloads_in
 from coinpp_xr.verification import block_errors, check_target
 
 Values = npt.NDArray[Any]
@@ -260,7 +260,7 @@ def stored(array: zarr.Array[Any], where: tuple[slice, ...]) -> tuple[int, int, 
     """Bytes, CRC-32 and kinds of the payloads of a block; every payload's own CRC is checked."""
     nbytes = checksum = 0
     kinds: Counter[Any] = Counter()
-    for _, payload in stored_payloads(array, where):
+    for _, payload in payloads_in(array, where):
         kinds[Payload.unpack(payload).kind] += 1
         nbytes += len(payload)
         # Without their own CRC, with which every payload has the same one.

@@ -89,7 +89,7 @@ class GridDescription:
                     f"the rows of the codec's grid have {total:,} cells together, the array has "
                     f"{cells:,} along its last axis"
                 )
-            return list(folds_of_rows(self.lengths)) or folds_of(cells, FoldKind.ORDER)
+            return [*folds_of(cells, FoldKind.ORDER), *folds_of_rows(self.lengths)]
         if self.name == CELLS:
             return folds_of(cells)
         found = folds_of(cells, _KINDS[self.name])

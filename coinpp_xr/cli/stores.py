@@ -34,10 +34,11 @@ def inspect_store(source: str, chunk: str | None, *, check: bool = True) -> None
     CorruptPayloadError
         In the end, if payloads are checked and one of them is not as it was written.
     """
-    from coinpp_xr.archiving.checking import compressed_in, refuse_unsound
+    from coinpp_xr.archiving.checking import refuse_unsound
     from coinpp_xr.archiving.outcome import report_on
     from coinpp_xr.archiving.places import place_of
     from coinpp_xr.archiving.reading import look_at_chunk
+    from coinpp_xr.stores import compressed_in
 
     place = place_of(source, None, only_read=True)
     group = place.root(read_only=True)

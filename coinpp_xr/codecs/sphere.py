@@ -172,6 +172,11 @@ class _SphereSettings(NamesModel):
             )
         self.embed_model: str | None = None
         self._described = None if grid is None else GridDescription.parse(grid)
+        if self._described is not None and self.bits is not None:
+            raise ValueError(
+                "bits needs axes of latitude and longitude; on another grid give max_error or "
+                "target_rmse"
+            )
         if self._described is not None and not (isinstance(model, str) and model == NO_MODEL):
             if model != UNIVERSAL:
                 chosen_model(model)  # says so if there is none
@@ -223,8 +228,6 @@ class _SphereSettings(NamesModel):
             raise ValueError("weights stand beside grid; latitudes have weights of their own")
         if self._described is not None and self._grid is not None:
             raise ValueError("give grid, or latitude and longitude, not both")
-        if self._described is not None and self.bits is not None:
-            raise ValueError("bits needs latitude and longitude; on another grid give max_error")
         self.to_model_unit: list[float] | None = None
         if to_model_unit is not None:
             unit_map = parse_unit_map(to_model_unit)
