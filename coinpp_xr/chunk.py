@@ -193,7 +193,9 @@ def _encode_chunk(
                 return pack_lossless(values)
             model = None  # a stranger to this data
 
-    layout = NO_GLOBE if isinstance(grid, IndexGrid) else EXPLICIT_COORDINATES
+    layout = EXPLICIT_COORDINATES
+    if isinstance(grid, IndexGrid) and grid.places is None:
+        layout = NO_GLOBE
     if grid is not None:
         if model is not None:
             check_orientation(features, valid, model, grid)
@@ -205,7 +207,9 @@ def _encode_chunk(
     if bits is not None and model is not None:
         payload = _encode_latents(values, features, valid, model, bits, grid, effort, place)
         if payload is not None:
-            payload = _in_range(payload, Given(table, usable, grid.area_weights), model, grid)
+            holes = None if fold is None else fold.holes
+            given = Given(table, usable, grid.area_weights, holes)
+            payload = _in_range(payload, given, model, grid)
     elif goal.bound is not None or goal.target_rmse is not None:
 
         def latents_of(coded: Bool) -> Float32 | None:

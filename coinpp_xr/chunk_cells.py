@@ -70,6 +70,8 @@ def encode_any(
         raise ValueError(f"chunk of {shape} cells does not match weights of {weights.shape} cells")
     if values.size == 0:
         return pack_lossless(values)
+    if how.get("bits") is not None and model is not None:
+        return _encode_latents(values, model, described, weights, **how)
     if described.axes == 1:
         return _encode_cells(values, described.folds(shape[0]), weights, **how)
     flat = None if weights is None else weights.ravel()
@@ -100,6 +102,25 @@ def _encode_cells(values: Values, folds: list[Fold], weights: Float64 | None, **
     return _folded(values, fold, weights, **how)
 
 
+def _encode_latents(
+    values: Values,
+    model: Model,
+    described: GridDescription,
+    weights: Float64 | None,
+    **how: Any,
+) -> bytes:
+    """Latents of a model that is evaluated where the cells are."""
+    cells = values.shape[-1]
+    places = described.places(cells)
+    if places is None:
+        raise ValueError(
+            "bits needs to know where cells are, and this grid does not tell; give max_error or "
+            "target_rmse"
+        )
+    fold = described.folds(cells)[-1]  # any will do, since nothing but latents is coded
+    return _folded(values, fold, weights, model=model, places=places, **how)
+
+
 def _best_fold(
     values: Values, folds: list[Fold], weights: Float64 | None, **how: Any
 ) -> tuple[Fold, bytes]:
@@ -108,18 +129,31 @@ def _best_fold(
     return folds[best], payloads[best]
 
 
-def _folded(values: Values, fold: Fold, weights: Float64 | None, **how: Any) -> bytes:
+def _folded(
+    values: Values,
+    fold: Fold,
+    weights: Float64 | None,
+    model: Model | None = None,
+    places: Float64 | None = None,
+    **how: Any,
+) -> bytes:
     own = None
     if weights is not None:
         own = np.zeros(prod(fold.shape))
         own[fold.places] = weights
-    grid = IndexGrid.of(fold.shape, own if own is not None else _without_holes(fold))
-    payload = encode_chunk(fold.fold(values), None, grid=grid, fold=fold, **how)
+    own = own if own is not None else _without_holes(fold)
+    grid = IndexGrid.of(fold.shape, own, None if places is None else folded_places(fold, places))
+    payload = encode_chunk(fold.fold(values), model, grid=grid, fold=fold, **how)
     found = Payload.unpack(payload)
     if found.kind == Kind.LOSSLESS:
         return pack_lossless(values)
     # Zarr 2 reads what a codec returns in memory order.
     return replace(found, fortran=True).pack() if is_fortran(values) else payload
+
+
+def folded_places(fold: Fold, places: Float64) -> Float64:
+    """Latitude and longitude of the cells of a raster, shape (2, rows * columns)."""
+    return np.stack([fold.fold(axis).ravel() for axis in places])
 
 
 def _without_holes(fold: Fold) -> Float64 | None:

@@ -164,7 +164,7 @@ def decode_fields(
                 raise CorruptPayloadError("payload claims more latents than its array is worth")
         if payload.kind == Kind.LATENTS:
             assert model is not None
-            decoded = _decode_latents(payload, model, grid, items)
+            decoded = decode_latents(payload, model, grid, items)
         elif payload.kind == Kind.RESIDUAL_FROM_MODEL:
             decoded = _with_residual(payload, mask, model=model, grid=grid)
         else:
@@ -314,7 +314,13 @@ def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:
     return given
 
 
-def _decode_latents(payload: Payload, model: Model, grid: SphereGrid, items: int) -> Floating:
+def decode_latents(payload: Payload, model: Model, grid: SphereGrid, items: int) -> Floating:
+    """What latents stand for in the cells of any grid, shape (items, cells).
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
     if payload.bits not in BITS:
         raise CorruptPayloadError("payload's header contradicts itself")
     symbols = entropy.decode(payload.section(Tag.LATENTS), items, model.histogram, payload.bits)
@@ -358,4 +364,6 @@ def synthesis_of(
 
 def coordinates_crc(grid: SphereGrid) -> int:
     """What a payload notes of coordinates that it does not hold."""
+    if isinstance(grid, IndexGrid) and grid.places is not None:
+        return zlib.crc32(grid.places.tobytes())
     return zlib.crc32(grid.latitude.tobytes() + grid.longitude.tobytes())

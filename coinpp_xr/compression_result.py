@@ -13,6 +13,7 @@ import xarray as xr
 
 from coinpp_xr.bits_map import plot_bits
 from coinpp_xr.blockwise import WorstGlobe, cuts
+from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.data.horizontal import Horizontal
 from coinpp_xr.errors import shown
 from coinpp_xr.labels import in_digits
@@ -49,6 +50,7 @@ class CompressionResult:
     _original: xr.Dataset = field(kw_only=True)
     # By variable: the residual of its worst globe, so that a notebook's view computes nothing.
     _pictures: dict[str, bytes] = field(default_factory=dict, kw_only=True)
+    _codecs: Mapping[Any, COINppCodec] = field(default_factory=dict, kw_only=True)
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +106,42 @@ class CompressionResult:
             raise ValueError(f"a map of bits needs max_error, and {name} was compressed without it")
         bound = Bound(report.bound, report.bound_relative)
         return plot_bits(self._original[name], bound, item=item)
+
+    def decode_at(
+        self, *, latitude: Any, longitude: Any, variable: str | None = None
+    ) -> xr.DataArray:
+        """One variable on other axes than those that were stored, from its latents.
+
+        Parameters
+        ----------
+        latitude, longitude : array_like, shapes (n_lat,) and (n_lon,)
+            Degrees.
+        variable : str, optional
+            Default: the first one that was encoded.
+
+        Returns
+        -------
+        DataArray, shape (..., n_lat, n_lon)
+            The network evaluated there: no finer than what its latents hold.
+
+        Raises
+        ------
+        ValueError
+            If the variable was not compressed with ``bits``, or not by the model's latents.
+        """
+        encoded = [v.name for v in self.report.encoded]
+        name = encoded[0] if variable is None else variable
+        codec = self._codecs.get(name)
+        if codec is None or codec.bits is None:
+            raise ValueError(f"{name!r} has no latents: compress it with bits to have it elsewhere")
+        original = self._original[name]
+        layout = Layout.of(original)
+        values = original.transpose(*layout.dims).to_numpy()
+        found = codec.decode_at(codec.encode(values), latitude=latitude, longitude=longitude)
+        coords = {dim: original[dim] for dim in layout.batch if dim in original.coords}
+        axes = {"latitude": np.asarray(latitude), "longitude": np.asarray(longitude)}
+        dims = (*layout.batch, *axes)
+        return xr.DataArray(found, {**coords, **axes}, dims, name, original.attrs)
 
     def sel(
         self,

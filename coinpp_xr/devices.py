@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.caching import nbytes_of, remembered
-from coinpp_xr.coordinates import SphereGrid
+from coinpp_xr.coordinates import IndexGrid, SphereGrid
 from coinpp_xr.evaluation import Evaluation, tail_in_box
 from coinpp_xr.fitting import Network, Origin, gauss_newton, sgd_step
 from coinpp_xr.harmonics import synthesise
@@ -22,6 +22,7 @@ from coinpp_xr.settings import config
 from coinpp_xr.siren import Array, ModulatedSiren
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 
 EFFORTS = ("fast", "default", "best", "paper")
 
@@ -153,17 +154,33 @@ def predict_on_grid(network: BaseNetwork, grid: SphereGrid, latents: Float32) ->
     tail, own = network.tail, network.siren.latent_dim
     if tail is None:
         return predict(network, grid.points, latents)[..., 0]
+    # Parallels: all at once, or one by one where each has longitudes of its own.
+    parallels = [(grid.latitude, grid.longitude, slice(None))]
+    if isinstance(grid, IndexGrid) and grid.places is not None:
+        parallels = _parallels(grid.places)
     fields = predict(network.siren, grid.points, latents[:, :own])[..., 0]
     modes = right(tail.modes)
 
     def add_tail(start: int) -> None:
         items = slice(start, start + _ITEMS_PER_BLOCK)
         coefficients = tail.mean + same_product(latents[items, own:], modes)
-        added = synthesise(coefficients.astype(np.float32), grid.latitude, grid.longitude)
-        fields[items] = fields[items] + added.reshape(len(added), -1)
+        for latitude, longitude, cells in parallels:
+            added = synthesise(coefficients.astype(np.float32), latitude, longitude)
+            fields[items, cells] = fields[items, cells] + added.reshape(len(added), -1)
 
     map_in_threads(add_tail, range(0, len(latents), _ITEMS_PER_BLOCK))
     return fields
+
+
+def _parallels(places: Float64) -> list[tuple[Float64, Float64, Any]]:
+    """Latitude, longitudes and numbers of the cells of every parallel."""
+    latitudes, which = np.unique(places[0], return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    ends = np.cumsum(np.bincount(which))[:-1]
+    return [
+        (latitudes[k : k + 1], places[1, cells], cells)
+        for k, cells in enumerate(np.split(order, ends))
+    ]
 
 
 @remembered(lambda found, *_: found.nbytes)

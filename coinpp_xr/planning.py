@@ -170,8 +170,8 @@ def design(
             f"a chunk of {array.name!r} would hold {prod(chunks[:before]):,} fields, at most "
             f"{MOST_ITEMS:,} can be; give a smaller chunk_time"
         )
-    if not layout.cells.is_regular:
-        found = None  # what models know lies on latitudes and longitudes
+    if not layout.cells.is_regular and "bits" not in rate:
+        found = None  # neighbours tell more than latents there
     codec_settings = _codec_settings(array, rate, settings)
     in_order = array.transpose(*layout.dims)
     with checked_before():

@@ -78,7 +78,13 @@ def compress(
             reports.append(variable)
             pictures |= {variable.name: picture} if picture else {}
     result = without_areas(dataset.assign(decoded))
-    return CompressionResult(result, Report(tuple(reports)), _original=dataset, _pictures=pictures)
+    return CompressionResult(
+        result,
+        Report(tuple(reports)),
+        _original=dataset,
+        _pictures=pictures,
+        _codecs=codecs,
+    )
 
 
 def _round_trip(

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "coinpp_xr"
 LAYERS = {
     "ground": "errors files settings version caching compiled parallel progress notebook_html "
     "text_tables elementary products",
-    "points": "coordinates harmonics cosines",
+    "points": "axes coordinates harmonics cosines",
     "network": "latent_maps siren network evaluation fitting devices",
     "bits": "cells kept_cells byte_reading quantization mixing orthonormal binary entropy "
     "coefficients exact "

@@ -13,7 +13,7 @@ import zarr
 
 import coinpp_xr
 from coinpp_xr import COINppArrayCodec, COINppCodec, CorruptPayloadError, ImagePatchCodec
-from coinpp_xr.coordinates import axis_values
+from coinpp_xr.axes import axis_values
 from coinpp_xr.errors import shown
 
 BASE = {"id": "coinpp", "model": "none", "max_error": 0.5}

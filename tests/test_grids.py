@@ -248,9 +248,10 @@ def test_other_codecs_get_the_order_that_suits_them(kind) -> None:
 
 @every_grid
 def test_bits_say_what_they_need(kind) -> None:
-    if kind != "regular":
-        message = refusal(lambda: dataset(kind).coinpp.compress(bits=8))
-        assert "bits needs axes of latitude and longitude" in message
+    if kind in ("regular", "healpix", "healpix-ring", "rows"):
+        return  # the codec knows where the cells are
+    message = refusal(lambda: dataset(kind).coinpp.compress(bits=8))
+    assert "bits needs axes of latitude and longitude, HEALPix, or rows" in message
 
 
 def test_another_grid_is_not_appended(tmp_path) -> None:
@@ -454,3 +455,81 @@ def test_means_are_kept_without_a_narrower_bound() -> None:
     off = codec.decode(payload) - smooth
     assert np.abs(off.mean(axis=(1, 2))).max() <= 0.4 / 20 + 1e-6
     assert len(payload) < 1.5 * len(free.encode(smooth.astype(np.float32)))
+
+
+# ---- what the page says -------------------------------------------------------------------------
+
+
+def test_the_page_tells_of_every_grid_that_is_tested() -> None:
+    """Its table says yes where the tests above pass, and no for bits but on axes."""
+    page = (Path(__file__).parent.parent / "docs/grids.md").read_text()
+    table = page.split("<!-- grids -->")[1].split("<!-- /grids -->")[0].strip().splitlines()
+    header = [cell.strip().strip("`") for cell in table[0].strip("|").split("|")]
+    told = {}
+    for line in table[2:]:
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        told[name] = dict(zip(header[1:], cells, strict=True))
+    assert list(told) == [
+        "latitude × longitude", "curvilinear", "projected", "HEALPix", "ICON", "reduced Gaussian",
+        "other cells",
+    ]  # fmt: skip
+    for name, own in told.items():
+        bits = own.pop("bits")
+        with_bits = ("latitude × longitude", "HEALPix", "reduced Gaussian")
+        assert bits == ("yes" if name in with_bits else "no")
+        assert set(own.values()) == {"yes"}
+
+
+# ---- models where the cells are ------------------------------------------------------------------
+
+
+def between(array: xr.DataArray, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Fields of a globe at places in one dimension, by bilinear interpolation."""
+    lat, lon, values = *(array[dim].to_numpy() for dim in array.dims[1:]), array.to_numpy()
+    down = (lat[0] - latitude) / (lat[0] - lat[1])
+    right, n = ((longitude - lon[0]) % 360) / (lon[1] - lon[0]), len(lon)
+    i, j = np.clip(down.astype(int), 0, len(lat) - 2), right.astype(int)
+    y, x = down - i, right - j
+    total = (1 - y) * ((1 - x) * values[:, i, j % n] + x * values[:, i, (j + 1) % n])
+    total += y * ((1 - x) * values[:, i + 1, j % n] + x * values[:, i + 1, (j + 1) % n])
+    return total.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["healpix", "healpix-ring", "rows"])
+def test_a_model_is_evaluated_where_the_cells_are(kind) -> None:
+    source = xr.open_dataset(Path(__file__).parent.parent / "examples/era5_t2m_46x90.nc")
+    t2m = source["t2m"].isel(time=slice(0, 3)).load()
+    latitude, longitude = (t2m[dim] for dim in t2m.dims[1:])
+    regular = t2m.to_dataset().coinpp.compress(bits=8)
+    if kind == "rows":
+        lengths = 20 + 4 * np.minimum(np.arange(48), np.arange(48)[::-1])
+        rows_at = np.repeat(np.linspace(88, -88, 48), lengths)
+        where = rows_at, np.concatenate([np.arange(n) * 360 / n for n in lengths])
+    else:
+        order = healpix.ring if kind == "healpix-ring" else healpix.nested
+        where = healpix.centres(order(32), 32)
+    cells = xr.DataArray(
+        between(t2m, *where), {"time": t2m.time}, ("time", "cell"), attrs=t2m.attrs
+    ).assign_coords(latitude=("cell", where[0]), longitude=("cell", where[1]))
+    result = cells.to_dataset(name="t2m").coinpp.compress(bits=8)
+    report = result.report["t2m"]
+    assert report.schemes == {"latents": 1}
+    # Of the same fields; between the cells of the regular grid they are smoother.
+    assert report.rmse < 1.05 * regular.report["t2m"].rmse
+    there = result.dataset["t2m"].isel(cell=slice(0, 5))
+    again = COINppCodec.from_config(result._codecs["t2m"].get_config())
+    np.testing.assert_array_equal(again.decode(again.encode(cells.to_numpy()))[:, :5], there)
+    elsewhere = result.decode_at(latitude=latitude, longitude=longitude)
+    weights = np.cos(np.deg2rad(latitude))
+    rmse = float(np.sqrt((((elsewhere.to_numpy() - t2m) ** 2) * weights).mean() / weights.mean()))
+    assert rmse < 1.1 * regular.report["t2m"].rmse
+
+
+def test_only_latents_can_be_had_elsewhere() -> None:
+    result = dataset("healpix").coinpp.compress(max_error=0.1)
+    message = refusal(lambda: result.decode_at(latitude=[0.0], longitude=[0.0]))
+    assert "compress it with bits" in message
+    codec = COINppCodec("universal", max_error=0.1)
+    payload = codec.encode(dataset("regular")["t"].to_numpy())
+    message = refusal(lambda: codec.decode_at(payload, latitude=[0.0], longitude=[0.0]))
+    assert "only what bits wrote can be evaluated elsewhere" in message

@@ -19,11 +19,12 @@ from refusals import refusal
 
 import coinpp_xr
 from coinpp_xr import COINppCodec, CompressionWarning, CorruptPayloadError, ModelNotFoundError
+from coinpp_xr.axes import axis_values, compact_axis
 from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.caching import MOST_BYTES, computed
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.chunk_reading import decode_chunk
-from coinpp_xr.coordinates import SphereGrid, axis_values, compact_axis
+from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.exact import pack_bytes, unpack_bytes
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.cells import rows
+from coinpp_xr.axes import axis_values, compact_axis
+from coinpp_xr.cells import healpix, rows
 from coinpp_xr.cells.folding import Fold, FoldKind, folds_of, folds_of_rows
-from coinpp_xr.coordinates import axis_values, compact_axis
+from coinpp_xr.coordinates import parse_degrees
 from coinpp_xr.errors import shown
 
 Int = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 # Two axes of rows and columns; and one axis of cells, in some order or in one of a known kind.
 INDEX, CELLS = "index", "cells"
@@ -36,14 +38,17 @@ class GridDescription:
         One of ``NAMES``, or "rows".
     lengths : int array, shape (rows,), optional
         How many cells every row has.
+    latitude : float64 array, shape (rows,), optional
+        Degrees, of rows whose cells begin at the meridian and are evenly spaced.
     """
 
     name: str
     lengths: Int | None = None
+    latitude: Float64 | None = None
 
     @classmethod
     def parse(cls, given: Any) -> GridDescription:
-        """From a name, or ``{"rows": lengths}``.
+        """From a name, or ``{"rows": lengths}``, perhaps with ``"latitude"``, degrees of rows.
 
         Raises
         ------
@@ -51,11 +56,16 @@ class GridDescription:
         """
         if isinstance(given, str) and given in NAMES:
             return cls(given)
-        if isinstance(given, Mapping) and list(given) == ["rows"]:
+        if isinstance(given, Mapping) and {"rows"} <= set(given) <= {"rows", "latitude"}:
             lengths = np.asarray(axis_values(given["rows"]), np.float64)
             whole = lengths.ndim == 1 and 1 <= len(lengths) <= rows.MOST_ROWS
             if whole and (lengths == np.rint(lengths)).all() and lengths.min() >= 1:
-                return cls("rows", lengths.astype(np.int64))
+                latitude = given.get("latitude")
+                if latitude is not None:
+                    latitude = parse_degrees("latitude", axis_values(latitude))
+                    if latitude.shape != lengths.shape or np.abs(latitude).max() > 90:
+                        raise ValueError("grid: rows need a latitude each, within -90 .. 90")
+                return cls("rows", lengths.astype(np.int64), latitude)
             raise ValueError(f"grid: rows must be how many cells each has, got {shown(given)}")
         raise ValueError(
             f"grid must be one of {', '.join(map(repr, NAMES))} or {{'rows': lengths}}, got "
@@ -67,7 +77,25 @@ class GridDescription:
         """Plain JSON of which :meth:`parse` makes the same."""
         if self.lengths is None:
             return self.name
-        return {"rows": compact_axis(self.lengths.astype(np.float64))}
+        told = {"rows": compact_axis(self.lengths.astype(np.float64))}
+        if self.latitude is None:
+            return told
+        return {**told, "latitude": compact_axis(self.latitude)}
+
+    def places(self, cells: int) -> Float64 | None:
+        """Latitude and longitude of so many cells, shape (2, cells), where the grid tells them."""
+        if self.lengths is not None and self.latitude is not None:
+            number = np.arange(cells) - np.repeat(
+                np.cumsum(self.lengths) - self.lengths, self.lengths
+            )
+            longitude = number * 360 / np.repeat(self.lengths, self.lengths)
+            return np.stack([np.repeat(self.latitude, self.lengths), longitude])
+        nside = healpix.nside_of(cells) if self.name.startswith("healpix") else None
+        if nside is None:
+            return None
+        pixels = (healpix.nested if self.name == "healpix" else healpix.ring)(nside)
+        # So that the last bit of an arc sine, which not all machines agree on, does not count.
+        return np.asarray(np.round(np.stack(healpix.centres(pixels, nside)), 9), np.float64)
 
     @property
     def axes(self) -> int:

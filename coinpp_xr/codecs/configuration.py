@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coinpp_xr.coordinates import MOST_DEGREES, axis_values
+from coinpp_xr.axes import MOST_DEGREES, axis_values
 from coinpp_xr.errors import shown
 from coinpp_xr.model_schema import MOST_TEXT, is_number
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Never
 
 import numpy as np
 import numpy.typing as npt
+from numcodecs.compat import ensure_bytes
 
+from coinpp_xr.axes import MOST_DEGREES, axis_values, compact_axis
+from coinpp_xr.bitstream import Kind, Payload
 from coinpp_xr.cells.description import GridDescription
 from coinpp_xr.cells.weights import pack, unpack
-from coinpp_xr.chunk_cells import encode_any
-from coinpp_xr.chunk_reading import decode_chunk
+from coinpp_xr.chunk_cells import encode_any, folded_places
+from coinpp_xr.chunk_reading import decode_chunk, decode_latents
 from coinpp_xr.codecs.base import (
     NO_MODEL,
     UNIVERSAL,
@@ -25,10 +29,13 @@ from coinpp_xr.codecs.base import (
 )
 from coinpp_xr.codecs.named_model import NamesModel, check_named, chosen_model
 from coinpp_xr.codecs.partial import PartialDecoding
+from coinpp_xr.codecs.whole_fields import check_whole_fields
 from coinpp_xr.compact import embedded_model, pack_text
-from coinpp_xr.coordinates import MOST_DEGREES, SphereGrid, axis_values, compact_axis
+from coinpp_xr.coordinates import IndexGrid, SphereGrid
 from coinpp_xr.devices import EFFORTS
 from coinpp_xr.errors import refuse_unknown, shown
+from coinpp_xr.fields import round_to
+from coinpp_xr.kept_cells import fold_in
 from coinpp_xr.model_units import in_unit_of_data, parse_unit_map
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.recognition import may_be_cells
@@ -173,11 +180,13 @@ class _SphereSettings(NamesModel):
         self.embed_model: str | None = None
         self._described = None if grid is None else GridDescription.parse(grid)
         if self._described is not None and self.bits is not None:
-            raise ValueError(
-                "bits needs axes of latitude and longitude; on another grid give max_error or "
-                "target_rmse"
-            )
-        if self._described is not None and not (isinstance(model, str) and model == NO_MODEL):
+            told = self._described.name.startswith("healpix"), self._described.latitude is not None
+            if not any(told):
+                raise ValueError(
+                    "bits needs axes of latitude and longitude, HEALPix, or rows with latitudes; "
+                    "on another grid give max_error or target_rmse"
+                )
+        elif self._described is not None and not (isinstance(model, str) and model == NO_MODEL):
             if model != UNIVERSAL:
                 chosen_model(model)  # says so if there is none
             model = UNIVERSAL  # what models know lies on latitudes and longitudes
@@ -267,7 +276,53 @@ class _SphereSettings(NamesModel):
     def _decode_payload(
         self, data: bytes, expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     ) -> npt.NDArray[Any]:
-        return decode_chunk(data, self._load, grid=self._grid, expected=expected)
+        return decode_chunk(data, self._load, grid=self._grid_in(data), expected=expected)
+
+    def _grid_in(self, data: bytes) -> SphereGrid | None:
+        """Where the cells of a payload are, as its decoder is to be told."""
+        if self._described is None or self.bits is None:
+            return self._grid
+        payload = Payload.unpack(data)
+        fold = fold_in(payload)
+        places = None if fold is None else self._described.places(fold.cells)
+        if fold is None or places is None:
+            return None
+        return IndexGrid.of(fold.shape, places=folded_places(fold, places))
+
+    def decode_at(
+        self, data: Any, *, latitude: npt.ArrayLike, longitude: npt.ArrayLike
+    ) -> npt.NDArray[Any]:
+        """What latents stand for on other axes than those that were stored.
+
+        Parameters
+        ----------
+        data : bytes-like
+            A payload that was written with ``bits``.
+        latitude, longitude : array_like, shapes (n_lat,) and (n_lon,)
+            Degrees.
+
+        Returns
+        -------
+        array, shape (..., n_lat, n_lon)
+            In the data's type and unit.
+
+        Raises
+        ------
+        CorruptPayloadError, ModelNotFoundError
+        ValueError
+            If the payload does not hold latents alone, or the axes are none.
+        """
+        payload = Payload.unpack(ensure_bytes(data))
+        if payload.kind != Kind.LATENTS:
+            raise ValueError(
+                "only what bits wrote can be evaluated elsewhere, and this payload is of the kind "
+                f"{payload.kind.name.lower().replace('_', ' ')}"
+            )
+        grid = SphereGrid(axis_values(latitude), axis_values(longitude))
+        batch = payload.shape[:-2]
+        model = self._load(payload.fingerprint)
+        values = decode_latents(payload, model, grid, prod(batch))
+        return round_to(values, payload.dtype).reshape(*batch, *grid.shape)
 
     def _load(self, fingerprint: str) -> Model:
         """A model, as one of the data's unit."""
@@ -329,39 +384,3 @@ class COINppArrayCodec(_SphereSettings, PartialDecoding, ArrayCodec):
     """
 
     codec_id = "coinpp-array"
-
-
-def check_whole_fields(
-    shape: tuple[int, ...],
-    chunk_shape: tuple[int, ...],
-    axes: int = 2,
-    grid: SphereGrid | None = None,
-) -> None:
-    """Refuse chunks that cut or pad fields.
-
-    Parameters
-    ----------
-    shape, chunk_shape : tuple of int
-    axes : int
-        How many of the last axes hold the cells of a field.
-    grid : SphereGrid, optional
-
-    Raises
-    ------
-    ValueError
-    """
-    if len(shape) < axes:
-        needs = "two axes (..., latitude, longitude)" if axes == 2 else "one axis of cells"
-        raise ValueError(f"needs at least {needs}, got shape {shape}")
-    own, given = shape[len(shape) - axes :], chunk_shape[len(shape) - axes :]
-    if 0 not in own and given != own:
-        cut, whole = (" × ".join(map(str, cells)) for cells in (given, own))
-        raise ValueError(
-            f"chunks of {cut} cells do not hold whole fields of {whole}; use "
-            f"chunks={(*chunk_shape[: len(shape) - axes], *own)}"
-        )
-    if grid is not None and own != grid.shape:
-        raise ValueError(
-            f"the codec was made for a grid of {grid.shape[0]} × {grid.shape[1]}, the array has "
-            f"{own[0]} × {own[1]}; make a codec with this array's latitude and longitude"
-        )

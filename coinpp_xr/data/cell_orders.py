@@ -45,6 +45,11 @@ def grid_of_cells(
             if _lie_at(latitude, longitude, *healpix.centres(pixels(nside), nside)):
                 return GridDescription(name)
     if lengths is not None:
+        ends = np.cumsum(lengths) - 1
+        even = GridDescription("rows", lengths, latitude[ends].astype(np.float64))
+        places = even.places(cells)
+        if places is not None and _lie_at(latitude, longitude, *places):
+            return even
         return GridDescription("rows", lengths)
     if triangles.halvings_of(cells) and _are_neighbours(latitude, longitude, cells):
         return GridDescription("icon")

@@ -272,7 +272,7 @@ def regular_axes(
     if not cells.is_regular or cells.degrees is None:
         raise ValueError(
             f"{array.name or 'field'} lies on {', '.join(map(str, cells.dims))}: models train "
-            "on axes of latitude and longitude; max_error and target_rmse take any grid without"
+            "on axes of latitude and longitude; without one, max_error and target_rmse take any"
         )
     return cells.degrees
 
