@@ -92,7 +92,7 @@ def _packed(data: bytes, shape: tuple[int, ...]) -> str:
     doublings = np.log2(np.where(known, weights, 1.0) / weights[known].max())
     doublings = np.where(known, np.maximum(doublings, _LEAST), _LEAST)
     rows, columns = _as_rows(shape)
-    packed = pack_field(doublings.reshape(rows, columns), Plane((rows, columns)), _ERROR)
+    packed = pack_field(doublings.reshape(rows, columns), Plane((rows, columns)), _ERROR, "default")
     return base64.b85encode(packed).decode("ascii")
 
 

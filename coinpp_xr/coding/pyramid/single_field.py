@@ -17,7 +17,9 @@ _LENGTH_BYTES = 4
 _ALONE = Sequences(np.zeros((1, 1), np.intp))
 
 
-def pack_field(field: Float64, grid: SphereGrid | Plane, error: float) -> bytes:
+def pack_field(
+    field: Float64, grid: SphereGrid | Plane, error: float, effort: str = "best"
+) -> bytes:
     """A field as one of a pyramid.
 
     Parameters
@@ -26,6 +28,7 @@ def pack_field(field: Float64, grid: SphereGrid | Plane, error: float) -> bytes:
         NaN where there is nothing.
     grid : SphereGrid or Plane
     error : float
+    effort : str
 
     Raises
     ------
@@ -35,7 +38,7 @@ def pack_field(field: Float64, grid: SphereGrid | Plane, error: float) -> bytes:
     table = field.reshape(1, -1)
     valid = np.isfinite(table)
     fields = PlaneFields(np.where(valid, table, 0), valid, np.dtype("f4"), grid)
-    coded = bounded.encode(fields, Bound(error), _ALONE, "best")
+    coded = bounded.encode(fields, Bound(error), _ALONE, effort)
     if coded is None or coded.kept.any():
         raise ValueError(f"a field cannot be kept within {error:g}")
     return len(coded.head).to_bytes(_LENGTH_BYTES, "little") + coded.head + coded.streams
