@@ -94,7 +94,7 @@ def judge(payload: bytes, *, valid: bool | None, decode: Decode = decode_chunk) 
     if valid is False:
         raise Finding("decoded a damaged payload")
     header = Payload.unpack(payload)
-    if (decoded.shape, decoded.dtype) != (header.shape, header.dtype):
+    if (decoded.shape, decoded.dtype) != (header.array_shape, header.dtype):
         raise Finding(f"returned {decoded.dtype} {decoded.shape}, against its header")
     return "array", (header.kind, header.dtype.str, tuple(header.sections), header.fortran)
 

@@ -369,6 +369,21 @@ def _reversed(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
     return _sections(payload, {tag: other.sections[tag]})
 
 
+def _cells(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
+    """Another order, or another number of cells, and perhaps the shape that this would have."""
+    cells = int(one_of(rng, (*EXTENTS, 768, 320, 12 << 20, 1 << 27)))
+    section = bytes([int(rng.integers(0, 6))]) + varint(cells)
+    changes = _sections(payload, {Tag.CELLS: section + bytes(int(rng.integers(0, 4)))})
+    if rng.random() < 0.5:
+        changes["shape"] = (*payload.shape[:-2], 1, cells)
+    return changes
+
+
+def _level_axis(rng: Rng, payload: Payload, other: Payload) -> dict[str, Any]:
+    axis = bytes(rng.integers(0, 5, int(rng.integers(0, 3))).astype(np.uint8))
+    return _sections(payload, {Tag.LEVEL_AXIS: axis})
+
+
 _CHANGES: dict[Tag, list[Change]] = {
     Tag.RAW: [_raw],
     Tag.LATENTS: [_damaged_section(Tag.LATENTS)],
@@ -390,4 +405,6 @@ _CHANGES: dict[Tag, list[Change]] = {
         _reversed,
     ],
     Tag.FINISH: [_finish, _damaged_section(Tag.FINISH)],
+    Tag.CELLS: [_cells, _damaged_section(Tag.CELLS), _reversed],
+    Tag.LEVEL_AXIS: [_level_axis],
 }

@@ -66,8 +66,9 @@ def strengths_of(
             if seen[sort, level] >= _LOOKED_AT:
                 continue
             seen[sort, level] += 1
-            own = _news(values, (item, *others))
-            new = np.mean([_news(values, fields) for fields in beside], axis=0)
+            # In steps: squares of the largest numbers are none.
+            own = _news(values, (item, *others)) / step
+            new = np.mean([_news(values, fields) / step for fields in beside], axis=0)
             needed = [item, *others, *(i for fields in beside for i in fields)]
             missing = ~valid[needed].all(axis=0)
             own[missing] = new[missing] = np.nan
@@ -82,12 +83,12 @@ def strengths_of(
     products, squares, own_squares, counts = np.moveaxis(sums, 1, 0)
     counts = np.maximum(counts, 1)
     # Where bits are spent: the finest differences that steps do not hide.
-    shown = own_squares / counts > _SHOWN * step**2
+    shown = own_squares / counts > _SHOWN
     scale = np.where(shown.any(axis=0), shown.argmax(axis=0), len(spacings) - 1)[None]
     products, squares, counts = (
         np.take_along_axis(array, scale, 0)[0] for array in (products, squares, counts)
     )
-    found = STRENGTH_PARTS * products / np.maximum(squares + _NOISE * step**2 * counts, 1e-300)
+    found = STRENGTH_PARTS * products / np.maximum(squares + _NOISE * counts, 1e-300)
     found = np.rint(np.clip(np.nan_to_num(found), 0, STRENGTH_PARTS))
     return np.where(found < _LEAST, 0, found).astype(np.int64)
 
