@@ -20,7 +20,7 @@ Int32 = npt.NDArray[np.int32]
 Float64 = npt.NDArray[np.float64]
 
 # How often shifts are changed; and those that are tried where following the error leads nowhere.
-_TRIES, _OTHERS = 7, (0, 20, -20, 11, -11, 30, -30)
+_TRIES, _OTHERS = 16, (0, 0, 0, 20, -20, 11, -11, 30, -30, 5, -5, 15, -15, 25, -25, 3)
 # Shifts of values after decoding are rounded, too.
 _MARGIN = 0.9
 
