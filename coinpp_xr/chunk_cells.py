@@ -111,13 +111,13 @@ def _encode_latents(
 ) -> bytes:
     """Latents of a model that is evaluated where the cells are."""
     cells = values.shape[-1]
+    fold = described.folds(cells)[-1]  # any will do, since nothing but latents is coded
     places = described.places(cells)
     if places is None:
         raise ValueError(
             "bits needs to know where cells are, and this grid does not tell; give max_error or "
             "target_rmse"
         )
-    fold = described.folds(cells)[-1]  # any will do, since nothing but latents is coded
     return _folded(values, fold, weights, model=model, places=places, **how)
 
 

@@ -328,6 +328,9 @@ def test_arrays_of_another_grid_are_refused() -> None:
     assert "no healpix grid has so many" in refusal(lambda: codec.encode(values))
     codec = COINppCodec("universal", grid={"rows": LENGTHS}, max_error=0.1)
     assert "cells together, the array has 1,000" in refusal(lambda: codec.encode(values))
+    told = {"rows": LENGTHS, "latitude": np.linspace(85, -85, len(LENGTHS))}
+    codec = COINppCodec(grid=told, bits=8)
+    assert "cells together, the array has 1,000" in refusal(lambda: codec.encode(values))
     codec = COINppCodec("universal", grid="cells", weights=np.ones(9), max_error=0.1)
     assert "does not match weights" in refusal(lambda: codec.encode(values))
 
