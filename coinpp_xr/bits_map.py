@@ -49,9 +49,7 @@ def plot_bits(original: xr.DataArray, bound: Bound, *, item: int = 0) -> Figure:
     values, cells, fold = globe.original - globe.unit.offset, globe.cells, None
     if cells.grid is not None and values.ndim == 1:
         fold = cells.grid.folds(len(values))[-1]
-        values = fold.fold(values)
-        if fold.holes is not None:
-            values[fold.holes.reshape(fold.shape)] = np.nan
+        values = fold.fold(values, np.nan)
     grid: SphereGrid = IndexGrid.of((values.shape[0], values.shape[1]))
     if cells.is_regular and cells.degrees is not None:
         grid = SphereGrid(*cells.degrees)

@@ -161,10 +161,7 @@ def as_picture(values: npt.NDArray[Any], cells: Horizontal) -> npt.NDArray[Any]:
         rows = -(-len(values) // columns)
         filled = np.pad(values, (0, rows * columns - len(values)), constant_values=np.nan)
         return filled.reshape(rows, columns)
-    picture = fold.fold(values)
-    if fold.holes is not None:
-        picture[fold.holes.reshape(fold.shape)] = np.nan
-    return picture
+    return fold.fold(values, np.nan)
 
 
 def residual_png(values: npt.NDArray[np.floating], cells: Horizontal) -> bytes:

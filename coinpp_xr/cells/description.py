@@ -85,10 +85,7 @@ class GridDescription:
     def places(self, cells: int) -> Float64 | None:
         """Latitude and longitude of so many cells, shape (2, cells), where the grid tells them."""
         if self.lengths is not None and self.latitude is not None:
-            number = np.arange(cells) - np.repeat(
-                np.cumsum(self.lengths) - self.lengths, self.lengths
-            )
-            longitude = number * 360 / np.repeat(self.lengths, self.lengths)
+            longitude = rows.numbers(self.lengths) * 360 / np.repeat(self.lengths, self.lengths)
             return np.stack([np.repeat(self.latitude, self.lengths), longitude])
         nside = healpix.nside_of(cells) if self.name.startswith("healpix") else None
         if nside is None:

@@ -70,14 +70,13 @@ class Fold:
         holes[self.places] = False
         return holes
 
-    def fold(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Values (…, cells) as a raster (…, rows, columns); holes hold the first value."""
+    def fold(self, values: npt.NDArray[Any], filler: float | None = None) -> npt.NDArray[Any]:
+        """Values (…, cells) as a raster (…, rows, columns); holes hold a filler or the first."""
         batch = values.shape[:-1]
         size = self.shape[0] * self.shape[1]
-        if self.holes is None:
-            raster = np.empty((*batch, size), values.dtype)
-        else:
-            raster = np.repeat(values[..., :1], size, axis=-1)
+        raster = np.empty((*batch, size), values.dtype)
+        if self.holes is not None:
+            raster[...] = values[..., :1] if filler is None else filler
         raster[..., self.places] = values
         return raster.reshape(*batch, *self.shape)
 

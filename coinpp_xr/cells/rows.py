@@ -60,11 +60,16 @@ def areas(latitude: Float64, lengths: Int) -> Float64:
     return np.asarray(np.abs(np.diff(edges)) / lengths)
 
 
+def numbers(lengths: Int) -> Int:
+    """Of every cell: how many are before it in its row."""
+    return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
 def places(lengths: Int, sectors: int) -> tuple[tuple[int, int], Int]:
     """A raster whose rows are cut into sectors, and where in it cells are."""
     width = -(-int(lengths.max()) // sectors)
     long = np.repeat(lengths, lengths)
-    number = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    number = numbers(lengths)
     sector = number * sectors // long
     column = number - -(-sector * long // sectors)
     row = np.repeat(np.arange(len(lengths)), lengths)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -243,10 +242,9 @@ def _cell_dim(array: xr.DataArray) -> Any:
     says = str(array.attrs.get("CDI_grid_type", "")) == "unstructured"
     if says or array.attrs.get("GRIB_gridType") == "unstructured_grid":
         return last
-    if any(coordinate.attrs.get("grid_name") == "healpix" for coordinate in _coords(array)):
-        return next(
-            c.dims[0] for c in _coords(array) if c.attrs.get("grid_name") == "healpix" and c.ndim
-        )
+    for coordinate in array.coords.values():
+        if coordinate.attrs.get("grid_name") == "healpix" and coordinate.ndim:
+            return coordinate.dims[0]
     named = [dim for dim in array.dims if str(dim).lower() in _CELL_NAMES]
     return named[-1] if named else None
 
@@ -271,10 +269,6 @@ def _plane(array: xr.DataArray) -> tuple[Any, Any] | None:
 def _in_order(array: xr.DataArray, dims: Any) -> tuple[Any, Any]:
     one, other = (dim for dim in array.dims if dim in set(dims))
     return one, other
-
-
-def _coords(array: xr.DataArray) -> Iterator[xr.DataArray]:
-    yield from array.coords.values()
 
 
 def with_areas(dataset: xr.Dataset) -> xr.Dataset:

@@ -51,10 +51,7 @@ def views_of(values: npt.NDArray[Any], cells: Horizontal) -> list[View]:
     for fold in cells.grid.folds(len(weights)) if cells.grid else ():
         if 1 in fold.shape:
             continue
-        folded, areas = fold.fold(values.astype(np.float64)), fold.fold(weights)
-        if fold.holes is not None:
-            holes = fold.holes.reshape(fold.shape)
-            folded[..., holes], areas[holes] = np.nan, 0
+        folded, areas = fold.fold(values.astype(np.float64), np.nan), fold.fold(weights, 0)
         name = fold.kind.name.lower().replace("_", " ")
         views.append(View(name, Chunk.on_index(folded.astype(values.dtype), areas), fold))
     return views

@@ -36,7 +36,6 @@ BACKGROUND = -1
 # Depth and number of a field, and those that it refers to.
 Referring = tuple[int, int, tuple[int, ...]]
 
-
 # A field of the same time on another level, and those that it refers to along time. What it differs
 # from their mean is new there, and likely to be so on other levels.
 Beside = tuple[int, ...]
