@@ -12,6 +12,7 @@ costs them nothing; levels in any order of the axes.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -179,7 +180,11 @@ def in_any_order(values: Values) -> Iterator[tuple[str, list[Chunk]]]:
 def own_nbytes(case: Case, bound: float, effort: str, *, levels: bool = True) -> int:
     layout = Layout.of(case.array)
     values = case.array.transpose(*layout.dims).to_numpy().astype(np.float32)
-    codec = COINppCodec("universal", max_error=bound, effort=effort, **layout.codec_settings)
+    settings = layout.codec_settings({})
+    placed = layout.cells.placed_grid
+    if case.group == "MPAS" and placed is not None:  # as for a variable of more fields
+        settings["grid"] = placed.config
+    codec = COINppCodec("universal", max_error=bound, effort=effort, **settings)
     with mock.patch.object(choice, "_level_axis", choice._level_axis if levels else no_axis):
         payload = codec.encode(values)
     error = np.nanmax(np.abs(codec.decode(payload).astype(np.float64) - values))
@@ -223,7 +228,10 @@ def main() -> None:
         }
         for group in dict.fromkeys(row["group"] for row in rows)
     }
-    write_result("grids", {"machine": machine(), "summary": summary, "cases": rows})
+    mpas = Horizontal.of(next(case.array for case in cases() if case.group == "MPAS"))
+    told = 0 if mpas.placed_grid is None else len(json.dumps(mpas.placed_grid.config))
+    result = {"machine": machine(), "places_nbytes": told, "summary": summary, "cases": rows}
+    write_result("grids", result)
 
 
 if __name__ == "__main__":

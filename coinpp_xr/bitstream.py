@@ -101,11 +101,6 @@ class Kind(IntEnum):
         return self in (Kind.PATCHES, Kind.PATCH_LATENTS, Kind.PATCHES_FROM_MODEL)
 
     @property
-    def has_folds(self) -> bool:
-        """Whether rows and columns of fields may be folded cells of one dimension."""
-        return self != Kind.LOSSLESS and not self.of_patches
-
-    @property
     def has_bits(self) -> bool:
         return self in (Kind.LATENTS, Kind.PATCH_LATENTS)
 
@@ -330,7 +325,7 @@ class Payload:
             raise
         except (ValueError, TypeError) as error:
             raise CorruptPayloadError(f"payload is damaged: {error}") from error
-        if Tag.CELLS in sections and not kind.has_folds:
+        if Tag.CELLS in sections and (kind == Kind.LOSSLESS or kind.of_patches):
             raise CorruptPayloadError("payload folds cells of what has no rows and columns")
         return cls(kind=kind, dtype=dtype, sections=sections, **header), reader.position
 

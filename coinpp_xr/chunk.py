@@ -220,7 +220,7 @@ def _encode_chunk(
         payload, bound = None, goal.bound
         if bound and not bound.relative and has_wider_steps(table, usable, bound.error):
             payload = without_loss(
-                values, usable, around=grid.goes_around, effort=effort,
+                values, usable, grid=grid, effort=effort,
                 time_axis=place["time_axis"], fold=fold,
             )  # fmt: skip
         on_steps = payload is not None and bool(coded_cells(Payload.unpack(payload))[usable].all())
@@ -253,7 +253,7 @@ def _without_loss(
     if not usable.any() or (values.dtype.kind != "f" and values.dtype.itemsize == 8):
         return pack_lossless(values)
     grid = layout_of(*values.shape[-2:])[1] if grid is None else grid
-    payload = without_loss(values, usable, around=grid.goes_around, effort=effort, **place)
+    payload = without_loss(values, usable, grid=grid, effort=effort, **place)
     plain = _exact(values, None if payload is None else len(payload))
     return min((p for p in (payload, plain) if p is not None), key=len)
 

@@ -72,10 +72,14 @@ def encode_any(
         return pack_lossless(values)
     if how.get("bits") is not None and model is not None:
         return _encode_latents(values, model, described, weights, **how)
-    if described.axes == 1:
-        return _encode_cells(values, described.folds(shape[0]), weights, **how)
-    flat = None if weights is None else weights.ravel()
-    return encode_chunk(values, None, grid=IndexGrid.of((shape[0], shape[1]), flat), **how)
+    described.check(shape)
+    if described.axes == 2:
+        flat = None if weights is None else weights.ravel()
+        return encode_chunk(values, None, grid=IndexGrid.of((shape[0], shape[1]), flat), **how)
+    folds = described.folds(shape[0])
+    if described.told_places is not None:
+        return _folded(values, folds[0], weights, places=described.places(shape[0]), **how)
+    return _encode_cells(values, folds, weights, **how)
 
 
 def _of_rows_or_cells(values: Values, **how: Any) -> bytes:
@@ -110,14 +114,20 @@ def _encode_latents(
     **how: Any,
 ) -> bytes:
     """Latents of a model that is evaluated where the cells are."""
-    cells = values.shape[-1]
-    fold = described.folds(cells)[-1]  # any will do, since nothing but latents is coded
+    shape = values.shape[values.ndim - described.axes :]
+    cells = prod(shape)
+    described.check(shape)
     places = described.places(cells)
     if places is None:
         raise ValueError(
             "bits needs to know where cells are, and this grid does not tell; give max_error or "
             "target_rmse"
         )
+    if described.axes == 2:
+        flat = None if weights is None else weights.ravel()
+        grid = IndexGrid.of((shape[0], shape[1]), flat, places)
+        return encode_chunk(values, model, grid=grid, **how)
+    fold = described.folds(cells)[-1]  # any will do, since nothing but latents is coded
     return _folded(values, fold, weights, model=model, places=places, **how)
 
 
@@ -142,7 +152,9 @@ def _folded(
         own = np.zeros(prod(fold.shape))
         own[fold.places] = weights
     own = own if own is not None else _without_holes(fold)
-    grid = IndexGrid.of(fold.shape, own, None if places is None else folded_places(fold, places))
+    if places is not None:
+        places = folded_places(fold, places, holes=model is None)
+    grid = IndexGrid.of(fold.shape, own, places)
     payload = encode_chunk(fold.fold(values), model, grid=grid, fold=fold, **how)
     found = Payload.unpack(payload)
     if found.kind == Kind.LOSSLESS:
@@ -151,9 +163,14 @@ def _folded(
     return replace(found, fortran=True).pack() if is_fortran(values) else payload
 
 
-def folded_places(fold: Fold, places: Float64) -> Float64:
-    """Latitude and longitude of the cells of a raster, shape (2, rows * columns)."""
-    return np.stack([fold.fold(axis).ravel() for axis in places])
+def folded_places(fold: Fold, places: Float64, *, holes: bool) -> Float64:
+    """Latitude and longitude of the cells of a raster, shape (2, rows * columns).
+
+    With ``holes`` these are nowhere; else models, which are asked everywhere, find them beside the
+    first cell.
+    """
+    filler = np.nan if holes else None
+    return np.stack([fold.fold(axis, filler).ravel() for axis in places])
 
 
 def _without_holes(fold: Fold) -> Float64 | None:

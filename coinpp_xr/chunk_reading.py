@@ -198,7 +198,7 @@ def known_of(
     CorruptPayloadError, ModelNotFoundError
     """
     if not payload.kind.has_grid:
-        return None, None
+        return None, grid
     if len(payload.shape) < 2 or 0 in payload.shape:
         raise CorruptPayloadError("payload's header contradicts itself")
     if payload.kind == Kind.WAVELETS:

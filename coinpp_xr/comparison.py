@@ -110,7 +110,7 @@ def compare(
     goal = Goal(max_error, target_rmse)
     found = None if model in WITHOUT_MODEL else load_model(model)
     unit = unit_settings(found, array.attrs)
-    place = layout.codec_settings | unit
+    place = layout.codec_settings({}) | unit
     for name in ("time_axis", "valid_range"):
         place.pop(name, None)
 

@@ -23,7 +23,9 @@ _SOURCES = (
     "coding/pyramid/error_sizes.py", "coding/pyramid/expert.py", "coding/pyramid/fitting.py",
     "coding/pyramid/levels.py", "coding/pyramid/limits.py",
     "coding/pyramid/prediction.py", "coding/pyramid/range_coder.py", "coding/pyramid/references.py",
-    "coding/pyramid/sampling.py", "coding/wavelets/lifting.py", "coding/wavelets/numbers.py",
+    "coding/pyramid/sampling.py", "coding/scattered/kriging.py", "coding/scattered/nearest.py",
+    "coding/scattered/passes.py",
+    "coding/wavelets/lifting.py", "coding/wavelets/numbers.py",
     "coding/wavelets/rounding.py", "coding/wavelets/subbands.py",
 )  # fmt: skip
 

@@ -40,7 +40,7 @@ class FieldReader:
     background : Background, optional
         What fields of a pyramid may refer to.
     grid : SphereGrid, optional
-        Where fields in wavelets are.
+        Where fields in wavelets are; and cells anywhere.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class FieldReader:
             assert grid is not None
             self._coded: _Pyramid | _Wavelets = _Wavelets(payload, self._mask, sequences, grid)
         else:
-            self._coded = _Pyramid(payload, self._mask, sequences, self._items, background)
+            self._coded = _Pyramid(payload, self._mask, sequences, self._items, background, grid)
 
     @property
     def units(self) -> int:
@@ -122,11 +122,12 @@ class _Pyramid:
         sequences: Sequences,
         items: int,
         background: Background | None,
+        grid: SphereGrid | None,
     ) -> None:
         shape = payload.shape[-2], payload.shape[-1]
         self._steps = steps_of(payload, items)
         self.head, self._valid = bounded.read_head(
-            payload.section(Tag.PYRAMID), mask, sequences, shape, background
+            payload.section(Tag.PYRAMID), mask, sequences, shape, background, grid
         )
 
     def fill(

@@ -16,6 +16,8 @@ from coinpp_xr.coding.digits import suits
 from coinpp_xr.coding.pyramid import stream
 from coinpp_xr.coding.pyramid.bounded import QUICK
 from coinpp_xr.coding.pyramid.limits import UNIT, WHOLE, Limits
+from coinpp_xr.coding.scattered.surroundings import surroundings_on
+from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.fields import Sequences, are_few
 from coinpp_xr.float_digits import (
     are_few_mantissas,
@@ -112,7 +114,7 @@ def without_loss(
     values: Array,
     usable: Bool,
     *,
-    around: bool,
+    grid: SphereGrid,
     effort: str,
     time_axis: int,
     fold: Fold | None = None,
@@ -125,8 +127,7 @@ def without_loss(
         Floats or integers.
     usable : bool array, shape (items, cells)
         Finite values that are not -0.0; all others are kept as they are.
-    around : bool
-        Whether the first column follows the last.
+    grid : SphereGrid
     effort : str
     time_axis : int
     fold : Fold, optional
@@ -148,10 +149,10 @@ def without_loss(
         few = are_few_mantissas(cells, values.nbytes) and suits(shape)
         if effort == "fast" or values.dtype.kind != "f" or not few:
             return None
-        sections, coded = _of_floats(values.reshape(usable.shape), usable, shape, sequences, around)
+        sections, coded = _of_floats(values.reshape(usable.shape), usable, grid, sequences)
         return pack_fields(values, coded, Kind.DIGITS, sections, fold, time_axis=time_axis)
-    numbers = WholeNumbers(found.numbers, found.coded, shape, sequences, around)
-    return _Attempts(values, found, numbers, time_axis, fold).smallest(effort)
+    numbers = WholeNumbers(found.numbers, found.coded, shape, sequences, grid.goes_around)
+    return _Attempts(values, found, numbers, grid, time_axis, fold).smallest(effort)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +162,7 @@ class _Attempts:
     values: Array
     found: _Numbers
     numbers: WholeNumbers
+    grid: SphereGrid
     time_axis: int
     fold: Fold | None
 
@@ -196,6 +198,7 @@ class _Attempts:
             numbers.reshape(-1, *shape), coded.reshape(-1, *shape), self.numbers.sequences.order,
             _WHOLE, around=self.numbers.around, quick=QUICK[effort],
             limits=Limits(low * UNIT, high * UNIT, WHOLE, 0),
+            surroundings=surroundings_on(self.grid),
         )  # fmt: skip
         sections = {Tag.PYRAMID: result.head, Tag.STREAMS: result.streams}
         return self._payload(Kind.PYRAMID, coded, sections)
@@ -211,12 +214,12 @@ class _Attempts:
 
 
 def _of_floats(
-    table: Array, usable: Bool, shape: tuple[int, int], sequences: Sequences, around: bool
+    table: Array, usable: Bool, grid: SphereGrid, sequences: Sequences
 ) -> tuple[dict[Tag, bytes], Bool]:
     """What was never quantized: as numbers of a power of two, and what is left of mantissas."""
     exponent = exponent_for(table, usable)
     numbers, coded = numbers_of(table, usable, exponent)
-    digits = WholeNumbers(numbers, coded, shape, sequences, around).digits()
+    digits = WholeNumbers(numbers, coded, grid.shape, sequences, grid.goes_around).digits()
     rest = mantissas_of(table, numbers, coded, exponent, sequences.order)
     return {Tag.MANTISSAS: rest.pack(), Tag.DIGITS: digits}, coded
 

@@ -107,7 +107,7 @@ def check_new(array: xr.DataArray, encoding: Mapping[str, Any]) -> None:
 def _codec_settings(
     array: xr.DataArray, rate: Mapping[str, Any], settings: Settings
 ) -> dict[str, Any]:
-    return {**Layout.of(array).codec_settings, **rate, "effort": settings.effort}
+    return {**Layout.of(array).codec_settings(rate), **rate, "effort": settings.effort}
 
 
 def _codec(

@@ -15,6 +15,7 @@ import numpy as np
 from coinpp_xr import patterns
 from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields
 from coinpp_xr.choice import LARGEST_ERROR, LEAST_ERROR, MEDIUM_GLOBE, alone, pyramid_payload
+from coinpp_xr.coding.scattered.surroundings import surroundings_on
 from coinpp_xr.coding.wavelets.plan import bears_frequencies
 from coinpp_xr.coding.wavelets.stream import MOST_CELLS, SHORTEST_SIDE
 from coinpp_xr.field_reading import decoded_whole
@@ -57,8 +58,12 @@ def smallest_for_rmse(chunk: Chunk, target_rmse: float) -> bytes | None:
     if len(fields.values) > MOST_ITEMS or not LEAST_ERROR < target_rmse < LARGEST_ERROR:
         return None
     medium = fields.values.shape[1] >= MEDIUM_GLOBE
-    payload = _in_subbands(chunk, target_rmse)
-    payloads = [] if payload is None else [payload]
+    payload = None
+    if surroundings_on(fields.grid) is not None:  # transforms see rows and columns that are none
+        payload = _pyramid(chunk, target_rmse, chunk.values.nbytes)
+        if payload is not None and (medium or fields.exact):
+            return payload
+    payloads = [one for one in (payload, _in_subbands(chunk, target_rmse)) if one is not None]
     if not fields.exact:  # else nothing has these values but a mask, or a lattice through them
         payloads += _transformed(chunk, target_rmse, grid=not medium)
     worthwhile = min(map(len, payloads), default=chunk.values.nbytes)
@@ -174,7 +179,7 @@ def _pyramid(chunk: Chunk, target_rmse: float, worth: int) -> bytes | None:
         payload = pyramid_payload(chunk, Bound(error), effort, _SLACK)
         if payload is None:
             break
-        decoded = decoded_whole(Payload.unpack(payload), chunk.background)
+        decoded = decoded_whole(Payload.unpack(payload), chunk.background, chunk.fields.grid)
         rmse = sqrt(fields.mean_squared_error(decoded.reshape(fields.values.shape)))
         if rmse <= target_rmse * (1 - ROUNDING):
             best = min((p for p in (payload, best) if p), key=len)

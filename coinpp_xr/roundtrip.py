@@ -60,7 +60,10 @@ def compress(
     codecs = {}
     for name in chosen:
         array = dataset[name]
-        settings: dict[str, Any] = {**Layout.of(array).codec_settings, **settled.rates[name]}
+        settings: dict[str, Any] = {
+            **Layout.of(array).codec_settings(settled.rates[name]),
+            **settled.rates[name],
+        }
         settings |= unit_settings(found, array.attrs)
         codecs[name] = COINppCodec(found or without_model(model), effort=effort, **settings)
 

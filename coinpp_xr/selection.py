@@ -91,14 +91,15 @@ class Layout:
             cell_axes=self.cell_axes,
         )  # fmt: skip
 
-    @property
-    def codec_settings(self) -> dict[str, Any]:
-        """Arguments of a codec that follow from the layout."""
-        cells = self.cells
-        if cells.grid is None:
+    def codec_settings(self, rate: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of a codec that follow from the layout, where it gets this rate control."""
+        cells, grid = self.cells, self.cells.grid
+        if grid is None:
             where: dict[str, Any] = {"latitude": self.latitude, "longitude": self.longitude}
         else:
-            where = {"grid": cells.grid.config, "weights": cells.packed_weights}
+            if "bits" in rate and not grid.tells_places:  # models are evaluated where cells are
+                grid = cells.placed_grid or grid
+            where = {"grid": grid.config, "weights": cells.packed_weights}
         return {
             **where,
             "time_axis": self.time_axis,

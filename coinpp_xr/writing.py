@@ -292,10 +292,9 @@ def _check_cells(name: Any, layout: Layout, codec: COINppCodec | COINppArrayCode
     """Refuse an array whose cells lie elsewhere than those in the store."""
     if codec.latitude is None and codec.grid is None:
         return
-    other = None if layout.cells.grid is None else layout.cells.grid.config
-    if codec.grid != other:
+    if not layout.cells.lies_on(codec.grid):
         raise ValueError(f"{name!r} is on another grid than in the store")
-    if other is None:
+    if codec.grid is None:
         for axis, own in (("latitude", layout.latitude), ("longitude", layout.longitude)):
             known = getattr(codec, axis)
             if len(known) != len(own) or not np.allclose(known, own, atol=1e-4):

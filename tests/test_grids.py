@@ -248,10 +248,10 @@ def test_other_codecs_get_the_order_that_suits_them(kind) -> None:
 
 @every_grid
 def test_bits_say_what_they_need(kind) -> None:
-    if kind in ("regular", "healpix", "healpix-ring", "rows"):
+    if kind not in ("projected", "healpix-without", "icon-without"):
         return  # the codec knows where the cells are
     message = refusal(lambda: dataset(kind).coinpp.compress(bits=8))
-    assert "bits needs axes of latitude and longitude, HEALPix, or rows" in message
+    assert "bits needs to know where cells are: latitude and longitude, HEALPix, or" in message
 
 
 def test_another_grid_is_not_appended(tmp_path) -> None:
@@ -464,7 +464,7 @@ def test_means_are_kept_without_a_narrower_bound() -> None:
 
 
 def test_the_page_tells_of_every_grid_that_is_tested() -> None:
-    """Its table says yes where the tests above pass, and no for bits but on axes."""
+    """Its table says yes where the tests above pass, and no for bits without coordinates."""
     page = (Path(__file__).parent.parent / "docs/grids.md").read_text()
     table = page.split("<!-- grids -->")[1].split("<!-- /grids -->")[0].strip().splitlines()
     header = [cell.strip().strip("`") for cell in table[0].strip("|").split("|")]
@@ -478,8 +478,7 @@ def test_the_page_tells_of_every_grid_that_is_tested() -> None:
     ]  # fmt: skip
     for name, own in told.items():
         bits = own.pop("bits")
-        with_bits = ("latitude × longitude", "HEALPix", "reduced Gaussian")
-        assert bits == ("yes" if name in with_bits else "no")
+        assert bits == ("no" if name == "projected" else "yes")
         assert set(own.values()) == {"yes"}
 
 
@@ -498,7 +497,9 @@ def between(array: xr.DataArray, latitude: np.ndarray, longitude: np.ndarray) ->
     return total.astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["healpix", "healpix-ring", "rows"])
+@pytest.mark.parametrize(
+    "kind", ["healpix", "healpix-ring", "rows", "icon", "scattered", "curvilinear"]
+)
 def test_a_model_is_evaluated_where_the_cells_are(kind) -> None:
     source = xr.open_dataset(Path(__file__).parent.parent / "examples/era5_t2m_46x90.nc")
     t2m = source["t2m"].isel(time=slice(0, 3)).load()
@@ -508,20 +509,31 @@ def test_a_model_is_evaluated_where_the_cells_are(kind) -> None:
         lengths = 20 + 4 * np.minimum(np.arange(48), np.arange(48)[::-1])
         rows_at = np.repeat(np.linspace(88, -88, 48), lengths)
         where = rows_at, np.concatenate([np.arange(n) * 360 / n for n in lengths])
+    elif kind == "icon":
+        where = of_triangles(4)
+    elif kind == "scattered":
+        rng = np.random.default_rng(0)
+        where = np.rad2deg(np.arcsin(rng.uniform(-0.998, 0.998, 9000))), rng.uniform(0, 360, 9000)
+    elif kind == "curvilinear":
+        i, j = np.mgrid[-86:86:60j, :356:90j]
+        where = i + np.sin(np.deg2rad(j)), (j + i / 9) % 360
     else:
         order = healpix.ring if kind == "healpix-ring" else healpix.nested
         where = healpix.centres(order(32), 32)
+    dims = ("j", "i") if kind == "curvilinear" else ("cell",)
+    values = between(t2m, *map(np.ravel, where)).reshape(-1, *where[0].shape)
     cells = xr.DataArray(
-        between(t2m, *where), {"time": t2m.time}, ("time", "cell"), attrs=t2m.attrs
-    ).assign_coords(latitude=("cell", where[0]), longitude=("cell", where[1]))
+        values, {"time": t2m.time}, ("time", *dims), attrs=t2m.attrs
+    ).assign_coords(latitude=(dims, where[0]), longitude=(dims, where[1]))
     result = cells.to_dataset(name="t2m").coinpp.compress(bits=8)
     report = result.report["t2m"]
     assert report.schemes == {"latents": 1}
     # Of the same fields; between the cells of the regular grid they are smoother.
     assert report.rmse < 1.05 * regular.report["t2m"].rmse
-    there = result.dataset["t2m"].isel(cell=slice(0, 5))
+    there = result.dataset["t2m"].isel({dims[-1]: slice(0, 5)})
     again = COINppCodec.from_config(result._codecs["t2m"].get_config())
-    np.testing.assert_array_equal(again.decode(again.encode(cells.to_numpy()))[:, :5], there)
+    stored = again.decode(again.encode(cells.to_numpy()))
+    np.testing.assert_array_equal(stored.reshape(cells.shape)[..., :5], there)
     elsewhere = result.decode_at(latitude=latitude, longitude=longitude)
     weights = np.cos(np.deg2rad(latitude))
     rmse = float(np.sqrt((((elsewhere.to_numpy() - t2m) ** 2) * weights).mean() / weights.mean()))

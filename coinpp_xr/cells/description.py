@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.axes import axis_values, compact_axis
-from coinpp_xr.cells import healpix, rows
+from coinpp_xr.cells import healpix, places, rows
 from coinpp_xr.cells.folding import Fold, FoldKind, folds_of, folds_of_rows
 from coinpp_xr.coordinates import parse_degrees
 from coinpp_xr.errors import shown
@@ -18,8 +18,9 @@ from coinpp_xr.errors import shown
 Int = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-# Two axes of rows and columns; and one axis of cells, in some order or in one of a known kind.
-INDEX, CELLS = "index", "cells"
+# Two axes of rows and columns; and one axis of cells, in some order or in one of a known kind, or
+# at places of their own.
+INDEX, CELLS, PLACED = "index", "cells", "placed"
 _KINDS = {
     "healpix": FoldKind.HEALPIX_NESTED,
     "healpix-ring": FoldKind.HEALPIX_RING,
@@ -35,20 +36,34 @@ class GridDescription:
     Parameters
     ----------
     name : str
-        One of ``NAMES``, or "rows".
+        One of ``NAMES``, or "rows", or "placed".
     lengths : int array, shape (rows,), optional
         How many cells every row has.
     latitude : float64 array, shape (rows,), optional
         Degrees, of rows whose cells begin at the meridian and are evenly spaced.
+    told_places : dict, optional
+        Where cells are, see :mod:`coinpp_xr.cells.places`.
     """
 
     name: str
     lengths: Int | None = None
     latitude: Float64 | None = None
+    told_places: dict[str, Any] | None = None
+
+    @classmethod
+    def at(cls, latitude: npt.ArrayLike, longitude: npt.ArrayLike) -> GridDescription:
+        """Of cells anywhere, by their latitudes and longitudes, degrees, in their shape.
+
+        Raises
+        ------
+        ValueError
+        """
+        return cls(PLACED, told_places=places.pack(latitude, longitude))
 
     @classmethod
     def parse(cls, given: Any) -> GridDescription:
-        """From a name, or ``{"rows": lengths}``, perhaps with ``"latitude"``, degrees of rows.
+        """From a name; ``{"rows": lengths}``, perhaps with ``"latitude"``, degrees of rows; or
+        ``{"latitude": degrees, "longitude": degrees}`` of all cells.
 
         Raises
         ------
@@ -56,6 +71,11 @@ class GridDescription:
         """
         if isinstance(given, str) and given in NAMES:
             return cls(given)
+        if isinstance(given, Mapping) and set(given) == {"latitude", "longitude"}:
+            return cls.at(given["latitude"], given["longitude"])
+        if isinstance(given, Mapping) and set(given) == {"places"}:
+            places.unpack(given["places"])
+            return cls(PLACED, told_places=dict(given["places"]))
         if isinstance(given, Mapping) and {"rows"} <= set(given) <= {"rows", "latitude"}:
             lengths = np.asarray(axis_values(given["rows"]), np.float64)
             whole = lengths.ndim == 1 and 1 <= len(lengths) <= rows.MOST_ROWS
@@ -68,13 +88,15 @@ class GridDescription:
                 return cls("rows", lengths.astype(np.int64), latitude)
             raise ValueError(f"grid: rows must be how many cells each has, got {shown(given)}")
         raise ValueError(
-            f"grid must be one of {', '.join(map(repr, NAMES))} or {{'rows': lengths}}, got "
-            f"{shown(given)}"
+            f"grid must be one of {', '.join(map(repr, NAMES))}, {{'rows': lengths}} or "
+            f"{{'latitude': degrees, 'longitude': degrees}} of all cells, got {shown(given)}"
         )
 
     @property
     def config(self) -> Any:
         """Plain JSON of which :meth:`parse` makes the same."""
+        if self.told_places is not None:
+            return {"places": self.told_places}
         if self.lengths is None:
             return self.name
         told = {"rows": compact_axis(self.lengths.astype(np.float64))}
@@ -84,6 +106,8 @@ class GridDescription:
 
     def places(self, cells: int) -> Float64 | None:
         """Latitude and longitude of so many cells, shape (2, cells), where the grid tells them."""
+        if self.told_places is not None:
+            return places.unpack(self.told_places)
         if self.lengths is not None and self.latitude is not None:
             longitude = rows.numbers(self.lengths) * 360 / np.repeat(self.lengths, self.lengths)
             return np.stack([np.repeat(self.latitude, self.lengths), longitude])
@@ -95,9 +119,31 @@ class GridDescription:
         return np.asarray(np.round(np.stack(healpix.centres(pixels, nside)), 9), np.float64)
 
     @property
+    def tells_places(self) -> bool:
+        """Whether it says of every cell where it is."""
+        placed = self.told_places is not None or self.latitude is not None
+        return placed or self.name.startswith("healpix")
+
+    @property
     def axes(self) -> int:
         """How many of the last axes of an array hold the cells of a field."""
-        return 2 if self.name == INDEX else 1
+        has_columns = self.told_places is not None and "columns" in self.told_places
+        return 2 if self.name == INDEX or has_columns else 1
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse cells in another shape than those whose places are known.
+
+        Raises
+        ------
+        ValueError
+        """
+        told = self.told_places
+        if told is None:
+            return
+        cells, columns = told["cells"], told.get("columns")
+        own = (cells,) if columns is None else (cells // columns, columns)
+        if own != shape:
+            raise ValueError(f"the codec's grid has {own} cells, the array {shape}")
 
     def folds(self, cells: int) -> list[Fold]:
         """The folds that cells may be coded in, one or several.
@@ -115,6 +161,9 @@ class GridDescription:
                     f"{cells:,} along its last axis"
                 )
             return [*folds_of(cells, FoldKind.ORDER), *folds_of_rows(self.lengths)]
+        if self.told_places is not None:
+            self.check((cells,))
+            return [*folds_of(cells, FoldKind.ORDER), *folds_of(cells, FoldKind.SQUARE)]
         if self.name == CELLS:
             return folds_of(cells)
         found = folds_of(cells, _KINDS[self.name])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class FoldKind(IntEnum):
     HEALPIX_RING = 2
     TRIANGLES = 3
     ROWS = 4
+    SQUARE = 5  # somehow: in as many rows as columns, of which models ask for few
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,10 @@ def _fold(kind: FoldKind, cells: int, parameters: bytes = b"") -> Fold | None:
     if parameters:
         return None
     if kind == FoldKind.ORDER:
-        columns = min(cells, _MOST_COLUMNS)
+        count = -(-cells // _MOST_COLUMNS)
+        return Fold(kind, cells, (count, -(-cells // count)), np.arange(cells))
+    if kind == FoldKind.SQUARE:
+        columns = isqrt(cells - 1) + 1
         return Fold(kind, cells, (-(-cells // columns), columns), np.arange(cells))
     if kind == FoldKind.TRIANGLES:
         halvings = triangles.halvings_of(cells)

@@ -160,8 +160,10 @@ class Configured:
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return f"<{len(value)} values>"
-    if isinstance(value, dict):  # an axis
-        return f"<{value['count']} values>"
+    if isinstance(value, dict):  # an axis, a grid, or weights
+        inner = next((each for each in value.values() if isinstance(each, dict)), value)
+        count = inner.get("count", inner.get("cells", prod(inner.get("shape", ()))))
+        return f"<{count} values>"
     if isinstance(value, str) and len(value) > 80:  # an embedded model
         return f"<{len(value)} characters>"
     return repr(value)

@@ -28,7 +28,7 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
 
     _decode_payload: Callable[..., npt.NDArray[Any]]
     _load: Callable[[str], Model]
-    _grid: SphereGrid | None
+    _grid_in: Callable[[Payload], SphereGrid | None]
     # How many of the last axes hold the cells of a field.
     _cell_axes: int
 
@@ -41,7 +41,7 @@ class PartialDecoding(ArrayBytesCodecPartialDecodeMixin):
 
         def reader_of(payload: Payload) -> FieldReader:
             check_expected(payload, shape, dtype)
-            return FieldReader(payload, *known_of(payload, self._load, self._grid))
+            return FieldReader(payload, *known_of(payload, self._load, self._grid_in(payload)))
 
         batch = shape[: -self._cell_axes]
         values = await _decode_fields(byte_getter, selection, batch, prototype, reader_of)

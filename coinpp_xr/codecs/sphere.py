@@ -13,7 +13,7 @@ from numcodecs.compat import ensure_bytes
 
 from coinpp_xr.axes import MOST_DEGREES, axis_values, compact_axis
 from coinpp_xr.bitstream import Kind, Payload
-from coinpp_xr.cells.description import GridDescription
+from coinpp_xr.cells.description import PLACED, GridDescription
 from coinpp_xr.cells.weights import pack, unpack
 from coinpp_xr.chunk_cells import encode_any, folded_places
 from coinpp_xr.chunk_reading import decode_chunk, decode_latents
@@ -87,7 +87,10 @@ class _SphereSettings(NamesModel):
         curvilinear, rotated or projected. "cells": one axis of cells, in an order of which
         nothing is known but what their number allows; "healpix" (nested order), "healpix-ring",
         "icon" (triangles) or ``{"rows": lengths}``, how many cells every parallel of a reduced
-        grid has: cells that are near each other are coded so.
+        grid has: cells that are near each other are coded so. Cells anywhere, in any order:
+        ``{"latitude": degrees, "longitude": degrees}`` of all of them, at most 1,048,576; each is
+        foretold by those around it. Configurations hold these, in two bytes or so for every cell.
+        In two dimensions, of rows and columns, they are for ``bits``.
     weights : array_like, optional
         Of the cells of such a grid, in its shape and any unit, such as areas: what counts in an
         RMSE and in means. Rounded to half a per cent; configurations hold them. Default: all alike.
@@ -180,11 +183,11 @@ class _SphereSettings(NamesModel):
         self.embed_model: str | None = None
         self._described = None if grid is None else GridDescription.parse(grid)
         if self._described is not None and self.bits is not None:
-            told = self._described.name.startswith("healpix"), self._described.latitude is not None
-            if not any(told):
+            if not self._described.tells_places:
                 raise ValueError(
-                    "bits needs axes of latitude and longitude, HEALPix, or rows with latitudes; "
-                    "on another grid give max_error or target_rmse"
+                    "bits needs to know where cells are: latitude and longitude, HEALPix, or "
+                    "grid={'latitude': ..., 'longitude': ...} of all cells; else give max_error "
+                    "or target_rmse"
                 )
         elif self._described is not None and not (isinstance(model, str) and model == NO_MODEL):
             if model != UNIVERSAL:
@@ -276,18 +279,30 @@ class _SphereSettings(NamesModel):
     def _decode_payload(
         self, data: bytes, expected: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     ) -> npt.NDArray[Any]:
-        return decode_chunk(data, self._load, grid=self._grid_in(data), expected=expected)
+        grid = self._grid
+        if self._needs_places:
+            grid = self._grid_in(Payload.unpack(data))
+        return decode_chunk(data, self._load, grid=grid, expected=expected)
 
-    def _grid_in(self, data: bytes) -> SphereGrid | None:
+    @property
+    def _needs_places(self) -> bool:
+        """Whether a decoder must know where cells are."""
+        described = self._described
+        if described is None:
+            return False
+        return self.bits is not None or (described.name == PLACED and described.axes == 1)
+
+    def _grid_in(self, payload: Payload) -> SphereGrid | None:
         """Where the cells of a payload are, as its decoder is to be told."""
-        if self._described is None or self.bits is None:
+        if self._described is None or not self._needs_places:
             return self._grid
-        payload = Payload.unpack(data)
         fold = fold_in(payload)
-        places = None if fold is None else self._described.places(fold.cells)
-        if fold is None or places is None:
+        places = self._described.places(prod(payload.array_shape[-self._described.axes :]))
+        if places is None or len(payload.shape) < 2:
             return None
-        return IndexGrid.of(fold.shape, places=folded_places(fold, places))
+        if fold is not None:
+            places = folded_places(fold, places, holes=self.bits is None)
+        return IndexGrid.of((payload.shape[-2], payload.shape[-1]), places=places)
 
     def decode_at(
         self, data: Any, *, latitude: npt.ArrayLike, longitude: npt.ArrayLike

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.cells import rows
-from coinpp_xr.cells.description import INDEX, GridDescription
+from coinpp_xr.cells import places, rows
+from coinpp_xr.cells.description import CELLS, INDEX, PLACED, GridDescription
 from coinpp_xr.cells.weights import CellWeights, pack, unpack
 from coinpp_xr.coding.pyramid.stream import MOST_CELLS
 from coinpp_xr.data.cell_areas import AREA, area_in, areas_of
@@ -42,6 +43,8 @@ _AXES_OF_PLANES = {
     "X": ("projection_x_coordinate", "grid_longitude"),
 }
 _LARGEST_LATITUDE = 90 + 1e-6
+# Of so many fields, places of cells take fewer bytes than they save.
+_WORTH_PLACES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,31 @@ class Horizontal:
             return None
         if len(self.dims) == 2:
             return GridDescription(INDEX)
-        return grid_of_cells(self.array, self.array.sizes[self.dims[0]], self.degrees)
+        cells = self.array.sizes[self.dims[0]]
+        found = grid_of_cells(self.array, cells, self.degrees)
+        many = self.array.size >= _WORTH_PLACES * cells
+        return self.placed_grid or found if found.name == CELLS and many else found
+
+    @cached_property
+    def placed_grid(self) -> GridDescription | None:
+        """The grid with the places of all cells, where they are known."""
+        if self.degrees is None or self.is_regular:
+            return None
+        latitude, longitude = (axis.astype(np.float64) for axis in self.degrees)
+        known = np.isfinite(latitude).all() and np.isfinite(longitude).all()
+        if not (known and 0 < latitude.size <= places.MOST_CELLS):
+            return None
+        return GridDescription.at(latitude, longitude)
+
+    def lies_on(self, grid: Any) -> bool:
+        """Whether cells lie as a codec's argument ``grid`` says."""
+        own = self.grid
+        if own is None or grid is None:
+            return own is None and grid is None
+        if isinstance(grid, Mapping) and "places" in grid:
+            placed = self.placed_grid
+            return placed is not None and placed.config == grid
+        return grid in (own.config, CELLS if own.name == PLACED else own.config)
 
     @cached_property
     def weights(self) -> Float64 | None:

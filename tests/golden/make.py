@@ -7,6 +7,7 @@ Only what is not there yet: payloads of released versions never change.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,13 @@ def on_any_grid() -> dict[str, tuple[np.ndarray, COINppCodec]]:
     hours = np.sin(np.indices((6, 9, 12, 14)).sum(axis=0) / 7)
     hours += rng.standard_normal((6, 1, 12, 14))
 
+    k = rng.permutation(700)
+    where = {
+        "latitude": np.rad2deg(np.arcsin(1 - (2 * k + 1) / 700)), "longitude": k * 137.508 % 360
+    }  # fmt: skip
+    anywhere = np.stack([np.sin(k / 99 + hour / 3) * 4 for hour in range(3)]).astype("<f4")
+    anywhere[1, 40:90] = np.nan
+
     def codec(**settings: Any) -> COINppCodec:
         return COINppCodec("universal", **settings)
 
@@ -264,6 +272,7 @@ def on_any_grid() -> dict[str, tuple[np.ndarray, COINppCodec]]:
         "cells-ring-f4": (
             pixels.astype(">f4"), codec(grid="healpix-ring", max_error=0.05)
         ),
+        "cells-placed-f4": (anywhere, codec(grid=where, max_error=0.05)),
         "levels-f4": (
             (hours + rng.standard_normal((6, 9, 12, 14)) / 50).astype("<f4"),
             codec(grid="index", max_error=0.02),
@@ -340,6 +349,9 @@ def main() -> None:
     for name, (values, codec) in (patches(patch_model) | on_any_grid()).items():
         payload = codec.encode(values)
         write(folder, name, payload, codec.decode(payload))
+        config = folder / f"{name}.json"
+        if "placed" in name and not config.exists():
+            config.write_text(json.dumps(codec.get_config()))
 
 
 if __name__ == "__main__":

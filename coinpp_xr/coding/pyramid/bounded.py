@@ -15,6 +15,8 @@ from coinpp_xr.coding.pyramid.experts import Expert
 from coinpp_xr.coding.pyramid.limits import LARGEST, UNIT, Limits
 from coinpp_xr.coding.pyramid.means import Means
 from coinpp_xr.coding.pyramid.points import Observer
+from coinpp_xr.coding.scattered.surroundings import surroundings_on
+from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.fields import Fields, PlaneFields, Sequences, are_few, extremes
 from coinpp_xr.lattice import Bound, Lattice, has_room, lattice_of
 
@@ -117,6 +119,7 @@ def encode(
         around=fields.grid.goes_around, quick=QUICK[effort],
         limits=_limits(lattice, fields, lowest, highest, slack), expert=expert, observe=observe,
         background=background, levels=sequences.levels, means=means,
+        surroundings=surroundings_on(fields.grid),
     )  # fmt: skip
     return Bounded(
         result.head, result.streams, valid & ~coded, background is not None, result.asks_network
@@ -165,6 +168,7 @@ def read_head(
     sequences: Sequences,
     shape: tuple[int, int],
     background: Background | None = None,
+    grid: SphereGrid | None = None,
 ) -> tuple[stream.Head, Any]:
     """The head of a chunk, and which cells of it are coded, shape (items, n_lat, n_lon).
 
@@ -174,4 +178,7 @@ def read_head(
     """
     valid = None if mask is None else ~mask.reshape(-1, *shape)
     order, levels = sequences.order, sequences.levels
-    return stream.Head.parse(head, valid, order, shape, background, levels), valid
+    parsed = stream.Head.parse(
+        head, valid, order, shape, background, levels, lambda: surroundings_on(grid)
+    )
+    return parsed, valid

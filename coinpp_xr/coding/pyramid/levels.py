@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,41 @@ def level_count(shape: tuple[int, int]) -> int:
     while max(-(-side // (1 << count)) for side in shape) > MOST_ANCHORS:
         count += 1
     return count
+
+
+class PassOfWalk(NamedTuple):
+    """A pass as its parameters see it.
+
+    Parameters
+    ----------
+    key : (level, pass)
+    coarser : (level, pass)
+        Of what is like it, further apart; there need not be such a pass.
+    neighbours : int
+        That predictions look at.
+    beside : bool
+        Whether they look at points of the same pass, too.
+    """
+
+    key: tuple[int, int]
+    coarser: tuple[int, int]
+    neighbours: int
+    beside: bool
+
+
+def passes_of_raster(shape: tuple[int, int], quick: int) -> list[PassOfWalk]:
+    """All passes that have points, from coarse to fine."""
+    reach = reach_of(quick)
+    return [
+        PassOfWalk(
+            (level, number), coarser_than((level, number)),
+            reach.neighbours[number], reach.beside[number],
+        )
+        for level in range(level_count(shape) - 1, -1, -1)
+        for number, which in enumerate(PASSES)
+        if all(-(-side // (1 << level)) > first
+               for side, first in zip(shape, (which.row, which.column), strict=True))
+    ]  # fmt: skip
 
 
 def coarser_than(key: tuple[int, int]) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from coinpp_xr.coding.pyramid import range_coder
 from coinpp_xr.coding.pyramid.coders import PassParameters
 from coinpp_xr.coding.pyramid.fitting import BAND_COUNTS, usual_weights
 from coinpp_xr.coding.pyramid.grades import GRADES, LARGEST_SHIFT, grade_of
-from coinpp_xr.coding.pyramid.levels import PASSES, coarser_than, level_count, reach_of
+from coinpp_xr.coding.pyramid.levels import PassOfWalk
 from coinpp_xr.coding.pyramid.prediction import (
     LARGEST_WEIGHT,
     N_BESIDE,
@@ -26,15 +25,6 @@ from coinpp_xr.coding.pyramid.schedule import Unit
 from coinpp_xr.errors import CorruptPayloadError
 
 Key = tuple[int, int]
-
-
-def _keys(shape: tuple[int, int]) -> Iterator[Key]:
-    """(level, pass) of all passes that have points."""
-    for level in range(level_count(shape) - 1, -1, -1):
-        n_lat, n_lon = (-(-side // (1 << level)) for side in shape)
-        for number, which in enumerate(PASSES):
-            if n_lat > which.row and n_lon > which.column:
-                yield level, number
 
 
 # Kinds of numbers: how many bands, coefficients, steps; then weights, see :func:`_groups`.
@@ -90,9 +80,8 @@ class _Usual(NamedTuple):
     coefficients: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, key: Key, references: int, quick: int, alike: PassParameters | None) -> _Usual:
-        reach, number = reach_of(quick), key[1]
-        layout = reach.neighbours[number], references, reach.beside[number]
+    def of(cls, where: PassOfWalk, references: int, alike: PassParameters | None) -> _Usual:
+        layout = where.neighbours, references, where.beside
         coefficients = USUAL_COEFFICIENTS if alike is None else alike.coefficients
         return cls(usual_weights(*layout, alike), _groups(*layout), coefficients)
 
@@ -100,17 +89,16 @@ class _Usual(NamedTuple):
 def pack(
     parameters: dict[int, dict[Key, PassParameters]],
     units: list[Unit],
-    shape: tuple[int, int],
-    quick: int,
+    passes: list[PassOfWalk],
 ) -> bytes:
     numbers = _Numbers(None)
     references_of_kinds = references_of(units)
     for kind, (references, _) in references_of_kinds.items():
         before = kind_before(parameters, references_of_kinds, kind)
-        for key in _keys(shape):
-            told = parameters[kind][key]
-            alike = before.get(key) or parameters[kind].get(coarser_than(key))
-            usual = _Usual.of(key, references, quick, alike)
+        for where in passes:
+            told = parameters[kind][where.key]
+            alike = before.get(where.key) or parameters[kind].get(where.coarser)
+            usual = _Usual.of(where, references, alike)
             numbers.code(_BANDS, np.array([[len(told.weights) if told.told else 0]]))
             if told.told:
                 numbers.code(_SHIFT, np.array([[told.shift]]))
@@ -122,7 +110,7 @@ def pack(
 
 
 def unpack(
-    told: bytes, units: list[Unit], shape: tuple[int, int], quick: int
+    told: bytes, units: list[Unit], passes: list[PassOfWalk]
 ) -> dict[int, dict[Key, PassParameters]]:
     numbers = _Numbers(told)
     parameters: dict[int, dict[Key, PassParameters]] = {}
@@ -130,9 +118,9 @@ def unpack(
     for kind, (references, _) in references_of_kinds.items():
         before = kind_before(parameters, references_of_kinds, kind)
         parameters[kind] = {}
-        for key in _keys(shape):
-            alike = before.get(key) or parameters[kind].get(coarser_than(key))
-            usual = _Usual.of(key, references, quick, alike)
+        for where in passes:
+            alike = before.get(where.key) or parameters[kind].get(where.coarser)
+            usual = _Usual.of(where, references, alike)
             bands, shift = int(numbers.code(_BANDS, np.zeros((1, 1)))[0, 0]), 0
             weights = usual.weights[None].astype(np.int64)
             if bands:
@@ -147,7 +135,7 @@ def unpack(
             grades = grade_of(usual.coefficients) + changes
             if grades.min() < 0 or grades.max() >= len(GRADES):
                 raise CorruptPayloadError("the parameters of the pyramid are damaged")
-            parameters[kind][key] = PassParameters(
+            parameters[kind][where.key] = PassParameters(
                 weights.astype(np.int32), bands > 0, GRADES[grades], shift
             )
     return parameters

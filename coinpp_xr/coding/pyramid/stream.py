@@ -29,17 +29,13 @@ from coinpp_xr.coding.pyramid.coders import (
     band_count,
     cut_streams,
 )
-from coinpp_xr.coding.pyramid.experts import (
-    FINGERPRINT_BYTES,
-    Expert,
-    find_expert,
-    no_expert,
-)
+from coinpp_xr.coding.pyramid.experts import FINGERPRINT_BYTES, Expert, find_expert, no_expert
 from coinpp_xr.coding.pyramid.limits import UNIT, Limits
 from coinpp_xr.coding.pyramid.means import Means
 from coinpp_xr.coding.pyramid.parameters import Key
 from coinpp_xr.coding.pyramid.points import Known, Observer
 from coinpp_xr.coding.pyramid.referred import ReferredFields, background_on, last_uses
+from coinpp_xr.coding.pyramid.scattered_walk import CHECKSUM, checked_surroundings, walk_through
 from coinpp_xr.coding.pyramid.schedule import (
     STRENGTH_PARTS,
     UNIT_CELLS,
@@ -52,6 +48,7 @@ from coinpp_xr.coding.pyramid.schedule import (
 )
 from coinpp_xr.coding.pyramid.strengths import strengths_of
 from coinpp_xr.coding.pyramid.walk import NO_LIMITS, Walk
+from coinpp_xr.coding.scattered.surroundings import Surroundings
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.lattice import Lattice
 from coinpp_xr.parallel import map_compiled
@@ -73,6 +70,7 @@ _HEAD = struct.Struct("<ddBBII")
 _ENTRY = struct.Struct("<II")
 _LIMITS = struct.Struct("<iiBi")
 _AROUND, _RELATIVE, _EXACT, _EXPERT, _REFERRING, _BACKGROUND, _SHIFTED = 1, 2, 4, 8, 16, 32, 64
+_SCATTERED = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +102,7 @@ def encode(
     background: Float64 | None = None,
     levels: int = 1,
     means: Means | None = None,
+    surroundings: Surroundings | None = None,
 ) -> Coded:
     """Code fields so that none of the valid values is off by more than half a step.
 
@@ -131,6 +130,8 @@ def encode(
         So many sequences are those of levels, one above the other.
     means : Means, optional
         What means of fields should keep, as far as shifts of anchors bring that about.
+    surroundings : Surroundings, optional
+        Of cells that are no raster, but laid out in one.
     """
     _, n_lat, n_lon = values.shape
     expert = no_expert() if expert is None else expert
@@ -148,7 +149,7 @@ def encode(
     )  # fmt: skip
     if expert.is_for_references_alone and not any(unit.n_references for unit in units):
         expert = no_expert()
-    walk = Walk((n_lat, n_lon), around, quick, limits, expert, observe)
+    walk = walk_through((n_lat, n_lon), around, quick, limits, expert, observe, surroundings)
     shifting = means is not None and limits.free == 0
     parameters: dict[int, dict[Key, PassParameters]] = {}
     coders: dict[int, list[Coder]] = {}
@@ -206,11 +207,13 @@ def encode(
     flags = _AROUND * around | _RELATIVE * lattice.relative | _EXACT * (limits.free > 0)
     flags |= _EXPERT * bool(expert.fingerprint) | _REFERRING * expert.is_for_references_alone
     flags |= _BACKGROUND * (background is not None) | _SHIFTED * shifting
-    told = told_parameters.pack(parameters, units, (n_lat, n_lon), quick)
+    flags |= _SCATTERED * (surroundings is not None)
+    told = told_parameters.pack(parameters, units, walk.passes)
     head = _HEAD.pack(lattice.step, lattice.origin, flags, quick, distance, len(told)) + told
     if limits.free > 0:
         head += _LIMITS.pack(limits.low, limits.high, limits.free, limits.second)
     head += expert.fingerprint
+    head += b"" if surroundings is None else CHECKSUM.pack(surroundings.checksum)
     head += b"" if strengths is None else strengths.astype(np.uint8).tobytes()
     index = b"".join(_ENTRY.pack(len(s), zlib.crc32(s)) for s in streams)
     return Coded(head + index, b"".join(streams), bool(expert.fingerprint))
@@ -254,6 +257,7 @@ class Head:
         shape: tuple[int, int],
         known: Background | None = None,
         levels: int = 1,
+        find_surroundings: Callable[[], Surroundings | None] = lambda: None,
     ) -> Head:
         """From bytes of :func:`encode`; ``known`` is what a model brings along.
 
@@ -265,7 +269,7 @@ class Head:
             raise CorruptPayloadError("the head of the pyramid is cut short")
         step, origin, flags, quick, distance, length = _HEAD.unpack_from(head)
         cells = shape[0] * shape[1]
-        damaged = not (0 < step < inf and abs(origin) < inf) or flags > 127 or distance < 1
+        damaged = not (0 < step < inf and abs(origin) < inf) or distance < 1
         if damaged or cells > MOST_CELLS or order.size > MOST_ITEMS:
             raise CorruptPayloadError("the head of the pyramid is damaged")
         if flags & _RELATIVE and origin == 0:
@@ -289,6 +293,10 @@ class Head:
             if flags & _REFERRING:
                 expert = expert.for_references_alone
             entries = entries[FINGERPRINT_BYTES:]
+        surroundings = None
+        if flags & _SCATTERED:
+            surroundings = checked_surroundings(find_surroundings(), cells, entries)
+            entries = entries[CHECKSUM.size :]
         strengths = None
         if levels > 1:
             told_strengths = np.frombuffer(entries[: 2 * levels], np.uint8)
@@ -312,9 +320,9 @@ class Head:
         index = np.frombuffer(entries, "<u4").reshape(len(units), n_bands, 2).astype(np.int64)
         starts = np.concatenate([[0], np.cumsum(index[:, :, 0].sum(axis=1))])
         lattice = Lattice(step, origin, bool(flags & _RELATIVE))
+        walk = walk_through(shape, bool(flags & _AROUND), quick, limits, expert, None, surroundings)
         return cls(
-            lattice, Walk(shape, bool(flags & _AROUND), quick, limits, expert),
-            units, told_parameters.unpack(told, units, shape, quick), starts, index,
+            lattice, walk, units, told_parameters.unpack(told, units, walk.passes), starts, index,
             background_on(field, lattice), bool(flags & _SHIFTED),
         )  # fmt: skip
 

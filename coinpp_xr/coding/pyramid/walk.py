@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.coding.pyramid import range_coder
+from coinpp_xr.coding.pyramid.anchors import KnownAnchors, code_anchors
 from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters, band_count
 from coinpp_xr.coding.pyramid.experts import Expert, no_expert
 from coinpp_xr.coding.pyramid.geometry import geometry
 from coinpp_xr.coding.pyramid.levels import (
     PAD,
+    PassOfWalk,
     coarser_than,
     interleave,
     level_count,
     pad,
+    passes_of_raster,
     reach_of,
 )
-from coinpp_xr.coding.pyramid.limits import UNIT, Limits
+from coinpp_xr.coding.pyramid.limits import Limits
 from coinpp_xr.coding.pyramid.opinions import opinions
 from coinpp_xr.coding.pyramid.points import Known, Observer, Points
 from coinpp_xr.coding.pyramid.prediction import Pool
@@ -34,7 +36,7 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 NO_LIMITS = Limits()
-_NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
+NO_FIELDS = Decoded(np.empty((0, 0, 0), np.int32), np.empty((0, 0, 0), np.int8))
 
 
 class Level:
@@ -78,7 +80,7 @@ class Level:
         if 0 in where.shape:
             return
         fields = known.fields
-        one, two, three = (*fields, *[_NO_FIELDS] * MOST_REFERENCES)[:MOST_REFERENCES]
+        one, two, three = (*fields, *[NO_FIELDS] * MOST_REFERENCES)[:MOST_REFERENCES]
         references = References(
             len(fields), (one.values, two.values, three.values),
             (one.marks, two.marks, three.marks), where.rows, where.columns, where.diagonal,
@@ -129,6 +131,11 @@ class Walk:
     expert: Expert = dataclasses.field(default_factory=no_expert)
     observe: Observer | None = None
 
+    @property
+    def passes(self) -> list[PassOfWalk]:
+        """All that have points, from coarse to fine."""
+        return passes_of_raster(self.shape, self.quick)
+
     def unit(
         self,
         coders: list[Coder],
@@ -156,7 +163,12 @@ class Walk:
             Of anchors, in 1/64 of a step; what a decoder is given is written over.
         """
         levels = level_count(self.shape)
-        done, done_marks = self._anchors(coders, known, n_items, levels, shifts)
+        step = 1 << levels
+        some = KnownAnchors.of(known, lambda fields: fields[:, ::step, ::step])
+        rows, columns = (-(-side // step) for side in self.shape)
+        anchors = code_anchors(coders, some, (n_items, rows * columns), self.limits, shifts)
+        done = anchors.reshape(n_items, rows, columns)
+        done_marks = np.zeros(done.shape, np.int8)
         for number in range(levels - 1, -1, -1):
             level = Level(self, number, n_items)
             coarse, coarse_marks = level.phase(0)
@@ -178,55 +190,3 @@ class Walk:
         for coder in coders:
             coder.check()
         return Decoded(done, done_marks)
-
-    def _anchors(
-        self,
-        coders: list[Coder],
-        known: Known,
-        n_items: int,
-        levels: int,
-        shifts: Int64 | None,
-    ) -> tuple[Int32, Int8]:
-        """Anchors follow the mean of their references, or the anchor before them."""
-        step = 1 << levels
-        rows, columns = (-(-side // step) for side in self.shape)
-        expected = np.zeros((n_items, rows * columns), np.int64)
-        for field in known.fields:
-            expected += field.values[:, ::step, ::step].reshape(n_items, -1)
-        expected //= max(len(known.fields), 1)
-        if self.limits.free > 0:
-            expected = (expected + UNIT // 2) & -UNIT
-        beginning = np.zeros(n_items, np.int64)
-        if shifts is not None:
-            for coder in coders[:1]:
-                told = np.ascontiguousarray(shifts[:, None], np.int32)
-                coder.grow(range_coder.BYTES_PER_VALUE * told.size)
-                range_coder.code_numbers(*coder.coder, coder.shifts, range_coder.rates(), told)
-                coder.check()
-                shifts[:] = told[:, 0]
-            beginning = shifts
-        expected += beginning[:, None]
-        numbers = np.zeros(expected.shape, np.int32)
-        chained = not known.fields
-        if known.target is not None:
-            target = known.target[:, ::step, ::step].reshape(n_items, -1)
-            counted = np.ones(target.shape, np.bool_)
-            if len(known.valid):
-                counted = known.valid[:, ::step, ::step].reshape(n_items, -1)
-            before = beginning.astype(np.float64)
-            for k in range(expected.shape[1]):
-                start = before if chained else expected[:, k]
-                steps = np.where(counted[:, k], np.rint((target[:, k] - start) / UNIT), 0)
-                numbers[:, k] = steps
-                before = start + UNIT * steps
-        for coder in coders[:1]:
-            coder.grow(range_coder.BYTES_PER_VALUE * numbers.size)
-            range_coder.code_numbers(*coder.coder, coder.anchors, range_coder.rates(), numbers)
-            coder.check()
-        if chained:
-            values = UNIT * np.cumsum(numbers, axis=1, dtype=np.int64) + beginning[:, None]
-        else:
-            values = expected + UNIT * numbers.astype(np.int64)
-        bounded = np.clip(values, self.limits.low, self.limits.high).astype(np.int32)
-        shape = (n_items, rows, columns)
-        return bounded.reshape(shape), np.zeros(shape, np.int8)
