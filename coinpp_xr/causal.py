@@ -1,8 +1,9 @@
 """Integers on a globe ↔ bits, each predicted from those decoded before it.
 
 What a globe's cell holds is predicted from its decoded neighbours in the same globe and from all
-around it in up to three globes before, by least squares that never stop learning: one solution
-for everything so far, one for what was decoded last, one for the surroundings in space and time.
+around it in up to three globes before, or in the one before and two of the level above, by least
+squares that never stop learning: one solution for everything so far, one for what was decoded last,
+one for the surroundings in space and time.
 Their normal equations are kept in integers and relaxed by a Gauss-Seidel sweep per cell, so that
 every machine gets the same prediction. The value is then coded as a few decisions (which side
 of the prediction, how far), whose probabilities are mixed from the distributions that all
@@ -33,6 +34,7 @@ from coinpp_xr.binary import (
 )
 from coinpp_xr.compiled import compiled
 from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.lattice import PARTS
 from coinpp_xr.sigmoid import HIGH, LOW, sigmoid_table
 
 Int = npt.NDArray[np.int64]
@@ -41,7 +43,7 @@ Bool = npt.NDArray[np.bool_]
 # Of the values that can be coded.
 LARGEST = 1 << 24
 
-_UNIT = 64
+_UNIT = PARTS  # predictions and errors
 _MOST_ERROR = (1 << 31) - 1
 _LAGS = 3
 # Neighbours in this globe, around the cell in the last one, and in each of those before.
@@ -377,10 +379,11 @@ def _code_row(
     room: Room,
     i: int,
     side: int,
+    shift: int,
 ) -> None:
     """Code a row of a globe; ``soft`` gets what is most likely behind the rounded values.
 
-    ``side`` is that of the blocks of cells.
+    ``side`` is that of the blocks of cells, ``shift`` that of the lattice.
     """
     n_lat, n_lon = values.shape
     solutions = state.weights.shape[1]
@@ -498,16 +501,20 @@ def _code_row(
         rough = abs(f[3] - f[2]) + abs(f[0] - f[2])
         kinds[2] = min(half_octaves(rough >> 5), _ROUGH - 1)
         kinds[3] = (i * (_BANDS - 1)) // n_lat
+        for k in range(predictions):
+            locations[k] -= shift
         value = _code_value(
-            coder, tables, sigmoid, state.mixture, values[i, j], centre, spread,
+            coder, tables, sigmoid, state.mixture, values[i, j], centre - shift, spread,
             locations, inverses, kinds, logits, contexts, sets,
         )  # fmt: skip
+        for k in range(predictions):
+            locations[k] += shift
         values[i, j] = value
         if abs(value) > LARGEST:
             mark_broken(coder)
             return
 
-        exact = value * _UNIT
+        exact = value * _UNIT + shift
         for k in range(best + 1):
             errors[k, here, j] = min(max(exact - locations[k], -_MOST_ERROR), _MOST_ERROR)
         if len(state.habit) > 0:
@@ -678,8 +685,19 @@ class _Walk:
             self._past[lag] = past[lag]
         self._mode = 1
 
-    def globe(self, values: Int, valid: Bool) -> npt.NDArray[np.int32]:
-        """Encode the values of a globe, or decode them into it; returns what others see of it."""
+    def start_beside(
+        self, own: list[npt.NDArray[np.int32]], above: list[npt.NDArray[np.int32]]
+    ) -> None:
+        """What follows has a globe before it, or none, and on the level above one at its time and,
+        before that, one at the time of its own."""
+        self.start_after([*own, *above[::-1]])
+        self._mode = len(own)
+
+    def globe(self, values: Int, valid: Bool, shift: int = 0) -> npt.NDArray[np.int32]:
+        """Encode the values of a globe, or decode them into it; returns what others see of it.
+
+        The lattice of its values may be shifted, by so many 1/64 of a step.
+        """
         n_lat, n_lon = values.shape
         soft, side = np.zeros(values.shape, np.int32), _block_side((n_lat, n_lon))
         for row in range(n_lat):
@@ -687,6 +705,7 @@ class _Walk:
             _code_row(
                 self.coder, self._tables, self._sigmoid, self._state, values, valid,
                 self._past, self._lags, self._mode, self._around, soft, self._room, row, side,
+                shift,
             )  # fmt: skip
             if is_broken(self.coder):
                 raise CorruptPayloadError("the residual's stream is damaged")
@@ -731,6 +750,33 @@ def prior_of(globes: Int, *, around: bool, thorough: bool) -> Prior:
     return Prior(nothing.state, total * _UNIT // len(globes), nothing.shape)
 
 
+def _walked(
+    walk: _Walk,
+    order: npt.NDArray[np.integer[Any]],
+    levels: int,
+    globe_of: Callable[[int], tuple[Int, Bool]],
+    shifts: Int | None,
+) -> Iterator[tuple[int, Int]]:
+    """All globes, sequence after sequence: numbers, and values once they are coded."""
+    if order.shape[1] == 1:  # then levels follow each other
+        order, levels = order.reshape(-1, levels), 1
+    above: list[npt.NDArray[np.int32]] = []
+    for number, sequence in enumerate(order):
+        walk.start_sequence()
+        if number % levels == 0:
+            above = []
+        own: list[npt.NDArray[np.int32]] = []
+        for time, item in enumerate(sequence):
+            if above:
+                walk.start_beside(own[-1:], above[max(time - 1, 0) : time + 1])
+            values, valid = globe_of(int(item))
+            soft = walk.globe(values, valid, 0 if shifts is None else int(shifts[item]))
+            if levels > 1:
+                own.append(soft)
+            yield int(item), values
+        above = own
+
+
 def copy_of(prior: Prior) -> Prior:
     """The same, to be changed: coding goes on learning in what it was given."""
     return prior._replace(state=binary.copy(prior.state))
@@ -742,6 +788,8 @@ def encode(
     prior: Prior,
     *,
     around: bool,
+    levels: int = 1,
+    shifts: Int | None = None,
 ) -> bytes:
     """Code globes that follow each other in time.
 
@@ -756,17 +804,19 @@ def encode(
         Is changed.
     around : bool
         Whether the first column follows the last, as on a whole globe.
+    levels : int
+        So many sequences are those of levels, one above the other.
+    shifts : int64 array, shape (globes,), optional
+        By how much the lattice of each is shifted, in 1/64 of a step.
 
     Returns
     -------
     bytes
-        For :func:`decode` with the same order, valid cells, prior and ``around``.
+        For :func:`decode` with the same order, valid cells, prior, ``around``, levels and shifts.
     """
-    walk = _Walk(binary.encoder(1 << 12), prior, order.shape[1], around)
-    for sequence in order:
-        walk.start_sequence()
-        for item in sequence:
-            walk.globe(*globe_of(int(item)))
+    walk = _Walk(binary.encoder(1 << 12), prior, _most_before(order, levels), around)
+    for _ in _walked(walk, order, levels, globe_of, shifts):
+        pass
     return binary.finish(walk.coder)
 
 
@@ -777,6 +827,8 @@ def decode(
     prior: Prior,
     *,
     around: bool,
+    levels: int = 1,
+    shifts: Int | None = None,
 ) -> Iterator[tuple[int, Int]]:
     """Numbers and values of globes, one after the other; 0 where not valid.
 
@@ -785,11 +837,17 @@ def decode(
     CorruptPayloadError
         When it shows, at the latest after the last globe.
     """
-    walk = _Walk(binary.decoder(stream), prior, order.shape[1], around)
-    for sequence in order:
-        walk.start_sequence()
-        for item in sequence:
-            values = np.zeros(prior.shape, np.int64)
-            walk.globe(values, valid_of(int(item)))
-            yield int(item), values
+    walk = _Walk(binary.decoder(stream), prior, _most_before(order, levels), around)
+
+    def nothing(item: int) -> tuple[Int, Bool]:
+        return np.zeros(prior.shape, np.int64), valid_of(item)
+
+    yield from _walked(walk, order, levels, nothing, shifts)
     binary.check_end(walk.coder)
+
+
+def _most_before(order: npt.NDArray[np.integer[Any]], levels: int) -> int:
+    """How many globes any globe looks at, and one for itself."""
+    if order.shape[1] == 1:
+        return levels
+    return order.shape[1] if levels == 1 else _LAGS + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sized
 from itertools import pairwise
 from math import erf, inf, log2, sqrt
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr import residual
-from coinpp_xr.bitstream import Kind, Tag, pack_fields
+from coinpp_xr.bitstream import Kind, Payload, Tag, pack_fields
 from coinpp_xr.coding.digits import suits
 from coinpp_xr.fields import Sequences, are_few
 from coinpp_xr.lattice import Bound
@@ -45,7 +45,7 @@ MEDIUM_GLOBE, _MUCH_SHORTER = 1 << 14, 0.9
 _MANY_VALUES, _TELLING_VALUES = 1 << 19, 1 << 16
 # Of a block that tells whether levels should refer to each other: fields along an axis, and
 # values; and what they must save.
-_MOST_SAMPLED, _SAMPLED_VALUES, _WORTH_LEVELS = 32, 1 << 20, 0.99
+_MOST_SAMPLED, _TOLD_BY_PYRAMID, _TOLD_BY_ROWS, _WORTH_LEVELS = 32, 1 << 20, 1 << 18, 0.99
 # RMSE of a base, in terms of the bound that a residual has to keep.
 BASE_RMSE = (0.3, 0.4, 0.55)
 
@@ -72,6 +72,18 @@ def smallest_for_bound(chunk: Chunk, bound: Bound) -> bytes | None:
     every = rough or chunk.effort == "best"
     digits = _digits(chunk, bound, worth, wider_only=not every)
     return smallest if digits is None else digits
+
+
+def once_more(chunk: Chunk, bound: Bound, before: bytes) -> bytes | None:
+    """For a bound that is little narrower: in the way that was the shortest one before."""
+    payload = Payload.unpack(before)
+    axis = payload.sections.get(Tag.LEVEL_AXIS, (None,))[0]
+    if payload.kind in (Kind.PYRAMID, Kind.PYRAMID_FROM_MODEL):
+        return _pyramid_along(chunk, bound, axis, chunk.effort)
+    if payload.kind in (Kind.RESIDUAL, Kind.RESIDUAL_FROM_MODEL):
+        model = chunk.model if payload.kind.has_model else None
+        return _alone_along(chunk, bound, model, axis)
+    return smallest_for_bound(chunk, bound)
 
 
 def _digits(chunk: Chunk, bound: Bound, worth: float, *, wider_only: bool = False) -> bytes | None:
@@ -115,21 +127,48 @@ def _smallest_of_smooth(chunk: Chunk, bound: Bound) -> bytes | None:
 
 def _rows_are_shorter(chunk: Chunk, bound: Bound) -> bool:
     """Whether some fields that follow each other are much shorter coded row by row: two, or of
-    small grids more."""
-    order, cells = chunk.all_items.order, chunk.fields.values.shape[1]
-    count = min(max(2, _TELLING_VALUES // cells), order.shape[1])
-    start = max(order.shape[1] // 2 - count // 2, 0)
-    some = Sequences(order[None, len(order) // 2, start : start + count])
-    pyramid = chunk.pyramid(bound, some, chunk.effort)
-    rows = residual.encode(chunk.fields, bound, some, thorough=False)
-    return pyramid is None or (
-        rows is not None
-        and len(rows.section) < (_MUCH_SHORTER if cells >= MEDIUM_GLOBE else 1.0) * len(pyramid)
-    )
+    small grids more; or a block of levels and times."""
+    cells = chunk.fields.values.shape[1]
+    blocks = list(_blocks(chunk, _TOLD_BY_ROWS))
+    if blocks:
+        pairs = [
+            (chunk.pyramid(bound, some, chunk.effort), _by_rows(chunk, bound, some))
+            for _, apart, together in blocks[:1]
+            for some in (apart, together)
+        ]
+        sizes = [[inf if one is None else len(one) for one in pair] for pair in pairs]
+        pyramid, rows = (min(some) for some in zip(*sizes, strict=True))
+    else:
+        order = chunk.all_items.order
+        count = min(max(2, _TELLING_VALUES // cells), order.shape[1])
+        start = max(order.shape[1] // 2 - count // 2, 0)
+        some = Sequences(order[None, len(order) // 2, start : start + count])
+        coded, by_rows = chunk.pyramid(bound, some, chunk.effort), _by_rows(chunk, bound, some)
+        pyramid = inf if coded is None else len(coded)
+        rows = inf if by_rows is None else len(by_rows)
+    share = _MUCH_SHORTER if cells >= MEDIUM_GLOBE else 1.0
+    return bool(rows < inf and rows < share * pyramid)
+
+
+def _by_rows(chunk: Chunk, bound: Bound, some: Sequences) -> bytes | None:
+    """Some fields coded row by row, quickly."""
+    found = residual.encode(chunk.fields, bound, some, thorough=False)
+    return None if found is None else found.section
 
 
 def pyramid_payload(chunk: Chunk, bound: Bound, effort: str, slack: int = 0) -> bytes | None:
-    axis = _level_axis(chunk, bound)
+    """In a pyramid, along the second axis that seems to save most, if any does."""
+
+    def quickly(some: Sequences) -> Sized | None:
+        return chunk.pyramid(bound, some, "fast")
+
+    axis = _level_axis(chunk, quickly, _TOLD_BY_PYRAMID)
+    return _pyramid_along(chunk, bound, axis, effort, slack)
+
+
+def _pyramid_along(
+    chunk: Chunk, bound: Bound, axis: int | None, effort: str, slack: int = 0
+) -> bytes | None:
     coded = chunk.pyramid(bound, chunk.items_along(axis), effort, slack)
     if coded is None:
         return None
@@ -142,30 +181,37 @@ def pyramid_payload(chunk: Chunk, bound: Bound, effort: str, slack: int = 0) -> 
     return pack_fields(chunk.values, valid, Kind.PYRAMID, sections, level_axis=axis, **chunk.place)
 
 
-def _level_axis(chunk: Chunk, bound: Bound) -> int | None:
+def _level_axis(chunk: Chunk, code: Callable[[Sequences], Sized | None], values: int) -> int | None:
     """A second axis along which fields should refer to each other: levels, members, ...
 
-    A block of fields in the middle tells.
+    A block of fields in the middle tells, coded with and without it.
+    """
+    best, least = None, _WORTH_LEVELS
+    for axis, *ways in _blocks(chunk, values):
+        apart, together = (inf if (c := code(some)) is None else len(c) for some in ways)
+        if apart < inf and together < least * apart:
+            best, least = axis, together / apart
+    return best
+
+
+def _blocks(chunk: Chunk, values: int) -> Iterator[tuple[int, Sequences, Sequences]]:
+    """Every second axis, and a block of fields in the middle: each level by itself, and all.
+
+    About so many ``values``, if there are as many.
     """
     time, batch = chunk.place["time_axis"], chunk.values.shape[:-2]
-    axes = [axis for axis, length in enumerate(batch) if axis != time and length > 1]
-    if not axes:
-        return None
     cells = chunk.fields.values.shape[1]
-    most = int(np.clip(sqrt(_SAMPLED_VALUES / cells), 2, _MOST_SAMPLED))
-    sizes: dict[int | None, float] = {}
-    for axis in axes:
+    most = int(np.clip(sqrt(values / cells), 2, _MOST_SAMPLED))
+    for axis, length in enumerate(batch):
+        if axis == time or length == 1:
+            continue
         every = chunk.items_along(axis)
         block = every.order.reshape(-1, every.levels, every.order.shape[1])
         block = block[len(block) // 2]
         for along in (0, 1):
             first = max(0, (block.shape[along] - most) // 2)
             block = np.take(block, range(first, min(first + most, block.shape[along])), along)
-        for own, levels in ((None, 1), (axis, len(block))):
-            coded = chunk.pyramid(bound, Sequences(block, levels), "fast")
-            size = inf if coded is None else len(coded) / (1.0 if own is None else _WORTH_LEVELS)
-            sizes[own] = min(size, sizes.get(own, inf))
-    return min(sizes, key=lambda axis: sizes[axis])
+        yield axis, Sequences(block), Sequences(block, len(block))
 
 
 def _smallest_around_residuals(chunk: Chunk, bound: Bound) -> bytes | None:
@@ -235,17 +281,26 @@ def alone(chunk: Chunk, bound: Bound) -> bytes | None:
 
 
 def _alone_from(chunk: Chunk, bound: Bound, model: Model | None) -> bytes | None:
+    axis = _level_axis(chunk, lambda some: _by_rows(chunk, bound, some), _TOLD_BY_ROWS)
+    return _alone_along(chunk, bound, model, axis)
+
+
+def _alone_along(chunk: Chunk, bound: Bound, model: Model | None, axis: int | None) -> bytes | None:
     fields, place = chunk.fields, chunk.place
+    # Levels tell what surroundings would, in a third of the time.
+    quickly = axis is not None and chunk.effort != "best" and chunk.values.size >= _MANY_VALUES
     coded = residual.encode(
-        fields, bound, chunk.all_items, model=model, thorough=chunk.effort != "fast"
-    )
+        fields, bound, chunk.items_along(axis), model=model, mean_error=chunk.mean_error,
+        thorough=chunk.effort != "fast" and not quickly,
+    )  # fmt: skip
     if coded is None:
         return None
     valid, sections = fields.valid & ~coded.kept, {Tag.RESIDUAL: coded.section}
     if model is not None:
         kind = Kind.RESIDUAL_FROM_MODEL
-        return pack_fields(chunk.values, valid, kind, sections, **chunk.known, **place)
-    return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, **place)
+        header = chunk.known | place
+        return pack_fields(chunk.values, valid, kind, sections, level_axis=axis, **header)
+    return pack_fields(chunk.values, valid, Kind.RESIDUAL, sections, level_axis=axis, **place)
 
 
 def _bases(chunk: Chunk, bound: Bound, most_bits: float) -> Iterator[tuple[Way, float, float]]:

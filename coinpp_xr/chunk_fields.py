@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coinpp_xr.bitstream import Kind, Payload, Tag
-from coinpp_xr.choice import MEDIUM_GLOBE, smallest_for_bound
+from coinpp_xr.choice import MEDIUM_GLOBE, once_more, smallest_for_bound
 from coinpp_xr.chunk_reading import decode_fields
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.fields import Fields, Sequences
@@ -118,8 +118,9 @@ class Task:
         chunk = self._chunk(values, coded, way.on_lattice)
         narrowed = too_wide = 1.0
         kept, best = 0.0, None
+        payload: bytes | None = None
         for attempt in range(_ATTEMPTS):
-            payload = self._payload(chunk, target, narrowed)
+            payload = self._payload(chunk, target, narrowed, payload)
             if payload is None:
                 break
             found = given.finish(*self._decoded(payload), way.on_lattice, self.goal)
@@ -178,10 +179,14 @@ class Task:
             float(tolerances[0]) if alike else None,
         )  # fmt: skip
 
-    def _payload(self, chunk: Chunk, target: float | None, narrowed: float) -> bytes | None:
-        bound = self.goal.bound
-        if bound is not None:
-            return smallest_for_bound(chunk, replace(bound, error=narrowed * bound.error))
+    def _payload(
+        self, chunk: Chunk, target: float | None, narrowed: float, before: bytes | None
+    ) -> bytes | None:
+        if self.goal.bound is not None:
+            bound = replace(self.goal.bound, error=narrowed * self.goal.bound.error)
+            if before is None:
+                return smallest_for_bound(chunk, bound)
+            return once_more(chunk, bound, before)
         assert target is not None
         return smallest_for_rmse(chunk, narrowed * target)
 

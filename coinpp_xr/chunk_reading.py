@@ -24,6 +24,7 @@ from coinpp_xr.field_reading import (
     finish_of,
     is_of_numbers,
     items_of,
+    level_axis_of,
     steps_of,
 )
 from coinpp_xr.fields import CELLS_AT_ONCE, Sequences, are_few, round_to
@@ -289,7 +290,8 @@ def _sequences_of(payload: Payload) -> Sequences:
     few = are_few(items, prod(payload.shape[-2:]))
     if payload.time_axis >= max(len(batch), 1) or items > residual.MOST_ITEMS or not few:
         raise CorruptPayloadError("payload's header contradicts itself")
-    return Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_))
+    level_axis = level_axis_of(payload)
+    return Sequences.of(batch, payload.time_axis, np.ones(items, np.bool_), level_axis)
 
 
 def _grid_of(payload: Payload, given: SphereGrid | None) -> SphereGrid:

@@ -20,6 +20,8 @@ Floating = npt.NDArray[np.floating[Any]]
 
 # Of the values on a lattice; see coinpp_xr.causal.LARGEST.
 LARGEST = 1 << 24
+# Of a step: what predictions and shifts are in.
+PARTS = 64
 # Values further from zero than so many steps are counted from the middle of their range.
 _FAR = 1 << 22
 # Arithmetic in double precision takes this share of the bound at most.
@@ -139,6 +141,12 @@ class Lattice:
             return replace(self, origin=first)
         steps = steps_between(distance, self.step)
         return replace(self, step=min(self.step, distance / steps), origin=first)
+
+    def shifted(self, shift: int) -> Lattice:
+        """One whose points are so many 1/64 of a step further on; not where ``relative``."""
+        if shift == 0:
+            return self
+        return replace(self, origin=self.origin + shift / PARTS * self.step)
 
     def fractions(self, values: Floating, parts: int) -> Float64:
         """Where values lie, in parts of a step from the origin; of one sign where ``relative``."""

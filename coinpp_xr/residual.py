@@ -20,7 +20,7 @@ from coinpp_xr.caching import remembered
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.errors import CorruptPayloadError
 from coinpp_xr.fields import PlaneFields, Sequences, are_few, round_to
-from coinpp_xr.lattice import LARGEST, Bound, Lattice, lattice_of
+from coinpp_xr.lattice import LARGEST, PARTS, Bound, Lattice, has_room, lattice_of
 from coinpp_xr.models import Model
 from coinpp_xr.reference import FRACTION
 
@@ -42,7 +42,11 @@ _MOST_CELLS = 1 << 24
 _LEAST_BITS = 4e-5
 
 _HEADER = struct.Struct("<ddB")
-_THOROUGH, _AROUND, _RELATIVE = 1, 2, 4
+_LENGTH = struct.Struct("<I")
+_THOROUGH, _AROUND, _RELATIVE, _SHIFTED = 1, 2, 4, 8
+# Of lattices, small ones first; values are rounded after decoding, too.
+_SHIFTS = (0, *(sign * size for size in range(1, PARTS // 2) for sign in (1, -1)))
+_MARGIN = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,7 @@ def encode(
     model: Model | None = None,
     *,
     thorough: bool = True,
+    mean_error: float | None = None,
 ) -> Residual | None:
     """Code what brings the fields within a bound.
 
@@ -90,6 +95,8 @@ def encode(
         Whose reference to start from, instead of a base.
     thorough : bool
         See :func:`coinpp_xr.causal.encode`.
+    mean_error : float, optional
+        How far means of fields, by area, should be off at most, in the unit of the bound.
 
     Returns
     -------
@@ -110,14 +117,22 @@ def encode(
     if not 0 < lattice.step < inf or not few or not are_in_proportion(items, cells, nbytes):
         return None
     coded = np.empty_like(valid)
+    shifts: Int | None = None
+    shiftable = base is None and not lattice.relative
+    if mean_error is not None and shiftable and has_room(lattice, bound):
+        shifts = _shifts_of(fields, lattice, mean_error)
+
+    def shift_of(item: int) -> int:
+        return 0 if shifts is None else int(shifts[item])
 
     def integers_of(item: int) -> Float64:
-        wanted = lattice.integers(rest[item])
+        wanted = lattice.shifted(shift_of(item)).integers(rest[item])
         return np.where(valid[item] & (np.abs(wanted) <= LARGEST), wanted, np.nan)
 
     for item in range(len(coded)):
         integers = integers_of(item)
-        decoded = lattice.values(np.nan_to_num(integers).astype(np.int64))
+        whole = np.nan_to_num(integers).astype(np.int64)
+        decoded = lattice.shifted(shift_of(item)).values(whole)
         decoded = decoded if base is None else decoded + base[item]
         rounded = round_to(decoded, fields.dtype).astype(np.float64)
         within = bound.holds(rounded, fields.values[item])
@@ -131,6 +146,7 @@ def encode(
         return integers.reshape(shape), coded[item].reshape(shape)
 
     from coinpp_xr import causal  # compiles, or loads what was compiled
+    from coinpp_xr.coding import masks
 
     thorough = thorough and causal.can_look_around(shape)
     around = fields.grid.goes_around
@@ -139,10 +155,43 @@ def encode(
     prior = _prior(model, grid, shape, lattice, around, thorough, alone)
     if prior is None:
         return None
-    stream = causal.encode(sequences.order, globe_of, prior, around=around)
+    stream = causal.encode(
+        sequences.order, globe_of, prior, around=around, levels=sequences.levels, shifts=shifts
+    )
     flags = _THOROUGH * thorough | _AROUND * around | _RELATIVE * bound.relative
+    flags |= _SHIFTED * (shifts is not None)
     header = _HEADER.pack(lattice.step, lattice.origin, flags)
+    if shifts is not None:
+        told = masks.encode_numbers(shifts)
+        header += _LENGTH.pack(len(told)) + told
     return Residual(header + stream, valid & ~coded)
+
+
+def _shifts_of(fields: PlaneFields, lattice: Lattice, mean_error: float) -> Int | None:
+    """By how much the lattice is shifted for each field, so that rounding errors average out.
+
+    The least that keeps the mean, or what brings it nearest; not where values must come back
+    exactly. None where no field needs any.
+    """
+    grid, most = fields.grid, _MARGIN * mean_error / lattice.step
+    cells = fields.values.shape[1]
+    weights = grid.area_weights if isinstance(grid, SphereGrid) else np.ones(cells)
+    shifts = np.zeros(len(fields.values), np.int64)
+    for item in np.flatnonzero(fields.present):
+        valid = fields.valid[item]
+        if fields.exact and np.isin(fields.values[item][valid], fields.exact).any():
+            continue  # these lie on the lattice
+        where, shares = lattice.fractions(fields.values[item][valid], 1), weights[valid]
+        shares = shares / max(float(shares.sum()), 1e-300)
+        least = np.inf
+        for shift in _SHIFTS:
+            part = where - shift / PARTS
+            off = abs(float((np.rint(part) - part) @ shares))
+            if off < least:
+                least, shifts[item] = off, shift
+            if least <= most:
+                break
+    return shifts if shifts.any() else None
 
 
 def _prior(
@@ -212,7 +261,7 @@ def decode(
     if len(section) < _HEADER.size:
         raise CorruptPayloadError("the residual is cut short")
     step, origin, flags = _HEADER.unpack_from(section)
-    if not (0 < step < inf and abs(origin) < inf and flags < 8):
+    if not (0 < step < inf and abs(origin) < inf and flags < 16):
         raise CorruptPayloadError("the residual's header is damaged")
     items = sequences.order.size
     values = items * shape[0] * shape[1] - (0 if mask is None else int(mask.sum()))
@@ -236,12 +285,37 @@ def decode(
     prior = _prior(model, grid, shape, lattice, around, thorough, alone)
     if prior is None:
         raise CorruptPayloadError("the residual wants a reference that the model does not have")
+    stream, shifts = section[_HEADER.size :], None
+    if flags & _SHIFTED:
+        shifts, stream = _read_shifts(stream, items)
+        if lattice.relative or base is not None:
+            raise CorruptPayloadError("the residual's header is damaged")
     fields = np.empty((items, shape[0] * shape[1]), dtype)
     for item, integers in causal.decode(
-        section[_HEADER.size :], sequences.order, valid_of, prior, around=around
-    ):
-        decoded = lattice.values(integers).reshape(-1)
+        stream, sequences.order, valid_of, prior, around=around, levels=sequences.levels,
+        shifts=shifts,
+    ):  # fmt: skip
+        own = lattice if shifts is None else lattice.shifted(int(shifts[item]))
+        decoded = own.values(integers).reshape(-1)
         if base is not None:
             decoded += base[item]
         fields[item] = round_to(decoded, dtype)
     return fields
+
+
+def _read_shifts(data: bytes, items: int) -> tuple[Int, bytes]:
+    """Shifts of the lattices of all fields, and the rest.
+
+    Raises
+    ------
+    CorruptPayloadError
+    """
+    from coinpp_xr.coding import masks
+
+    if len(data) < _LENGTH.size:
+        raise CorruptPayloadError("the residual is cut short")
+    end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+    shifts = masks.decode_numbers(data[_LENGTH.size : end], items).astype(np.int64)
+    if end > len(data) or np.abs(shifts).max(initial=0) >= PARTS // 2:
+        raise CorruptPayloadError("the residual's header is damaged")
+    return shifts, data[end:]

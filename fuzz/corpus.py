@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from coinpp_xr.bitstream import Kind, Payload, Tag
+from coinpp_xr.cells.places import unpack
 from coinpp_xr.chunk import encode_chunk
 from coinpp_xr.coarseness import checked_before
-from coinpp_xr.coordinates import SphereGrid
-from coinpp_xr.errors import ModelNotFoundError
+from coinpp_xr.coordinates import IndexGrid, SphereGrid
+from coinpp_xr.errors import CorruptPayloadError, ModelNotFoundError
 from coinpp_xr.lattice import Bound
 from coinpp_xr.models import Model
 
@@ -25,6 +27,23 @@ from bound_cases import KINDS, golden_model, golden_models  # noqa: E402
 OWN_GRID = SphereGrid(
     np.array([60.0, 20.0, -10.0, -50.0]), np.array([0.0, 50.0, 100.0, 200.0, 300.0])
 )
+
+
+def grid_for(payload: bytes) -> SphereGrid:
+    """Where cells are: at the places of the golden payload, if there are as many; or the grid."""
+    places = _golden_places()
+    try:
+        shape = Payload.unpack(payload).shape
+    except CorruptPayloadError:
+        return OWN_GRID
+    return places if shape[-2:] == places.shape else OWN_GRID
+
+
+@cache
+def _golden_places() -> SphereGrid:
+    (config,) = TESTS.glob("golden/format-*/cells-placed-*.json")
+    places = unpack(json.loads(config.read_text())["grid"]["places"])
+    return IndexGrid.of((1, places.shape[1]), places=places)
 
 
 def find_model(fingerprint: str) -> Model:

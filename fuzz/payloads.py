@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from corpus import OWN_GRID, find_model, seeds
+from corpus import find_model, grid_for, seeds
 from mutations import Rng, damaged, repaired
 from structured import structured
 from suites import Finding, only_promised_errors
@@ -86,7 +86,7 @@ def judge(payload: bytes, *, valid: bool | None, decode: Decode = decode_chunk) 
     """
     refused: list[Exception] = []
     with only_promised_errors(refused=refused), config.set(max_decode_bytes=MOST_BYTES):
-        decoded = decode(payload, find_model, grid=OWN_GRID)
+        decoded = decode(payload, find_model, grid=grid_for(payload))
     if refused:
         if valid:
             raise Finding(f"refused a valid payload: {refused[0]}") from refused[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from pathlib import Path
@@ -12,14 +13,17 @@ import xarray as xr
 from refusals import refusal
 
 import coinpp_xr
-from coinpp_xr import COINppCodec
+from coinpp_xr import COINppCodec, residual
 from coinpp_xr.bitstream import Kind, Payload, Tag
 from coinpp_xr.cells import healpix, rows, triangles
 from coinpp_xr.cells.folding import FoldKind, fold_of, folds_of, folds_of_rows
 from coinpp_xr.cells.weights import pack, unpack
 from coinpp_xr.chunk_reading import decode_chunk
+from coinpp_xr.coordinates import IndexGrid
 from coinpp_xr.data import Horizontal
 from coinpp_xr.errors import CorruptPayloadError
+from coinpp_xr.fields import Fields
+from coinpp_xr.lattice import Bound
 
 LENGTHS = 20 + 4 * np.minimum(np.arange(20), np.arange(20)[::-1])
 NSIDE = 16
@@ -399,12 +403,18 @@ def levels(times: int = 6, count: int = 8) -> np.ndarray:
     return (change + rng.normal(size=(times, count, 24, 28)) / 20).astype(np.float32)
 
 
-def test_levels_refer_to_each_other_where_that_pays() -> None:
+BY_PYRAMID_AND_ROWS = pytest.mark.parametrize(
+    ("effort", "kind"), [("fast", Kind.PYRAMID), ("default", Kind.RESIDUAL)]
+)
+
+
+@BY_PYRAMID_AND_ROWS
+def test_levels_refer_to_each_other_where_that_pays(effort, kind) -> None:
     values = levels()
-    codec = COINppCodec("universal", grid="index", max_error=0.05)
+    codec = COINppCodec("universal", grid="index", max_error=0.05, effort=effort)
     payload = codec.encode(values)
     found = Payload.unpack(payload)
-    assert found.kind == Kind.PYRAMID
+    assert found.kind == kind
     assert found.section(Tag.LEVEL_AXIS) == b"\1"
     apart = sum(len(codec.encode(values[:, k])) for k in range(values.shape[1]))
     assert len(payload) < 0.8 * apart
@@ -413,12 +423,23 @@ def test_levels_refer_to_each_other_where_that_pays() -> None:
     assert Tag.LEVEL_AXIS not in Payload.unpack(codec.encode(noise)).sections
 
 
-def test_levels_with_gaps_and_any_axes() -> None:
+def test_levels_without_times_are_like_times() -> None:
+    values = levels(1, 9)
+    codec = COINppCodec("universal", grid="index", max_error=0.05)
+    payload = codec.encode(values)
+    assert np.abs(codec.decode(payload).reshape(values.shape) - values).max() <= 0.05
+    assert len(payload) < 1.02 * len(codec.encode(values[0])) + 40
+
+
+@pytest.mark.parametrize("effort", ["fast", "default"])
+def test_levels_with_gaps_and_any_axes(effort) -> None:
     values = levels()
     values[2, 3], values[:, 5], values[4, :, 3:9] = np.nan, np.nan, np.nan
     for axes in ((0, 1), (1, 0)):
         turned = values.transpose(*axes, 2, 3)
-        codec = COINppCodec("universal", grid="index", max_error=0.05, time_axis=axes.index(0))
+        codec = COINppCodec(
+            "universal", grid="index", max_error=0.05, time_axis=axes.index(0), effort=effort
+        )
         payload = codec.encode(turned)
         decoded = codec.decode(payload)
         assert np.nanmax(np.abs(decoded - turned)) <= 0.05
@@ -437,16 +458,43 @@ def test_one_field_of_a_chunk_with_levels(tmp_path: Path) -> None:
     assert float(np.abs(whole - ds["u"]).max()) <= 0.05
 
 
-def test_damaged_level_axes_are_refused() -> None:
-    payload = Payload.unpack(
-        COINppCodec("universal", grid="index", max_error=0.05).encode(levels())
-    )
+@BY_PYRAMID_AND_ROWS
+def test_damaged_level_axes_are_refused(effort, kind) -> None:
+    codec = COINppCodec("universal", grid="index", max_error=0.05, effort=effort)
+    payload = Payload.unpack(codec.encode(levels()))
+    assert payload.kind == kind
     for section in (b"", b"\0", b"\2", b"\1\1"):
         sections = {**payload.sections, Tag.LEVEL_AXIS: section}
-        sections[Tag.STREAMS] = sections.pop(Tag.STREAMS)
+        if Tag.STREAMS in sections:
+            sections[Tag.STREAMS] = sections.pop(Tag.STREAMS)
         damaged = Payload(**{**vars(payload), "sections": sections}).pack()
         with pytest.raises(CorruptPayloadError):
             decode_chunk(damaged, {}.__getitem__)
+
+
+def test_lattices_of_rows_are_shifted_for_means() -> None:
+    rng = np.random.default_rng(8)
+    values = (rng.normal(size=(30, 1, 1)) * 3 + rng.normal(size=(30, 18, 20)) / 3).astype("f4")
+    fields = Fields.of_sequence(values, IndexGrid.of((18, 20)))
+    coded = residual.encode(fields, Bound(1.0), fields.sequences, mean_error=0.05)
+
+    def decoded(section: bytes) -> np.ndarray:
+        return residual.decode(section, None, (18, 20), fields.sequences, values.dtype)
+
+    off = decoded(coded.section) - values.reshape(30, -1)
+    assert np.abs(off).max() <= 1
+    assert np.abs(off.mean(axis=1)).max() <= 0.05
+    plain = residual.encode(fields, Bound(1.0), fields.sequences)
+    assert np.abs((decoded(plain.section) - values.reshape(30, -1)).mean(axis=1)).max() > 0.05
+    assert len(coded.section) < 1.25 * len(plain.section)
+    for at, byte in ((17, 255), (20, 3), (21, 77), (24, 200)):
+        section = bytearray(coded.section)
+        section[at] = byte
+        with contextlib.suppress(CorruptPayloadError):
+            assert decoded(bytes(section)).shape == (30, 360)
+    for end in (18, 22):
+        with pytest.raises(CorruptPayloadError):
+            decoded(coded.section[:end])
 
 
 def test_means_are_kept_without_a_narrower_bound() -> None:

@@ -273,6 +273,10 @@ def on_any_grid() -> dict[str, tuple[np.ndarray, COINppCodec]]:
             pixels.astype(">f4"), codec(grid="healpix-ring", max_error=0.05)
         ),
         "cells-placed-f4": (anywhere, codec(grid=where, max_error=0.05)),
+        "levels-rows-f4": (
+            hours[:3, :4, :8, :9].astype("<f4") + np.arange(4, dtype="<f4")[:, None, None] / 9,
+            codec(grid="index", max_error=0.5),
+        ),
         "levels-f4": (
             (hours + rng.standard_normal((6, 9, 12, 14)) / 50).astype("<f4"),
             codec(grid="index", max_error=0.02),
