@@ -7,6 +7,7 @@ costs them nothing; levels in any order of the axes.
 
     COINPP_DATA=... python benchmarks/grids.py             # minutes
     COINPP_DATA=... python benchmarks/grids.py --best      # levels with effort="best", too
+    COINPP_DATA=... python benchmarks/grids.py --done rows.jsonl    # goes on with what is there
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -199,10 +201,19 @@ def no_axis(*_: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--best", action="store_true")
+    parser.add_argument("--done", type=Path, help="rows that are there, a line of JSON each")
+    parser.add_argument("--only", help="the group of grids or levels to look at, after those")
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    done = arguments.done
+    lines = done.read_text().splitlines() if done and done.exists() else []
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    known = {(row["group"], row["field"], row["bound"]) for row in rows}
     for case in cases():
+        if arguments.only not in (None, case.group):
+            continue
         for bound in case.bounds:
+            if (case.group, case.label, bound) in known:
+                continue
             peer_nbytes, peer = best_peer(case, bound)
             row: dict[str, Any] = {
                 "group": case.group, "half": case.half, "field": case.label, "bound": bound,
@@ -215,7 +226,9 @@ def main() -> None:
             if arguments.best and case.group.startswith("levels"):
                 row["best_nbytes"] = own_nbytes(case, bound, "best")
             rows.append(row)
-            print(row, flush=True)
+            print(json.dumps(row), flush=True)
+            if done:
+                done.write_text("".join(json.dumps(each) + "\n" for each in rows))
     summary = {
         group: {
             half: {

@@ -19,7 +19,7 @@ from globe_tables import (
     throughput,
     train_your_own,
 )
-from grid_tables import grids_table
+from grid_tables import chunks_table, grids_table
 from lossless_tables import lossless_table
 from media_tables import media, media_page
 from native_tables import efforts, native_summary, rmse_table, transform_coders
@@ -102,7 +102,9 @@ def main() -> None:
             rmse=rmse_table(load("native_rmse")),
             coders=transform_coders(load("transform_coders")),
         ),
-        DOCS / "grids.md": with_results(DOCS / "grids.md", grids_table(load("grids"))),
+        DOCS / "grids.md": with_results(
+            DOCS / "grids.md", grids_table(load("grids")), chunks=chunks_table(load("level_chunks"))
+        ),
         DOCS / "models.md": models_page(card),
         DOCS / "reproduce.md": with_results(DOCS / "reproduce.md", reproduction()),
         DOCS / "safeguards.md": with_results(

@@ -5,6 +5,7 @@ Without a test framework, so that benchmarks can use the same.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,14 +14,19 @@ from math import inf, prod
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 
 import coinpp_xr
 from coinpp_xr import COINppCodec
+from coinpp_xr.bitstream import Payload
+from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid
 from coinpp_xr.models import Model
 
 GOLDEN = Path(__file__).parent / "golden" / "format-1"
+# Of golden payloads with coordinates of their own.
+OWN = SphereGrid(np.array([60.0, 20.0, -10.0, -50.0]), np.array([0.0, 50.0, 100.0, 200.0, 300.0]))
 
 DTYPES = ("<f2", "<f4", "<f8", ">f2", ">f4", ">f8")
 BATCHES = ((), (1,), (2,), (5,), (17,), (2, 3), (3, 1, 2), (0,))
@@ -345,3 +351,13 @@ def largest_share(values: np.ndarray, decoded: np.ndarray, bound: dict[str, floa
     allowed = error * np.abs(x) if name == "max_error_relative" else np.longdouble(error)
     share = (np.abs(x - y) / allowed).max(initial=0)
     return float(share) if share < inf else inf
+
+
+def golden_array(path: Path) -> np.ndarray:
+    """What a golden payload decodes to; cells anywhere by the configuration beside it."""
+    if (config := path.with_suffix(".json")).exists():
+        codec = numcodecs.get_codec(json.loads(config.read_text()))
+        shape = Payload.unpack(path.read_bytes()).array_shape
+        return codec.decode(path.read_bytes()).reshape(shape)
+    grid = OWN if "own" in path.stem else None
+    return decode_chunk(path.read_bytes(), golden_models().__getitem__, grid=grid)

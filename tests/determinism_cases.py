@@ -17,13 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bound_cases import GOLDEN, golden_models
+from bound_cases import GOLDEN, golden_array
 
 from coinpp_xr import AudioPatchCodec, COINppCodec, ImagePatchCodec, VolumePatchCodec, config
-from coinpp_xr.chunk_reading import decode_chunk
 from coinpp_xr.coordinates import SphereGrid
-
-OWN = SphereGrid(np.array([60.0, 20.0, -10.0, -50.0]), np.array([0.0, 50.0, 100.0, 200.0, 300.0]))
 
 
 def digest(data: Any) -> str:
@@ -33,9 +30,7 @@ def digest(data: Any) -> str:
 def decoded() -> Iterator[tuple[str, str]]:
     """Names of golden payloads, and what arrays they decode to here."""
     for path in sorted(GOLDEN.glob("*.cnpp")):
-        grid = OWN if "own" in path.stem else None
-        values = decode_chunk(path.read_bytes(), golden_models().__getitem__, grid=grid)
-        yield path.stem, digest(np.ascontiguousarray(values))
+        yield path.stem, digest(np.ascontiguousarray(golden_array(path)))
 
 
 def expected() -> dict[str, str]:

@@ -469,7 +469,7 @@ def test_a_negative_error_is_refused_by_its_name(ds, compress, control) -> None:
 
 def test_data_without_coordinates_is_told_which_are_missing(ds, compress) -> None:
     message = refusal(lambda: compress(ds.drop_vars(["lat", "lon"])))
-    assert "bits needs axes of latitude and longitude" in message
+    assert "bits needs to know where cells are" in message
     alone = ds.drop_vars(["lat", "lon"]).rename(lat="a", lon="b")
     message = refusal(lambda: compress(alone))
     assert "has no latitude coordinate; name it 'latitude', or name dimensions of rows" in message

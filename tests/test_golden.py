@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numcodecs
 import numpy as np
 import pytest
-from bound_cases import golden_model, golden_models
+from bound_cases import OWN, golden_array, golden_model
 
 from coinpp_xr import coefficients, entropy
 from coinpp_xr.bitstream import Kind, Payload, Tag
-from coinpp_xr.chunk_reading import decode_chunk, synthesis_of
+from coinpp_xr.chunk_reading import synthesis_of
 from coinpp_xr.coordinates import NO_GLOBE, IndexGrid, SphereGrid
 from coinpp_xr.kept_cells import not_coded
 from coinpp_xr.patch_header import Header
 
 GOLDEN = Path(__file__).parent / "golden"
 PAYLOADS = sorted(GOLDEN.glob("format-*/*.cnpp"))
-OWN = SphereGrid(np.array([60.0, 20.0, -10.0, -50.0]), np.array([0.0, 50.0, 100.0, 200.0, 300.0]))
 
 
 def test_there_are_golden_payloads_of_every_kind() -> None:
@@ -41,12 +38,7 @@ def test_there_are_golden_payloads_of_every_kind() -> None:
 @pytest.mark.parametrize("path", PAYLOADS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_golden_payload_decodes_to_its_array(path) -> None:
     expected = np.load(path.with_suffix(".npy"))
-    if (config := path.with_suffix(".json")).exists():
-        codec = numcodecs.get_codec(json.loads(config.read_text()))
-        got = codec.decode(path.read_bytes()).reshape(expected.shape)
-    else:
-        grid = OWN if "own" in path.stem else None
-        got = decode_chunk(path.read_bytes(), golden_models().__getitem__, grid=grid)
+    got = golden_array(path)
     assert got.dtype == expected.dtype
     assert got.tobytes() == expected.tobytes()
 

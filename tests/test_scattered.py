@@ -11,10 +11,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
+from typer.testing import CliRunner
 
 from coinpp_xr import COINppArrayCodec, COINppCodec
 from coinpp_xr.bitstream import Kind, Payload
 from coinpp_xr.cells import places
+from coinpp_xr.cli import app
 from coinpp_xr.coding.scattered.kriging import WEIGHT_BITS, weights_of
 from coinpp_xr.coding.scattered.nearest import nearest
 from coinpp_xr.coding.scattered.passes import passes_of
@@ -319,3 +321,18 @@ def test_a_store_of_cells_grows(tmp_path, zarr_format) -> None:
     other = whole.isel(time=slice(9, 12)).assign_coords(lon=-whole["lon"])
     message = refusal(lambda: other.coinpp.to_zarr(path, append_dim="time"))
     assert message == "'t' is on another grid than in the store"
+
+
+def test_others_get_cells_along_a_curve(tmp_path) -> None:
+    dataset(9).to_netcdf(tmp_path / "cells.nc")
+    saved = tmp_path / "sizes.json"
+    result = CliRunner().invoke(
+        app,
+        ["compare", str(tmp_path / "cells.nc"), "--max-error", "0.1", "--peers", "sz3,sperr",
+         "--save", str(saved)],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = {row["codec"]: row for row in json.loads(saved.read_text())["rows"]}
+    assert all("curve" in rows[name]["setting"] for name in ("SZ3", "SPERR"))
+    assert all(row["max_error"] <= 0.1 for row in rows.values())
+    assert rows["COIN++"]["nbytes"] < rows["SZ3"]["nbytes"]

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bound_cases import OWN
 from test_docs import ROOT, run_blocks
-from test_golden import GOLDEN, OWN, PAYLOADS
+from test_golden import GOLDEN, PAYLOADS
 
 # Its loops are Python's; these take ten seconds.
 SLOW = {"patches-image-lossless-u1"}

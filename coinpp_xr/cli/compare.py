@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from coinpp_xr.cli.sources import read_fields
 from coinpp_xr.cli.text import print_report, say
 
 
@@ -80,12 +79,14 @@ def compare(
             raise typer.BadParameter(f"{path}: give a name that ends in .json, .html or .png")
     from coinpp_xr.comparison import INTERRUPTED
     from coinpp_xr.comparison import compare as compare_codecs
+    from coinpp_xr.data.fields import open_fields
 
-    comparison = compare_codecs(
-        read_fields(source, variable), max_error=max_error, target_rmse=target_rmse,
-        names=peers.split(",") if peers else None, model=model, chunk=chunk, curves=curves,
-        whole=whole,
-    )  # fmt: skip
+    with open_fields(source, variable) as array:
+        comparison = compare_codecs(
+            array, max_error=max_error, target_rmse=target_rmse,
+            names=peers.split(",") if peers else None, model=model, chunk=chunk, curves=curves,
+            whole=whole,
+        )  # fmt: skip
     print_report(comparison)
     for path in save or []:
         say(f"wrote {comparison.save(path)}")

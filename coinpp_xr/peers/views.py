@@ -1,4 +1,4 @@
-"""The orders of cells in which peers get a chunk: that of the array, and that of a fold."""
+"""The orders of cells in which peers get a chunk: that of the array, of a fold, or of a curve."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coinpp_xr.cells.folding import Fold
+from coinpp_xr.cells.description import CELLS, PLACED
+from coinpp_xr.cells.folding import Fold, FoldKind
+from coinpp_xr.coding.scattered.passes import along_a_curve
+from coinpp_xr.data.cell_areas import points_at
 from coinpp_xr.data.horizontal import Horizontal
 from coinpp_xr.peers.search import Chunk
+
+Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,4 +59,16 @@ def views_of(values: npt.NDArray[Any], cells: Horizontal) -> list[View]:
         folded, areas = fold.fold(values.astype(np.float64), np.nan), fold.fold(weights, 0)
         name = fold.kind.name.lower().replace("_", " ")
         views.append(View(name, Chunk.on_index(folded.astype(values.dtype), areas), fold))
+    if cells.grid and cells.grid.name in (CELLS, PLACED) and cells.placed_grid is not None:
+        views.append(_along_a_curve(values, weights, cells))
     return views
+
+
+def _along_a_curve(values: npt.NDArray[Any], weights: Float64, cells: Horizontal) -> View:
+    """Cells in the order of a curve on which neighbours are near each other."""
+    assert cells.degrees is not None
+    order = along_a_curve(points_at(*cells.degrees))
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    chunk = Chunk.on_index(values[..., None, order], weights[None, order])
+    return View("curve", chunk, Fold(FoldKind.ORDER, len(order), (1, len(order)), places))

@@ -39,7 +39,7 @@ def passes_of(points: Float64) -> tuple[Int, list[Int]]:
     points : float64 array, shape (cells, 3)
         On the unit sphere.
     """
-    left = _along_a_curve(points)
+    left = along_a_curve(points)
     passes: list[Int] = []
     while len(left) > MOST_ANCHORS:
         stays, reach = _apart(points, left)
@@ -52,7 +52,7 @@ def passes_of(points: Float64) -> tuple[Int, list[Int]]:
     return left, [cells for cells in reversed(passes) if len(cells)]
 
 
-def _along_a_curve(points: Float64) -> Int:
+def along_a_curve(points: Float64) -> Int:
     """Numbers of points along Morton's curve through space."""
     whole = ((points + 1) * 1023.5).astype(np.int64)
     keys = np.zeros(len(points), np.int64)
