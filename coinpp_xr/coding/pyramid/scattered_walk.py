@@ -19,12 +19,10 @@ from coinpp_xr.coding.pyramid.coders import Coder, Decoded, PassParameters
 from coinpp_xr.coding.pyramid.experts import Expert
 from coinpp_xr.coding.pyramid.levels import PassOfWalk
 from coinpp_xr.coding.pyramid.limits import LARGEST, Limits
-from coinpp_xr.coding.pyramid.opinions import opinions
 from coinpp_xr.coding.pyramid.points import Known, Observer, Points
 from coinpp_xr.coding.pyramid.prediction import Places, Pool
 from coinpp_xr.coding.pyramid.references import References
 from coinpp_xr.coding.pyramid.schedule import MOST_REFERENCES
-from coinpp_xr.coding.pyramid.tuning import tune
 from coinpp_xr.coding.pyramid.walk import NO_FIELDS, Walk
 from coinpp_xr.coding.scattered.kriging import N_NEIGHBOURS, PREDICTIONS
 from coinpp_xr.coding.scattered.surroundings import CellPass, Surroundings
@@ -81,38 +79,19 @@ class ScatteredWalk(Walk):
         some = KnownAnchors.of(flat, lambda fields: fields[:, anchors])
         shape = n_items, len(anchors)
         done.values[:, anchors] = code_anchors(coders, some, shape, self.limits, shifts)
-        for where, cells_of_pass in zip(self.passes, self.surroundings.passes, strict=True):
-            self._code(where, cells_of_pass, coders, parameters, flat, done)
+        for where, one in zip(self.passes, self.surroundings.passes, strict=True):
+            points = self._points(one, flat, done)
+            self.code(points, where.key, where.coarser, coders, parameters, bands=1)
+            own = -n_items * len(one.cells)
+            for fields, pool in (
+                (done.values, points.pool.values),
+                (done.marks, points.pool.marks),
+            ):
+                fields[:, one.cells] = pool[own:].reshape(n_items, -1)
         for coder in coders:
             coder.check()
         whole = n_items, *self.shape
         return Decoded(done.values.reshape(whole), done.marks.reshape(whole))
-
-    def _code(
-        self,
-        where: PassOfWalk,
-        one: CellPass,
-        coders: list[Coder],
-        parameters: dict[tuple[int, int], PassParameters],
-        flat: Known,
-        done: Decoded,
-    ) -> None:
-        points = self._points(one, flat, done)
-        numbers = None
-        if where.key not in parameters:
-            coarser, usual = parameters.get(where.coarser), flat.usual.get(where.key)
-            parameters[where.key], numbers = tune(points, 1, self.quick, usual, coarser)
-        told = parameters[where.key]
-        if coders:
-            points.code(coders, told, self.quick, numbers, opinions(points, told, 1, self.quick))
-        else:
-            points.put(told, 1)
-        own = slice(-done.values.shape[0] * len(one.cells), None)
-        shape = len(done.values), len(one.cells)
-        done.values[:, one.cells] = points.pool.values[own].reshape(shape)
-        done.marks[:, one.cells] = points.pool.marks[own].reshape(shape)
-        if coders and self.observe is not None:
-            self.observe(points, told, 1)
 
     def _points(self, one: CellPass, flat: Known, done: Decoded) -> Points:
         """The cells of a pass as a row, and what is known around them."""

@@ -89,21 +89,9 @@ class Level:
             self._pool, where.places, references, self._walk.limits, where.which, where.shape,
             known, self._walk.expert,
         )  # fmt: skip
-        key, numbers = (self._level, number - 1), None
+        key = self._level, number - 1
         bands = band_count(self._walk.shape[0] * self._walk.shape[1])
-        if key not in parameters:
-            coarser = parameters.get(coarser_than(key))
-            parameters[key], numbers = tune(
-                points, bands, self._walk.quick, known.usual.get(key), coarser
-            )
-        told = parameters[key]
-        if not coders:
-            points.put(told, bands)
-            return
-        expected = opinions(points, told, bands, self._walk.quick)
-        points.code(coders, told, self._walk.quick, numbers, expected)
-        if self._walk.observe is not None:
-            self._walk.observe(points, told, bands)
+        self._walk.code(points, key, coarser_than(key), coders, parameters, bands)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +123,35 @@ class Walk:
     def passes(self) -> list[PassOfWalk]:
         """All that have points, from coarse to fine."""
         return passes_of_raster(self.shape, self.quick)
+
+    def code(
+        self,
+        points: Points,
+        key: tuple[int, int],
+        coarser: tuple[int, int],
+        coders: list[Coder],
+        parameters: dict[tuple[int, int], PassParameters],
+        bands: int,
+    ) -> None:
+        """Encode or decode the points of a pass, or put them into their pool without coders.
+
+        ``key`` and ``coarser`` say where its parameters are, and those of what is like it; an
+        encoder adds them if they are missing.
+        """
+        numbers = None
+        if key not in parameters:
+            usual = points.known.usual.get(key)
+            parameters[key], numbers = tune(
+                points, bands, self.quick, usual, parameters.get(coarser)
+            )
+        told = parameters[key]
+        if not coders:
+            points.put(told, bands)
+            return
+        expected = opinions(points, told, bands, self.quick)
+        points.code(coders, told, self.quick, numbers, expected)
+        if self.observe is not None:
+            self.observe(points, told, bands)
 
     def unit(
         self,
