@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from coinpp_xr.coarseness import checked_before
 from coinpp_xr.codecs.base import NO_MODEL, WITHOUT_MODEL
 from coinpp_xr.codecs.sphere import COINppCodec
 from coinpp_xr.comparison_table import OWN, Comparison, Row
+from coinpp_xr.data.sources import check_claim
 from coinpp_xr.labels import display_unit, unit_settings
 from coinpp_xr.models import Model, load_model
 from coinpp_xr.peers import Goal, NotInstalledError
@@ -89,7 +90,8 @@ def compare(
     Raises
     ------
     ValueError
-        For unknown peers, or where not one of the two goals is given.
+        For unknown peers, where not one of the two goals is given, where no value is finite,
+        or where the globes to take are more than config ``max_decode_bytes``.
     """
     if (max_error is None) == (target_rmse is None):
         raise ValueError("give max_error or target_rmse, one of the two")
@@ -104,7 +106,13 @@ def compare(
         ordered = ordered.isel({time_dim: slice(0, chunk)})
     ordered = ordered if whole else _sample(ordered, layout.cells.dims)
     layout = Layout.of(ordered)
+    check_claim(ordered.nbytes, 0, inf)
     values = np.asarray(ordered.to_numpy())
+    if not np.isfinite(values).any():
+        raise ValueError(
+            f"{array.name or 'the array'} has no finite value in the {values.size:,} that would be "
+            "compared"
+        )
     views = views_of(values, layout.cells)
     data = views[0].chunk
     goal = Goal(max_error, target_rmse)

@@ -394,9 +394,22 @@ def test_fields_that_claim_too_much_are_refused(name: str, tmp_path: Path, capfd
     path = tmp_path / name
     GRIDDED[name](path)
 
-    said = refused(capfd, "compare", str(path), "--max-error", "1")
+    said = refused(
+        capfd, "compare", str(path), "--max-error", "1", "--whole", "--chunk", "99999999"
+    )
 
     assert name in said
+
+
+def test_a_sample_is_read_of_a_file_that_claims_much(tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / "values.nc"
+    unwritten(path, 1 << 24, coordinate=False)
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", str(path), "--max-error", "1e30", "--peers", "sz3"])
+
+    assert ended.value.code in (None, 0)
+    assert "a sample of 16777216" in capfd.readouterr().out
 
 
 def pickled(*parts: bytes) -> bytes:

@@ -80,8 +80,9 @@ def compare(
     from coinpp_xr.comparison import INTERRUPTED
     from coinpp_xr.comparison import compare as compare_codecs
     from coinpp_xr.data.fields import open_fields
+    from coinpp_xr.data.sources import errors_name
 
-    with open_fields(source, variable) as array:
+    with open_fields(source, variable) as array, errors_name(source):
         comparison = compare_codecs(
             array, max_error=max_error, target_rmse=target_rmse,
             names=peers.split(",") if peers else None, model=model, chunk=chunk, curves=curves,
